@@ -1,0 +1,27 @@
+# What kvcast is built on, and why: docs/ARCHITECTURE.md, "Dependencies".
+find_package(tl-expected REQUIRED)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+find_package(Threads REQUIRED)
+
+# Debian's sentencepiece brings pkg-config data, not a CMake package.
+find_library(SENTENCEPIECE_LIBRARY sentencepiece REQUIRED)
+find_library(SENTENCEPIECE_TRAIN_LIBRARY sentencepiece_train)
+find_path(SENTENCEPIECE_INCLUDE_DIR sentencepiece_processor.h REQUIRED)
+add_library(sentencepiece INTERFACE IMPORTED)
+set_target_properties(sentencepiece PROPERTIES
+  INTERFACE_INCLUDE_DIRECTORIES ${SENTENCEPIECE_INCLUDE_DIR}
+  INTERFACE_LINK_LIBRARIES ${SENTENCEPIECE_LIBRARY})
+
+if(KVCAST_BUILD_TRAINER)
+  # PyTorch's CMake files warn about its own optional parts; only found or not matters here.
+  find_package(Torch QUIET)
+endif()
+if(KVCAST_BUILD_TESTS)
+  find_package(GTest REQUIRED)
+endif()
+if(KVCAST_BUILD_BENCHMARKS)
+  find_package(benchmark QUIET)
+endif()

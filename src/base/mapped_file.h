@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "kvcast/result.h"
+
+namespace kvcast {
+
+/// A whole file mapped read-only and shared. Owns the mapping; views of bytes() must not outlive it.
+/// Safe to read from any number of threads. A file truncated by somebody else while mapped is
+/// outside what this class can defend against.
+class MappedFile {
+ public:
+  static Result<std::unique_ptr<MappedFile>> open(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  [[nodiscard]] std::span<const std::byte> bytes() const { return bytes_; }
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+
+ private:
+  MappedFile(std::filesystem::path path, std::span<const std::byte> bytes)
+      : path_(std::move(path)), bytes_(bytes) {}
+  std::filesystem::path path_;
+  std::span<const std::byte> bytes_;
+};
+
+/// The whole file as a string; for small text files (configs). Errors name the path.
+Result<std::string> read_text_file(const std::filesystem::path& path);
+
+/// Writes `contents` to `path` so that a reader sees the old file or the whole new one, never a
+/// part: a temporary file beside it, fsync, rename. On error nothing is left behind.
+Status write_file_atomically(const std::filesystem::path& path, std::string_view contents);
+
+}  // namespace kvcast

@@ -1,0 +1,1 @@
+# Compiler flags of the files that hold one instruction set each.

@@ -1,0 +1,104 @@
+// The arithmetic of the forward pass. One interface, a plain reference twin for each function
+// (reference.h), and one implementation per instruction set chosen at start-up (isa.h).
+//
+// All activations are f32, row-major. `threads` is the number of OpenMP threads a call may use.
+// Nothing here allocates in steady state (thread-local scratch grows and stays), nothing throws.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/packed_matrix.h"
+
+namespace kvcast {
+
+/// out[r, :] = a[r, :] · Wᵀ (+ bias) (+ out[r, :]), with columns [0, W.n()).
+struct MatmulArgs {
+  const float* a = nullptr;            // [rows, W.k()], row stride a_stride
+  int64_t a_stride = 0;
+  int64_t rows = 0;
+  const PackedMatrix* weight = nullptr;  // W: [n, k]
+  const float* bias = nullptr;         // [n] or null
+  float* out = nullptr;                // [rows, n], row stride out_stride
+  int64_t out_stride = 0;
+  bool accumulate = false;             ///< add to what is in `out` (residual connections)
+};
+void matmul(const MatmulArgs& args, int threads);
+
+/// Several products that read the same `a` (same a, a_stride, rows, k in every element): the
+/// activations are converted once and the threads are shared out over all columns together.
+void matmul_shared_input(std::span<const MatmulArgs> products, int threads);
+
+/// out[r, :] = x[r, :] / sqrt(mean(x[r, :]²) + eps) * weight. RMSNorm, computed in f32.
+/// May work in place (out == x with equal strides).
+struct RmsNormArgs {
+  const float* x = nullptr;  // [rows, dim]
+  int64_t x_stride = 0;
+  const float* weight = nullptr;  // [dim]
+  float* out = nullptr;           // [rows, dim]
+  int64_t out_stride = 0;
+  int64_t rows = 0;
+  int64_t dim = 0;
+  float eps = 1e-6F;
+};
+void rms_norm(const RmsNormArgs& args, int threads);
+
+/// For each row and head: optional RMSNorm over head_dim, then RoPE in the half-split form
+/// (rotate_half) with the row's position. In place.
+struct HeadNormRopeArgs {
+  float* x = nullptr;  // [rows, heads * head_dim], row stride x_stride
+  int64_t x_stride = 0;
+  int64_t rows = 0;
+  int64_t heads = 0;
+  int64_t head_dim = 0;
+  const float* norm_weight = nullptr;  // [head_dim]; null: no norm
+  float eps = 1e-6F;
+  const int64_t* positions = nullptr;  // [rows]
+  const float* rope_cos = nullptr;     // [max position, head_dim / 2]
+  const float* rope_sin = nullptr;     // [max position, head_dim / 2]
+};
+void head_norm_rope(const HeadNormRopeArgs& args, int threads);
+
+/// out[r, j] = silu(gate_up[r, j]) * gate_up[r, ffn_dim + j].
+struct SiluMulArgs {
+  const float* gate_up = nullptr;  // [rows, 2 * ffn_dim]
+  int64_t gate_up_stride = 0;
+  float* out = nullptr;  // [rows, ffn_dim]
+  int64_t out_stride = 0;
+  int64_t rows = 0;
+  int64_t ffn_dim = 0;
+};
+void silu_mul(const SiluMulArgs& args, int threads);
+
+/// Causal attention of one sequence's new rows over its cache. Row r (0-based among the new rows)
+/// sees cache rows 0 .. first_position + r. Blocked over keys with an online softmax.
+struct AttentionArgs {
+  const float* q = nullptr;  // [rows, query_heads * head_dim], after q_norm and RoPE
+  int64_t q_stride = 0;
+  int64_t rows = 0;
+  int64_t first_position = 0;     ///< cache rows before the first new row
+  const float* keys = nullptr;    // [kv_heads][head_stride], rows of head_dim; k_norm and RoPE applied
+  const float* values = nullptr;  // [kv_heads][head_stride]
+  int64_t head_stride = 0;        ///< floats from one KV head to the next
+  float* out = nullptr;           // [rows, query_heads * head_dim]
+  int64_t out_stride = 0;
+  /// If not null: attention probabilities of the last row, mean over query heads,
+  /// [first_position + rows].
+  float* last_row_probabilities = nullptr;
+};
+/// All sequences of a batch share the head layout; work is split over sequences, heads and rows.
+/// Query head h reads KV head h / (query_heads / kv_heads). Scores are scaled by 1/sqrt(head_dim).
+struct AttentionShape {
+  int64_t query_heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+};
+void attention(std::span<const AttentionArgs> sequences, const AttentionShape& shape, int threads);
+
+/// Peak of this machine for the instructions that `type` uses, measured now over `seconds` with
+/// `threads` threads: floating-point (or integer) operations per second.
+double measure_peak_ops_per_s(WeightType type, int threads, double seconds = 0.2);
+/// Sequential read bandwidth from memory that is allocated like packed weights, bytes per second.
+double measure_read_bytes_per_s(int threads, double seconds = 0.3);
+
+}  // namespace kvcast

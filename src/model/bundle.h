@@ -1,0 +1,31 @@
+// A KV-prediction bundle: two model directories, a predictor file and kvcast.json (docs/FORMAT.md).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "kvcast/result.h"
+#include "model/config.h"
+
+namespace kvcast {
+
+/// kvcast.json with its paths resolved and its layer map checked against both configs.
+struct BundleManifest {
+  std::filesystem::path base;        ///< model directory
+  std::filesystem::path auxiliary;   ///< model directory
+  std::filesystem::path predictor;   ///< safetensors file
+  std::vector<int64_t> layer_map;    ///< [base layers] -> auxiliary layer
+  std::string default_prefill;       ///< strategy spec to use when none is asked for; may be empty
+};
+
+/// True if `directory` holds a kvcast.json.
+bool is_bundle(const std::filesystem::path& directory);
+Result<BundleManifest> read_bundle_manifest(const std::filesystem::path& directory);
+
+/// Checks length and range of a layer map; `where` names the file in errors.
+Status check_layer_map(const std::vector<int64_t>& layer_map, const ModelConfig& base,
+                       const ModelConfig& auxiliary, const std::string& where);
+
+}  // namespace kvcast

@@ -9,15 +9,15 @@
 /// KVCAST_TRY(auto file, open(path)): evaluates to the value, or returns the error to the caller.
 #define KVCAST_TRY(declaration, expression) \
   KVCAST_TRY_IMPL(KVCAST_CONCAT(result_, __COUNTER__), declaration, expression)
-#define KVCAST_TRY_IMPL(result, declaration, expression)       \
-  auto result = (expression);                                  \
+#define KVCAST_TRY_IMPL(result, declaration, expression)         \
+  auto result = (expression);                                    \
   if (!result) return tl::unexpected(std::move(result.error())); \
   declaration = std::move(*result)
 
 /// The same for functions that return Status.
-#define KVCAST_CHECK(expression)                                             \
-  do {                                                                       \
-    if (auto status = (expression); !status) {                               \
-      return tl::unexpected(std::move(status.error()));                      \
-    }                                                                        \
+#define KVCAST_CHECK(expression)                        \
+  do {                                                  \
+    if (auto status = (expression); !status) {          \
+      return tl::unexpected(std::move(status.error())); \
+    }                                                   \
   } while (false)

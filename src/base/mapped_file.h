@@ -10,8 +10,8 @@
 
 namespace kvcast {
 
-/// A whole file mapped read-only and shared. Owns the mapping; views of bytes() must not outlive it.
-/// Safe to read from any number of threads. A file truncated by somebody else while mapped is
+/// A whole file mapped read-only and shared. Owns the mapping; views of bytes() must not outlive
+/// it. Safe to read from any number of threads. A file truncated by somebody else while mapped is
 /// outside what this class can defend against.
 class MappedFile {
  public:

@@ -44,7 +44,8 @@ class Safetensors {
 
   /// A checkpoint directory: model.safetensors, or the shards that model.safetensors.index.json
   /// lists. Shard names must stay inside the directory.
-  static Result<std::unique_ptr<Safetensors>> open_checkpoint(const std::filesystem::path& directory);
+  static Result<std::unique_ptr<Safetensors>> open_checkpoint(
+      const std::filesystem::path& directory);
 
   [[nodiscard]] const std::map<std::string, TensorView, std::less<>>& tensors() const {
     return tensors_;
@@ -83,7 +84,7 @@ struct TensorToWrite {
 };
 
 /// Writes one safetensors file atomically (temporary file, fsync, rename), streaming the tensors'
-/// bytes; tensors start 64-byte aligned within the file's data section where sizes allow it.
+/// bytes. The data section starts 64-byte aligned; tensors follow each other without gaps.
 Status write_safetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors,
                          const std::map<std::string, std::string>& metadata = {});
 

@@ -1,0 +1,53 @@
+#include "base/atomic_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+namespace kvcast {
+
+Error AtomicFile::failure(const char* action) const {
+  return Error{fmt::format("{}: cannot {}: {}", path_.string(), action, strerror(errno))};
+}
+
+Result<std::unique_ptr<AtomicFile>> AtomicFile::create(const std::filesystem::path& path) {
+  std::string name = path.string() + ".tmp.XXXXXX";
+  const int fd = mkostemp(name.data(), O_CLOEXEC);
+  if (fd < 0) return fail(fmt::format("{}: cannot create: {}", path.string(), strerror(errno)));
+  fchmod(fd, 0644);  // mkostemp makes private files; these are ordinary results
+  return std::unique_ptr<AtomicFile>(new AtomicFile(path, name, fd));
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ < 0) return;
+  close(fd_);
+  unlink(temporary_.c_str());
+}
+
+Status AtomicFile::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      return tl::unexpected(failure("write"));
+    }
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+  return {};
+}
+
+Status AtomicFile::commit() {
+  if (fsync(fd_) != 0) return tl::unexpected(failure("flush to disk"));
+  if (rename(temporary_.c_str(), path_.c_str()) != 0)
+    return tl::unexpected(failure("rename into place"));
+  close(fd_);
+  fd_ = -1;
+  return {};
+}
+
+}  // namespace kvcast

@@ -1,0 +1,65 @@
+#include "base/mapped_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/atomic_file.h"
+#include "base/macros.h"
+
+namespace kvcast {
+namespace {
+
+/// Closes the descriptor when it leaves scope.
+struct Descriptor {
+  int fd = -1;
+  explicit Descriptor(int opened) : fd(opened) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd >= 0) close(fd);
+  }
+};
+
+}  // namespace
+
+Result<std::unique_ptr<MappedFile>> MappedFile::open(const std::filesystem::path& path) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.fd < 0) return fail(fmt::format("{}: cannot open: {}", path.string(), strerror(errno)));
+  struct stat info = {};
+  if (fstat(file.fd, &info) != 0) {
+    return fail(fmt::format("{}: cannot stat: {}", path.string(), strerror(errno)));
+  }
+  if (!S_ISREG(info.st_mode)) return fail(fmt::format("{}: not a regular file", path.string()));
+  const auto size = static_cast<size_t>(info.st_size);
+  if (size == 0) return std::unique_ptr<MappedFile>(new MappedFile(path, {}));
+  void* address = mmap(nullptr, size, PROT_READ, MAP_SHARED, file.fd, 0);
+  if (address == MAP_FAILED) {
+    return fail(fmt::format("{}: cannot map {} bytes: {}", path.string(), size, strerror(errno)));
+  }
+  return std::unique_ptr<MappedFile>(
+      new MappedFile(path, {static_cast<const std::byte*>(address), size}));
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+Result<std::string> read_text_file(const std::filesystem::path& path) {
+  KVCAST_TRY(const auto file, MappedFile::open(path));
+  const auto bytes = file->bytes();
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+Status write_file_atomically(const std::filesystem::path& path, std::string_view contents) {
+  KVCAST_TRY(auto file, AtomicFile::create(path));
+  KVCAST_CHECK(file->write(std::as_bytes(std::span(contents))));
+  return file->commit();
+}
+
+}  // namespace kvcast

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "model/config.h"
+
+namespace kvcast {
+
+/// Keys and values of one sequence in every layer of one model, f32. Keys are stored after k_norm
+/// and RoPE. The cache knows how many rows each layer holds and the position of the next token;
+/// nobody else tracks positions. Not thread-safe; movable; copying is explicit (clone).
+class KVCache {
+ public:
+  explicit KVCache(const ModelConfig& config);
+
+  [[nodiscard]] int64_t n_layers() const { return static_cast<int64_t>(layers_.size()); }
+  /// Rows (tokens) that the layer holds.
+  [[nodiscard]] int64_t rows(int64_t layer) const { return layers_[layer].rows; }
+  /// Rows that all of layers [0, layers) hold.
+  [[nodiscard]] int64_t rows_in_first(int64_t layers) const;
+  /// Position of the next token.
+  [[nodiscard]] int64_t next_position() const { return next_position_; }
+  [[nodiscard]] bool empty() const { return next_position_ == 0; }
+
+  /// Room for `rows` rows in every layer; keeps what is held. Growth is geometric.
+  void reserve(int64_t rows);
+
+  /// Appends `count` rows to a layer (room must be reserved). `keys` and `values`:
+  /// [count, kv_heads * head_dim] with row stride `stride`.
+  void append(int64_t layer, const float* keys, const float* values, int64_t count, int64_t stride);
+
+  /// `count` more tokens are in: the next position moves on.
+  void advance(int64_t count) { next_position_ += count; }
+
+  /// Forgets everything from position `position` on.
+  void truncate(int64_t position);
+
+  /// A second cache with the same contents.
+  [[nodiscard]] KVCache clone() const;
+
+  /// [kv_heads][head_stride]; the first rows(layer) * head_dim floats of each head are filled.
+  [[nodiscard]] const float* keys(int64_t layer) const { return layers_[layer].keys.data(); }
+  [[nodiscard]] const float* values(int64_t layer) const { return layers_[layer].values.data(); }
+  /// Floats from one KV head to the next.
+  [[nodiscard]] int64_t head_stride() const { return capacity_ * head_dim_; }
+  [[nodiscard]] int64_t kv_heads(int64_t layer) const { return layers_[layer].kv_heads; }
+  [[nodiscard]] int64_t head_dim() const { return head_dim_; }
+  /// Bytes of memory held for keys and values.
+  [[nodiscard]] int64_t bytes() const;
+
+ private:
+  struct Layer {
+    int64_t kv_heads = 0;
+    int64_t rows = 0;
+    AlignedBuffer<float> keys, values;  // [kv_heads, capacity, head_dim]
+  };
+  int64_t head_dim_ = 0;
+  int64_t capacity_ = 0;
+  int64_t next_position_ = 0;
+  std::vector<Layer> layers_;
+};
+
+}  // namespace kvcast

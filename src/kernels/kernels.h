@@ -14,14 +14,14 @@ namespace kvcast {
 
 /// out[r, :] = a[r, :] · Wᵀ (+ bias) (+ out[r, :]), with columns [0, W.n()).
 struct MatmulArgs {
-  const float* a = nullptr;            // [rows, W.k()], row stride a_stride
+  const float* a = nullptr;  // [rows, W.k()], row stride a_stride
   int64_t a_stride = 0;
   int64_t rows = 0;
   const PackedMatrix* weight = nullptr;  // W: [n, k]
-  const float* bias = nullptr;         // [n] or null
-  float* out = nullptr;                // [rows, n], row stride out_stride
+  const float* bias = nullptr;           // [n] or null
+  float* out = nullptr;                  // [rows, n], row stride out_stride
   int64_t out_stride = 0;
-  bool accumulate = false;             ///< add to what is in `out` (residual connections)
+  bool accumulate = false;  ///< add to what is in `out` (residual connections)
 };
 void matmul(const MatmulArgs& args, int threads);
 
@@ -76,8 +76,9 @@ struct AttentionArgs {
   const float* q = nullptr;  // [rows, query_heads * head_dim], after q_norm and RoPE
   int64_t q_stride = 0;
   int64_t rows = 0;
-  int64_t first_position = 0;     ///< cache rows before the first new row
-  const float* keys = nullptr;    // [kv_heads][head_stride], rows of head_dim; k_norm and RoPE applied
+  int64_t first_position = 0;  ///< cache rows before the first new row
+  const float* keys =
+      nullptr;  // [kv_heads][head_stride], rows of head_dim; k_norm and RoPE applied
   const float* values = nullptr;  // [kv_heads][head_stride]
   int64_t head_stride = 0;        ///< floats from one KV head to the next
   float* out = nullptr;           // [rows, query_heads * head_dim]

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "kvcast/result.h"
@@ -21,33 +22,77 @@ enum class SourceType { kF32, kF16, kBf16 };
 /// Layout: panels of kPanelColumns output features; inside a panel K-major, with 4-byte groups
 /// along k (1 f32, 2 bf16 or 4 int8) kept together, so one group-row of a panel is 64 x 4 bytes:
 ///   panel p, group g, column c, element e  ->  W[p * 64 + c, g * group + e]
-/// n is padded to whole panels and k to whole groups (int8: see packed_matrix.cpp) with zeros.
+/// n is padded to whole panels with zeros, k to whole multiples of 64 bytes per column (16 groups:
+/// 16 f32, 32 bf16 or 64 int8, the depth of one AMX tile), so that no kernel has a remainder along
+/// k.
+///
+/// An int8 panel ends with 64 f32 scales and 64 int32 column sums:
+///   W[c, i] ~ scale[c] * q[c, i], q in [-127, 127], scale[c] = max|W[c, :]| / 127
+///   column_sum[c] = sum over i of q[c, i]
+/// The sums undo the offset of 128 that unsigned activations carry (vpdpbusd is u8 x s8).
+///
 /// Memory is aligned to 64 bytes and on huge pages where the system allows it (madvise).
+/// Immutable after packing; copies share the bytes; safe to read from any number of threads.
 class PackedMatrix {
  public:
   static constexpr int64_t kPanelColumns = 64;
+  /// Bytes of one group-row of a panel.
+  static constexpr int64_t kGroupRowBytes = kPanelColumns * 4;
+  /// k is padded to whole multiples of this many groups.
+  static constexpr int64_t kGroupMultiple = 16;
 
   PackedMatrix() = default;
 
   /// Converts and packs with `threads` threads. `source` holds n * k elements, any alignment.
+  /// If memory runs out the result is empty().
   static PackedMatrix pack(const std::byte* source, SourceType source_type, int64_t n, int64_t k,
                            WeightType type, int threads);
 
+  /// Takes bytes that were packed before (a converted model directory, mapped). `data` must hold
+  /// packed_bytes(n, k, type) bytes, be aligned to 64 and keep its mapping alive by its deleter.
+  static PackedMatrix adopt(std::shared_ptr<const std::byte> data, int64_t n, int64_t k,
+                            WeightType type);
+
+  /// Size of the packed form; nullopt if n or k is not positive or the size overflows.
+  static std::optional<size_t> packed_bytes(int64_t n, int64_t k, WeightType type);
+
+  /// Elements along k in one 4-byte group: 1, 2 or 4.
+  static constexpr int64_t group_size(WeightType type) {
+    return type == WeightType::kF32 ? 1 : type == WeightType::kBf16 ? 2 : 4;
+  }
+
+  [[nodiscard]] bool empty() const { return data_ == nullptr; }
   [[nodiscard]] int64_t n() const { return n_; }
   [[nodiscard]] int64_t k() const { return k_; }
-  /// k rounded up to whole groups.
+  /// k rounded up to whole multiples of 16 groups.
   [[nodiscard]] int64_t padded_k() const { return padded_k_; }
+  /// 4-byte groups along k, padding included; a multiple of kGroupMultiple.
+  [[nodiscard]] int64_t groups() const { return padded_k_ / group_size(type_); }
   [[nodiscard]] int64_t panels() const { return (n_ + kPanelColumns - 1) / kPanelColumns; }
   [[nodiscard]] WeightType type() const { return type_; }
   [[nodiscard]] size_t bytes() const { return bytes_; }
+  [[nodiscard]] size_t panel_bytes() const { return panel_bytes_; }
   /// First byte of panel p.
-  [[nodiscard]] const std::byte* panel(int64_t p) const { return data_.get() + p * panel_bytes_; }
+  [[nodiscard]] const std::byte* panel(int64_t p) const {
+    return data_.get() + static_cast<size_t>(p) * panel_bytes_;
+  }
+  /// All packed bytes, for writing them to a file and adopting them later.
+  [[nodiscard]] std::span<const std::byte> data() const { return {data_.get(), bytes_}; }
+  /// int8 only: [64] scales and column sums of panel p; zero in padded columns.
+  [[nodiscard]] const float* scales(int64_t p) const {
+    return reinterpret_cast<const float*>(panel(p) + groups() * kGroupRowBytes);
+  }
+  [[nodiscard]] const int32_t* column_sums(int64_t p) const {
+    return reinterpret_cast<const int32_t*>(panel(p) + (groups() + 1) * kGroupRowBytes);
+  }
 
   /// Row `index` of W converted back to f32, `out` has k elements: the embedding look-up of a model
   /// whose LM head is tied to its embeddings, so the matrix is held once.
   void unpack_row(int64_t index, std::span<float> out) const;
 
  private:
+  PackedMatrix(int64_t n, int64_t k, WeightType type);
+
   int64_t n_ = 0, k_ = 0, padded_k_ = 0;
   WeightType type_ = WeightType::kF32;
   size_t bytes_ = 0, panel_bytes_ = 0;

@@ -1,0 +1,203 @@
+#include "kernels/packed_matrix.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "base/checked.h"
+#include "base/half.h"
+#include "kernels/memory.h"
+
+namespace kvcast {
+namespace {
+
+constexpr int64_t kColumns = PackedMatrix::kPanelColumns;
+constexpr int64_t kRowBytes = PackedMatrix::kGroupRowBytes;
+
+template <typename T>
+T load_unaligned(const std::byte* p) {
+  T value;
+  std::memcpy(&value, p, sizeof(T));
+  return value;
+}
+
+size_t source_size(SourceType type) { return type == SourceType::kF32 ? 4 : 2; }
+
+/// One row of the source as f32.
+void row_to_float(const std::byte* row, SourceType type, int64_t k, float* out) {
+  switch (type) {
+    case SourceType::kF32:
+      std::memcpy(out, row, static_cast<size_t>(k) * sizeof(float));
+      return;
+    case SourceType::kF16:
+      for (int64_t i = 0; i < k; ++i) out[i] = f16_to_float(load_unaligned<uint16_t>(row + 2 * i));
+      return;
+    case SourceType::kBf16:
+      for (int64_t i = 0; i < k; ++i) out[i] = bf16_to_float(load_unaligned<uint16_t>(row + 2 * i));
+      return;
+  }
+}
+
+struct QuantisedRow {
+  float scale = 0.0F;
+  int32_t sum = 0;
+};
+
+/// Symmetric per-channel quantisation of one row of W.
+QuantisedRow quantise_row(const float* row, int64_t k, int8_t* out) {
+  float largest = 0.0F;
+  for (int64_t i = 0; i < k; ++i) largest = std::max(largest, std::fabs(row[i]));
+  QuantisedRow result{largest / 127.0F, 0};
+  const float inverse = largest > 0.0F ? 127.0F / largest : 0.0F;
+  for (int64_t i = 0; i < k; ++i) {
+    const auto q = static_cast<int32_t>(std::nearbyint(row[i] * inverse));
+    out[i] = static_cast<int8_t>(std::clamp(q, -127, 127));
+    result.sum += out[i];
+  }
+  return result;
+}
+
+/// Rows of W as they go into a panel: 4-byte groups in k order, zero-padded. [columns, groups]
+class PanelRows {
+ public:
+  PanelRows(int64_t k, int64_t groups)
+      : k_(k),
+        groups_(groups),
+        rows_(static_cast<size_t>(kColumns * groups)),
+        values_(static_cast<size_t>(k)) {}
+
+  void clear() { std::fill(rows_.begin(), rows_.end(), 0U); }
+  [[nodiscard]] const uint32_t* row(int64_t column) const {
+    return rows_.data() + column * groups_;
+  }
+
+  QuantisedRow convert(int64_t column, const std::byte* source, SourceType source_type,
+                       WeightType type) {
+    uint32_t* const out = rows_.data() + column * groups_;
+    const bool same_bits = (type == WeightType::kF32 && source_type == SourceType::kF32) ||
+                           (type == WeightType::kBf16 && source_type == SourceType::kBf16);
+    if (same_bits) {
+      std::memcpy(out, source, static_cast<size_t>(k_) * source_size(source_type));
+      return {};
+    }
+    row_to_float(source, source_type, k_, values_.data());
+    if (type == WeightType::kF32) {
+      std::memcpy(out, values_.data(), static_cast<size_t>(k_) * sizeof(float));
+      return {};
+    }
+    if (type == WeightType::kBf16) {
+      auto* const halves = reinterpret_cast<uint16_t*>(out);
+      for (int64_t i = 0; i < k_; ++i) halves[i] = float_to_bf16(values_[i]);
+      return {};
+    }
+    return quantise_row(values_.data(), k_, reinterpret_cast<int8_t*>(out));
+  }
+
+ private:
+  int64_t k_, groups_;
+  std::vector<uint32_t> rows_;
+  std::vector<float> values_;
+};
+
+/// [columns, groups] -> [groups, columns], in squares that stay in the first-level cache.
+void transpose_panel(const PanelRows& rows, int64_t groups, std::byte* panel) {
+  constexpr int64_t kSquare = 16;
+  auto* const out = reinterpret_cast<uint32_t*>(panel);
+  for (int64_t g0 = 0; g0 < groups; g0 += kSquare) {
+    for (int64_t c = 0; c < kColumns; ++c) {
+      const uint32_t* const row = rows.row(c) + g0;
+      for (int64_t g = 0; g < kSquare; ++g) out[(g0 + g) * kColumns + c] = row[g];
+    }
+  }
+}
+
+}  // namespace
+
+PackedMatrix::PackedMatrix(int64_t n, int64_t k, WeightType type) : n_(n), k_(k), type_(type) {
+  const int64_t multiple = kGroupMultiple * group_size(type);
+  padded_k_ = (k + multiple - 1) / multiple * multiple;
+  panel_bytes_ = static_cast<size_t>(groups() * kRowBytes);
+  if (type == WeightType::kInt8) panel_bytes_ += 2 * kRowBytes;
+  bytes_ = panel_bytes_ * static_cast<size_t>(panels());
+}
+
+std::optional<size_t> PackedMatrix::packed_bytes(int64_t n, int64_t k, WeightType type) {
+  constexpr int64_t kLargest = int64_t{1} << 40;
+  if (n <= 0 || k <= 0 || n > kLargest || k > kLargest) return std::nullopt;
+  // The padded matrix is at most this large; below the bound nothing in the constructor overflows.
+  const auto bound = checked_multiply<int64_t>(n + kColumns, (k + 64) * 4 + 2 * 4);
+  if (!bound) return std::nullopt;
+  return PackedMatrix(n, k, type).bytes_;
+}
+
+PackedMatrix PackedMatrix::pack(const std::byte* source, SourceType source_type, int64_t n,
+                                int64_t k, WeightType type, int threads) {
+  assert(n > 0 && k > 0 && threads > 0);
+  PackedMatrix result(n, k, type);
+  const std::shared_ptr<std::byte> data = allocate_weights(result.bytes_);
+  if (data == nullptr) return {};
+  const size_t source_row_bytes = static_cast<size_t>(k) * source_size(source_type);
+  const int64_t groups = result.groups();
+#pragma omp parallel num_threads(threads)
+  {
+    PanelRows rows(k, groups);
+#pragma omp for schedule(static)
+    for (int64_t p = 0; p < result.panels(); ++p) {
+      std::byte* const panel = data.get() + static_cast<size_t>(p) * result.panel_bytes_;
+      if ((p + 1) * kColumns > n) rows.clear();
+      float scales[kColumns] = {};
+      int32_t sums[kColumns] = {};
+      for (int64_t c = 0; c < std::min(kColumns, n - p * kColumns); ++c) {
+        const std::byte* const row =
+            source + static_cast<size_t>(p * kColumns + c) * source_row_bytes;
+        const QuantisedRow quantised = rows.convert(c, row, source_type, type);
+        scales[c] = quantised.scale;
+        sums[c] = quantised.sum;
+      }
+      transpose_panel(rows, groups, panel);
+      if (type == WeightType::kInt8) {
+        std::memcpy(panel + groups * kRowBytes, scales, sizeof(scales));
+        std::memcpy(panel + (groups + 1) * kRowBytes, sums, sizeof(sums));
+      }
+    }
+  }
+  result.data_ = data;
+  return result;
+}
+
+PackedMatrix PackedMatrix::adopt(std::shared_ptr<const std::byte> data, int64_t n, int64_t k,
+                                 WeightType type) {
+  assert(n > 0 && k > 0 && reinterpret_cast<uintptr_t>(data.get()) % 64 == 0);
+  PackedMatrix result(n, k, type);
+  result.data_ = std::move(data);
+  return result;
+}
+
+void PackedMatrix::unpack_row(int64_t index, std::span<float> out) const {
+  assert(index >= 0 && index < n_ && static_cast<int64_t>(out.size()) == k_);
+  const int64_t p = index / kColumns;
+  const int64_t c = index % kColumns;
+  const std::byte* const column = panel(p) + c * 4;
+  switch (type_) {
+    case WeightType::kF32:
+      for (int64_t i = 0; i < k_; ++i) out[i] = load_unaligned<float>(column + i * kRowBytes);
+      return;
+    case WeightType::kBf16:
+      for (int64_t i = 0; i < k_; ++i) {
+        out[i] = bf16_to_float(load_unaligned<uint16_t>(column + i / 2 * kRowBytes + i % 2 * 2));
+      }
+      return;
+    case WeightType::kInt8: {
+      const float scale = scales(p)[c];
+      for (int64_t i = 0; i < k_; ++i) {
+        out[i] =
+            scale * static_cast<float>(load_unaligned<int8_t>(column + i / 4 * kRowBytes + i % 4));
+      }
+      return;
+    }
+  }
+}
+
+}  // namespace kvcast

@@ -1,0 +1,149 @@
+#include "kernels/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "base/half.h"
+
+namespace kvcast::reference {
+namespace {
+
+/// Activations of one row after rounding, and what their sum of products is multiplied by.
+struct Row {
+  std::vector<double> values;
+  double scale = 1.0;
+};
+
+Row round_row(const float* a, int64_t k, Activations activations) {
+  Row row{std::vector<double>(a, a + k), 1.0};
+  if (activations == Activations::kBf16) {
+    for (int64_t i = 0; i < k; ++i) row.values[i] = bf16_to_float(float_to_bf16(a[i]));
+  } else if (activations == Activations::kInt8) {
+    float largest = 0.0F;
+    for (int64_t i = 0; i < k; ++i) largest = std::max(largest, std::fabs(a[i]));
+    const float inverse = largest > 0.0F ? 127.0F / largest : 0.0F;
+    for (int64_t i = 0; i < k; ++i) row.values[i] = std::nearbyint(a[i] * inverse);
+    row.scale = largest / 127.0F;
+  }
+  return row;
+}
+
+}  // namespace
+
+void matmul(const MatmulArgs& args) {
+  const bool int8 = args.weight->type() == WeightType::kInt8;
+  matmul(args, int8 ? Activations::kInt8 : Activations::kF32);
+}
+
+void matmul(const MatmulArgs& args, Activations activations) {
+  const int64_t n = args.weight->n();
+  const int64_t k = args.weight->k();
+  std::vector<Row> rows;
+  for (int64_t r = 0; r < args.rows; ++r) {
+    rows.push_back(round_row(args.a + r * args.a_stride, k, activations));
+  }
+  std::vector<float> weights(static_cast<size_t>(k));
+  for (int64_t c = 0; c < n; ++c) {
+    args.weight->unpack_row(c, weights);
+    for (int64_t r = 0; r < args.rows; ++r) {
+      double sum = 0.0;
+      for (int64_t i = 0; i < k; ++i) sum += rows[r].values[i] * static_cast<double>(weights[i]);
+      sum *= rows[r].scale;
+      if (args.bias != nullptr) sum += args.bias[c];
+      float& out = args.out[r * args.out_stride + c];
+      if (args.accumulate) sum += out;
+      out = static_cast<float>(sum);
+    }
+  }
+}
+
+void rms_norm(const RmsNormArgs& args) {
+  for (int64_t r = 0; r < args.rows; ++r) {
+    const float* const x = args.x + r * args.x_stride;
+    float* const out = args.out + r * args.out_stride;
+    double squares = 0.0;
+    for (int64_t i = 0; i < args.dim; ++i) squares += static_cast<double>(x[i]) * x[i];
+    const double scale = 1.0 / std::sqrt(squares / static_cast<double>(args.dim) + args.eps);
+    for (int64_t i = 0; i < args.dim; ++i)
+      out[i] = static_cast<float>(x[i] * scale * args.weight[i]);
+  }
+}
+
+void head_norm_rope(const HeadNormRopeArgs& args) {
+  const int64_t half = args.head_dim / 2;
+  for (int64_t r = 0; r < args.rows; ++r) {
+    for (int64_t h = 0; h < args.heads; ++h) {
+      float* const x = args.x + r * args.x_stride + h * args.head_dim;
+      if (args.norm_weight != nullptr) {
+        rms_norm({.x = x,
+                  .weight = args.norm_weight,
+                  .out = x,
+                  .rows = 1,
+                  .dim = args.head_dim,
+                  .eps = args.eps});
+      }
+      for (int64_t i = 0; i < half; ++i) {
+        const double cosine = args.rope_cos[args.positions[r] * half + i];
+        const double sine = args.rope_sin[args.positions[r] * half + i];
+        const double a = x[i];
+        const double b = x[i + half];
+        x[i] = static_cast<float>(a * cosine - b * sine);
+        x[i + half] = static_cast<float>(b * cosine + a * sine);
+      }
+    }
+  }
+}
+
+void silu_mul(const SiluMulArgs& args) {
+  for (int64_t r = 0; r < args.rows; ++r) {
+    const float* const gate = args.gate_up + r * args.gate_up_stride;
+    const float* const up = gate + args.ffn_dim;
+    for (int64_t j = 0; j < args.ffn_dim; ++j) {
+      const double g = gate[j];
+      args.out[r * args.out_stride + j] = static_cast<float>(g / (1.0 + std::exp(-g)) * up[j]);
+    }
+  }
+}
+
+void attention(std::span<const AttentionArgs> sequences, const AttentionShape& shape) {
+  const double scale = 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
+  const int64_t group = shape.query_heads / shape.kv_heads;
+  for (const AttentionArgs& s : sequences) {
+    std::vector<double> mean(static_cast<size_t>(s.first_position + s.rows), 0.0);
+    for (int64_t r = 0; r < s.rows; ++r) {
+      const int64_t visible = s.first_position + r + 1;
+      for (int64_t h = 0; h < shape.query_heads; ++h) {
+        const float* const q = s.q + r * s.q_stride + h * shape.head_dim;
+        const float* const keys = s.keys + h / group * s.head_stride;
+        const float* const values = s.values + h / group * s.head_stride;
+        std::vector<double> p(static_cast<size_t>(visible), 0.0);
+        for (int64_t j = 0; j < visible; ++j) {
+          for (int64_t i = 0; i < shape.head_dim; ++i) {
+            p[j] += static_cast<double>(q[i]) * keys[j * shape.head_dim + i];
+          }
+          p[j] *= scale;
+        }
+        const double largest = *std::max_element(p.begin(), p.end());
+        double sum = 0.0;
+        for (double& value : p) sum += value = std::exp(value - largest);
+        float* const out = s.out + r * s.out_stride + h * shape.head_dim;
+        for (int64_t i = 0; i < shape.head_dim; ++i) {
+          double mixed = 0.0;
+          for (int64_t j = 0; j < visible; ++j)
+            mixed += p[j] / sum * values[j * shape.head_dim + i];
+          out[i] = static_cast<float>(mixed);
+        }
+        for (int64_t j = 0; j < visible && r + 1 == s.rows; ++j) {
+          mean[j] += p[j] / sum / static_cast<double>(shape.query_heads);
+        }
+      }
+    }
+    if (s.last_row_probabilities == nullptr || s.rows == 0) continue;
+    for (size_t j = 0; j < mean.size(); ++j) {
+      s.last_row_probabilities[j] = static_cast<float>(mean[j]);
+    }
+  }
+}
+
+}  // namespace kvcast::reference

@@ -1,0 +1,299 @@
+// To read the forward pass, start at run_layers. Equations: OpenELM (method §2).
+#include "model/transformer.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <cstring>
+
+#include "base/macros.h"
+
+namespace kvcast {
+namespace {
+
+/// Rows that go through the FFN together: bounds the gate/up scratch, and is large enough for the
+/// weights' traffic from memory to be small beside the arithmetic.
+constexpr int64_t kFfnRowBlock = 512;
+
+}  // namespace
+
+Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::path& directory,
+                                                       WeightType type, int threads) {
+  KVCAST_TRY(ModelConfig config, read_model_config(directory));
+  KVCAST_TRY(const auto checkpoint, Safetensors::open_checkpoint(directory));
+  KVCAST_TRY(ModelWeights weights, load_weights(*checkpoint, config, type, threads));
+  return std::make_unique<Transformer>(std::move(config), std::move(weights), threads);
+}
+
+Transformer::Transformer(ModelConfig config, ModelWeights weights, int threads)
+    : config_(std::move(config)), weights_(std::move(weights)), threads_(threads) {
+  const int64_t half = config_.head_dim / 2;
+  rope_cos_.resize(static_cast<size_t>(config_.max_context_tokens * half));
+  rope_sin_.resize(rope_cos_.size());
+  for (int64_t j = 0; j < half; ++j) {
+    const double frequency =
+        std::pow(static_cast<double>(config_.rope_theta),
+                 -2.0 * static_cast<double>(j) / static_cast<double>(config_.head_dim));
+    for (int64_t position = 0; position < config_.max_context_tokens; ++position) {
+      const double angle = static_cast<double>(position) * frequency;
+      rope_cos_[position * half + j] = static_cast<float>(std::cos(angle));
+      rope_sin_[position * half + j] = static_cast<float>(std::sin(angle));
+    }
+  }
+}
+
+void Transformer::embed(std::span<const int32_t> tokens, float* rows) const {
+  const auto dim = static_cast<size_t>(config_.model_dim);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    assert(tokens[i] >= 0 && tokens[i] < config_.vocab_size);
+    weights_.embeddings.unpack_row(tokens[i], {rows + i * dim, dim});
+  }
+}
+
+/// State of one run_layers call.
+struct Transformer::Run {
+  /// Which rows go through attention and the FFN in the layer being run.
+  enum class Attending { kAllRows, kLastRows, kNone };
+
+  float* rows;  // [total_rows, model_dim]; kLastRows: [sequences, model_dim]
+  std::span<const SequenceRows> sequences;  // in the order of their rows
+  const RunLayersOptions& options;
+  Workspace& workspace;
+  int64_t total_rows = 0;
+  Attending attending = Attending::kAllRows;
+
+  [[nodiscard]] int64_t attending_rows() const {
+    return attending == Attending::kLastRows ? static_cast<int64_t>(sequences.size()) : total_rows;
+  }
+
+  [[nodiscard]] Attending attending_in(int64_t layer) const {
+    if (layer + 1 < options.last) return Attending::kAllRows;
+    if (options.output == LastLayerOutput::kNothing) return Attending::kNone;
+    const bool one_row_each = total_rows == static_cast<int64_t>(sequences.size());
+    return options.output == LastLayerOutput::kAllRows || one_row_each ? Attending::kAllRows
+                                                                       : Attending::kLastRows;
+  }
+};
+
+bool Transformer::run_layers(float* rows, std::span<const SequenceRows> sequences,
+                             const RunLayersOptions& options, Workspace& workspace) const {
+  Run run{.rows = rows, .sequences = sequences, .options = options, .workspace = workspace};
+  workspace.positions.clear();
+  for (const SequenceRows& sequence : sequences) {
+    const int64_t first = sequence.cache->next_position();
+    assert(first + sequence.rows <= config_.max_context_tokens);
+    for (int64_t r = 0; r < sequence.rows; ++r) workspace.positions.push_back(first + r);
+    run.total_rows += sequence.rows;
+  }
+  for (int64_t layer = options.first; layer < options.last; ++layer) {
+    if (options.stop.stop_requested()) return false;
+    run.attending = run.attending_in(layer);
+    project(run, layer);  // q, k, v of the normed rows; k and v go to the caches
+    if (run.attending == Run::Attending::kNone) break;
+    if (run.attending == Run::Attending::kLastRows) keep_last_rows(run, layer);
+    attend(run, layer);        // x += out_proj(attention(q, K, V))
+    feed_forward(run, layer);  // x += proj_2(silu(gate) * up)
+  }
+  return true;
+}
+
+// h = attn_norm(x); q = h Wqᵀ, k = h Wkᵀ, v = h Wvᵀ; k_norm and RoPE on k; append k and v.
+void Transformer::project(Run& run, int64_t layer) const {
+  const LayerWeights& weights = weights_.layers[layer];
+  Workspace& w = run.workspace;
+  const int64_t dim = config_.model_dim, rows = run.total_rows, kv_width = config_.kv_width(layer);
+  const auto size = [rows](int64_t width) { return static_cast<size_t>(rows * width); };
+  float* normed = w.normed.ensure(size(dim));
+  float* k = w.k.ensure(size(kv_width));
+  float* v = w.v.ensure(size(kv_width));
+  float* q = w.q.ensure(size(config_.query_width(layer)));
+
+  rms_norm({.x = run.rows,
+            .x_stride = dim,
+            .weight = weights.attn_norm.data(),
+            .out = normed,
+            .out_stride = dim,
+            .rows = rows,
+            .dim = dim,
+            .eps = config_.norm_eps},
+           threads_);
+  const auto product = [&](const PackedMatrix& weight, float* out) {
+    return MatmulArgs{.a = normed,
+                      .a_stride = dim,
+                      .rows = rows,
+                      .weight = &weight,
+                      .out = out,
+                      .out_stride = weight.n()};
+  };
+  const MatmulArgs products[] = {product(weights.k_proj, k), product(weights.v_proj, v),
+                                 product(weights.q_proj, q)};
+  const bool all_queries = run.attending == Run::Attending::kAllRows;
+  matmul_shared_input(std::span(products).first(all_queries ? 3 : 2), threads_);
+
+  if (run.options.on_raw_key_values) run.options.on_raw_key_values({layer, k, v});
+  norm_and_rotate(k, rows, config_.layers[layer].kv_heads, weights.k_norm, w);
+  int64_t row = 0;
+  for (const SequenceRows& sequence : run.sequences) {
+    sequence.cache->append(layer, k + row * kv_width, v + row * kv_width, sequence.rows, kv_width);
+    row += sequence.rows;
+  }
+}
+
+/// From here on only the last row of each sequence: moves those rows, their normed form and their
+/// positions to the front, and computes their queries.
+void Transformer::keep_last_rows(Run& run, int64_t layer) const {
+  Workspace& w = run.workspace;
+  const int64_t dim = config_.model_dim;
+  float* normed = w.normed.data();
+  int64_t end = 0, to = 0;
+  for (const SequenceRows& sequence : run.sequences) {
+    end += sequence.rows;
+    const int64_t from = end - 1;
+    std::copy_n(run.rows + from * dim, dim, run.rows + to * dim);
+    std::copy_n(normed + from * dim, dim, normed + to * dim);
+    w.positions[to++] = w.positions[from];
+  }
+  const PackedMatrix& q_proj = weights_.layers[layer].q_proj;
+  matmul({.a = normed,
+          .a_stride = dim,
+          .rows = to,
+          .weight = &q_proj,
+          .out = w.q.data(),
+          .out_stride = q_proj.n()},
+         threads_);
+}
+
+// q_norm and RoPE on q; x += out_proj(softmax(q Kᵀ / sqrt(head_dim)) V), causal.
+void Transformer::attend(Run& run, int64_t layer) const {
+  const LayerWeights& weights = weights_.layers[layer];
+  const LayerConfig& shape = config_.layers[layer];
+  Workspace& w = run.workspace;
+  const int64_t rows = run.attending_rows(), q_width = config_.query_width(layer);
+  const int64_t dim = config_.model_dim;
+  float* q = w.q.data();
+  float* out = w.attention.ensure(static_cast<size_t>(rows * q_width));
+  norm_and_rotate(q, rows, shape.query_heads, weights.q_norm, w);
+
+  auto* last_row_attention =
+      layer + 1 == run.options.last ? run.options.last_row_attention : nullptr;
+  if (last_row_attention) last_row_attention->resize(run.sequences.size());
+  w.attention_args.clear();
+  int64_t row = 0;
+  for (size_t s = 0; s < run.sequences.size(); ++s) {
+    const KVCache& cache = *run.sequences[s].cache;
+    const bool last_only = run.attending == Run::Attending::kLastRows;
+    const int64_t sequence_rows = last_only ? 1 : run.sequences[s].rows;
+    AttentionArgs args{.q = q + row * q_width,
+                       .q_stride = q_width,
+                       .rows = sequence_rows,
+                       .first_position = cache.rows(layer) - sequence_rows,
+                       .keys = cache.keys(layer),
+                       .values = cache.values(layer),
+                       .head_stride = cache.head_stride(),
+                       .out = out + row * q_width,
+                       .out_stride = q_width};
+    if (last_row_attention) {
+      (*last_row_attention)[s].resize(static_cast<size_t>(cache.rows(layer)));
+      args.last_row_probabilities = (*last_row_attention)[s].data();
+    }
+    w.attention_args.push_back(args);
+    row += sequence_rows;
+  }
+  attention(
+      w.attention_args,
+      {.query_heads = shape.query_heads, .kv_heads = shape.kv_heads, .head_dim = config_.head_dim},
+      threads_);
+  matmul({.a = out,
+          .a_stride = q_width,
+          .rows = rows,
+          .weight = &weights.out_proj,
+          .out = run.rows,
+          .out_stride = dim,
+          .accumulate = true},
+         threads_);
+}
+
+// h = ffn_norm(x); [gate | up] = h W1ᵀ; x += (silu(gate) * up) W2ᵀ.
+void Transformer::feed_forward(Run& run, int64_t layer) const {
+  const LayerWeights& weights = weights_.layers[layer];
+  Workspace& w = run.workspace;
+  const int64_t dim = config_.model_dim, ffn = config_.layers[layer].ffn_dim;
+  const int64_t rows = run.attending_rows(), block = std::min(rows, kFfnRowBlock);
+  float* normed = w.normed.ensure(static_cast<size_t>(rows * dim));
+  float* gate_up = w.gate_up.ensure(static_cast<size_t>(block * 2 * ffn));
+  float* hidden = w.hidden.ensure(static_cast<size_t>(block * ffn));
+  for (int64_t begin = 0; begin < rows; begin += block) {
+    const int64_t count = std::min(block, rows - begin);
+    float* x = run.rows + begin * dim;
+    rms_norm({.x = x,
+              .x_stride = dim,
+              .weight = weights.ffn_norm.data(),
+              .out = normed,
+              .out_stride = dim,
+              .rows = count,
+              .dim = dim,
+              .eps = config_.norm_eps},
+             threads_);
+    matmul({.a = normed,
+            .a_stride = dim,
+            .rows = count,
+            .weight = &weights.proj_1,
+            .out = gate_up,
+            .out_stride = 2 * ffn},
+           threads_);
+    silu_mul({.gate_up = gate_up,
+              .gate_up_stride = 2 * ffn,
+              .out = hidden,
+              .out_stride = ffn,
+              .rows = count,
+              .ffn_dim = ffn},
+             threads_);
+    matmul({.a = hidden,
+            .a_stride = ffn,
+            .rows = count,
+            .weight = &weights.proj_2,
+            .out = x,
+            .out_stride = dim,
+            .accumulate = true},
+           threads_);
+  }
+}
+
+void Transformer::norm_and_rotate(float* x, int64_t rows, int64_t heads,
+                                  const std::vector<float>& norm_weight,
+                                  const Workspace& workspace) const {
+  head_norm_rope({.x = x,
+                  .x_stride = heads * config_.head_dim,
+                  .rows = rows,
+                  .heads = heads,
+                  .head_dim = config_.head_dim,
+                  .norm_weight = norm_weight.empty() ? nullptr : norm_weight.data(),
+                  .eps = config_.norm_eps,
+                  .positions = workspace.positions.data(),
+                  .rope_cos = rope_cos_.data(),
+                  .rope_sin = rope_sin_.data()},
+                 threads_);
+}
+
+void Transformer::logits(const float* rows, int64_t count, float* out, Workspace& workspace) const {
+  const int64_t dim = config_.model_dim;
+  float* normed = workspace.normed.ensure(static_cast<size_t>(count * dim));
+  rms_norm({.x = rows,
+            .x_stride = dim,
+            .weight = weights_.final_norm.data(),
+            .out = normed,
+            .out_stride = dim,
+            .rows = count,
+            .dim = dim,
+            .eps = config_.norm_eps},
+           threads_);
+  matmul({.a = normed,
+          .a_stride = dim,
+          .rows = count,
+          .weight = &weights_.output_embeddings(),
+          .out = out,
+          .out_stride = config_.vocab_size},
+         threads_);
+}
+
+}  // namespace kvcast

@@ -1,0 +1,119 @@
+// The forward pass of an OpenELM model, as three primitives on rows of hidden states: embed,
+// run_layers, logits. Prefill strategies and the decode loop are written in terms of these only.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <stop_token>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "kernels/kernels.h"
+#include "kvcast/result.h"
+#include "model/config.h"
+#include "model/kv_cache.h"
+#include "model/weights.h"
+
+namespace kvcast {
+
+/// Scratch memory of a forward pass; reused between calls, grows as needed. One per thread of
+/// calls.
+struct Workspace {
+  AlignedBuffer<float> rows;                  // [rows, model_dim] hidden states of the caller
+  AlignedBuffer<float> normed;                // [rows, model_dim]
+  AlignedBuffer<float> q;                     // [rows, query_width]
+  AlignedBuffer<float> k, v;                  // [rows, kv_width]
+  AlignedBuffer<float> attention;             // [rows, query_width]
+  AlignedBuffer<float> gate_up;               // [row block, 2 * ffn_dim]
+  AlignedBuffer<float> hidden;                // [row block, ffn_dim]
+  std::vector<int64_t> positions;             // [rows]
+  std::vector<AttentionArgs> attention_args;  // [sequences]
+};
+
+/// `rows` consecutive new rows that belong to the sequence that `cache` holds.
+struct SequenceRows {
+  KVCache* cache = nullptr;
+  int64_t rows = 0;
+};
+
+/// A layer's keys before k_norm and RoPE, and values, of the rows being run: what the predictor
+/// reads (method §3). Valid during the call only.
+struct RawKeyValues {
+  int64_t layer = 0;
+  const float* keys = nullptr;    // [rows, kv_width]
+  const float* values = nullptr;  // [rows, kv_width]
+};
+
+/// What the last layer of a run has to produce besides every row's K/V.
+enum class LastLayerOutput {
+  kAllRows,                ///< hidden states of every row, as between layers
+  kLastRowOfEachSequence,  ///< one row per sequence, moved to the front of the row buffer
+  kNothing,                ///< K/V only: no query, attention, output projection or FFN
+};
+
+struct RunLayersOptions {
+  int64_t first = 0;  ///< first layer to run
+  int64_t last = 0;   ///< one past the last layer to run
+  LastLayerOutput output = LastLayerOutput::kAllRows;
+  /// Called in each layer once its raw K/V are known, before they are normed.
+  std::function<void(const RawKeyValues&)> on_raw_key_values;
+  /// If not null, [sequences]: attention paid by the last row of each sequence in layer `last - 1`,
+  /// mean over query heads, one value per cache row.
+  std::vector<std::vector<float>>* last_row_attention = nullptr;
+  /// Checked before every layer; when it fires, run_layers returns false with caches half-filled,
+  /// which the caller must truncate.
+  std::stop_token stop;
+};
+
+/// Weights and shape of one model, immutable after loading: any number of threads may run it at
+/// once, each with its own caches and Workspace.
+class Transformer {
+ public:
+  /// Loads a model directory (config.json and safetensors).
+  static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& directory,
+                                                   WeightType type, int threads);
+  /// Takes weights that fit `config`; `threads` is how many OpenMP threads each call uses.
+  Transformer(ModelConfig config, ModelWeights weights, int threads);
+
+  [[nodiscard]] const ModelConfig& config() const { return config_; }
+  [[nodiscard]] const ModelWeights& weights() const { return weights_; }
+  [[nodiscard]] int threads() const { return threads_; }
+  /// [max_context, head_dim / 2]
+  [[nodiscard]] const float* rope_cos() const { return rope_cos_.data(); }
+  [[nodiscard]] const float* rope_sin() const { return rope_sin_.data(); }
+
+  /// Hidden states of the tokens: rows [tokens.size(), model_dim]. Tokens must be in range.
+  void embed(std::span<const int32_t> tokens, float* rows) const;
+
+  /// Runs layers [first, last) on the concatenated rows of several sequences: appends each row's
+  /// K/V to its sequence's cache and attends over it. Positions go on from each cache's
+  /// next_position(); the caller advances the caches when the rows have been through all layers it
+  /// wants. Caches must have room reserved. `rows` [sum of rows, model_dim] is updated in place.
+  /// False: stopped.
+  bool run_layers(float* rows, std::span<const SequenceRows> sequences,
+                  const RunLayersOptions& options, Workspace& workspace) const;
+
+  /// Next-token logits of hidden states after the last layer: final norm and LM head.
+  /// rows [count, model_dim] -> out [count, vocab_size].
+  void logits(const float* rows, int64_t count, float* out, Workspace& workspace) const;
+
+ private:
+  struct Run;  // one call of run_layers
+  void project(Run& run, int64_t layer) const;
+  void keep_last_rows(Run& run, int64_t layer) const;
+  void attend(Run& run, int64_t layer) const;
+  void feed_forward(Run& run, int64_t layer) const;
+  /// Optional RMSNorm per head, then RoPE at workspace.positions; x [rows, heads * head_dim].
+  void norm_and_rotate(float* x, int64_t rows, int64_t heads, const std::vector<float>& norm_weight,
+                       const Workspace& workspace) const;
+
+  ModelConfig config_;
+  ModelWeights weights_;
+  int threads_ = 1;
+  std::vector<float> rope_cos_, rope_sin_;
+};
+
+}  // namespace kvcast

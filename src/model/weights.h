@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "io/safetensors.h"
+#include "kernels/packed_matrix.h"
+#include "kvcast/result.h"
+#include "model/config.h"
+
+namespace kvcast {
+
+/// One decoder layer's weights. Matrices are packed, norms are f32.
+struct LayerWeights {
+  std::vector<float> attn_norm, ffn_norm;  // [model_dim]
+  std::vector<float> q_norm, k_norm;       // [head_dim]; empty if the model does not normalise
+  PackedMatrix q_proj;                     // [query_width, model_dim]
+  PackedMatrix k_proj, v_proj;             // [kv_width, model_dim]
+  PackedMatrix out_proj;                   // [model_dim, query_width]
+  PackedMatrix proj_1;                     // [2 * ffn_dim, model_dim]: gate above up
+  PackedMatrix proj_2;                     // [model_dim, ffn_dim]
+};
+
+/// All weights of a model, held once. Immutable after construction; share freely between threads.
+struct ModelWeights {
+  PackedMatrix embeddings;  // [vocab_size, model_dim]
+  PackedMatrix lm_head;     // [vocab_size, model_dim]; empty (n() == 0) when tied to the embeddings
+  std::vector<float> final_norm;  // [model_dim]
+  std::vector<LayerWeights> layers;
+
+  [[nodiscard]] const PackedMatrix& output_embeddings() const {
+    return lm_head.n() > 0 ? lm_head : embeddings;
+  }
+  [[nodiscard]] int64_t bytes() const;
+};
+
+/// Packs a checkpoint. Every tensor's shape is checked against the config; errors name the file,
+/// the tensor and the shape expected.
+Result<ModelWeights> load_weights(const Safetensors& checkpoint, const ModelConfig& config,
+                                  WeightType type, int threads);
+
+/// Seeded random weights of a shape, for measuring speed without a download.
+ModelWeights random_weights(const ModelConfig& config, WeightType type, int threads, uint64_t seed);
+
+/// Concatenates [n_i, k] float tensors below each other and packs them as one matrix. All parts
+/// must have `k` columns.
+PackedMatrix pack_stacked(std::span<const TensorView> parts, int64_t k, WeightType type,
+                          int threads);
+
+}  // namespace kvcast

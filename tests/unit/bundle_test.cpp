@@ -1,0 +1,152 @@
+#include "model/bundle.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "io/json.h"
+#include "support/temporary_directory.h"
+
+namespace kvcast {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+const std::filesystem::path kGolden =
+    std::filesystem::path(KVCAST_GOLDEN_DIR) / "openelm-tiny-kvp-c";
+
+// A bundle directory whose base (5 layers) and auxiliary (3 layers) have configs only.
+class BundleTest : public ::testing::Test {
+ protected:
+  BundleTest() {
+    std::filesystem::create_directories(bundle_.path() / "kvp");
+    for (const char* part : {"base", "auxiliary"}) {
+      std::filesystem::copy(kGolden / part / "config.json", copy_target(part));
+    }
+  }
+
+  std::filesystem::path copy_target(const char* part) {
+    std::filesystem::create_directories(bundle_.path() / "kvp" / part);
+    return bundle_.path() / "kvp" / part / "config.json";
+  }
+
+  Result<BundleManifest> read(const Json& manifest) {
+    bundle_.write("kvp/kvcast.json", manifest.dump());
+    return read_bundle_manifest(bundle_.path() / "kvp");
+  }
+
+  std::string error_with(const std::string& key, const Json& value) {
+    Json manifest = manifest_;
+    manifest[key] = value;
+    const auto result = read(manifest);
+    return result ? "" : result.error().message;
+  }
+
+  TemporaryDirectory bundle_;
+  Json manifest_ = {{"format", 1},
+                    {"base", "base"},
+                    {"auxiliary", "auxiliary"},
+                    {"predictor", "predictor.safetensors"},
+                    {"layer_map", {0, 0, 1, 1, 2}}};
+};
+
+TEST_F(BundleTest, ReadsTheGoldenBundle) {
+  const auto manifest = read_bundle_manifest(kGolden);
+  ASSERT_TRUE(manifest) << manifest.error().message;
+  EXPECT_EQ(manifest->base, kGolden / "base");
+  EXPECT_EQ(manifest->auxiliary, kGolden / "auxiliary");
+  EXPECT_EQ(manifest->predictor, kGolden / "predictor.safetensors");
+  EXPECT_THAT(manifest->layer_map, ElementsAre(0, 0, 1, 1, 2));
+  EXPECT_EQ(manifest->default_prefill, "");
+}
+
+TEST_F(BundleTest, IsRecognisedByItsManifest) {
+  EXPECT_TRUE(is_bundle(kGolden));
+  EXPECT_FALSE(is_bundle(kGolden / "base"));
+  EXPECT_FALSE(is_bundle(kGolden / "nowhere"));
+}
+
+TEST_F(BundleTest, UnknownKeysAreIgnoredAndDefaultPrefillIsRead) {
+  manifest_["trained_with"] = {{"tokens", 5}};
+  manifest_["default_prefill"] = "kv-prediction:tail=16";
+  const auto manifest = read(manifest_);
+  ASSERT_TRUE(manifest) << manifest.error().message;
+  EXPECT_EQ(manifest->default_prefill, "kv-prediction:tail=16");
+}
+
+TEST_F(BundleTest, BaseMayBeSharedThroughTheParentDirectory) {
+  std::filesystem::rename(bundle_.path() / "kvp" / "base", bundle_.path() / "shared");
+  manifest_["base"] = "../shared";
+  const auto manifest = read(manifest_);
+  ASSERT_TRUE(manifest) << manifest.error().message;
+  EXPECT_EQ(manifest->base, bundle_.path() / "shared");
+}
+
+TEST_F(BundleTest, EveryMissingKeyIsNamed) {
+  for (const char* key : {"format", "base", "auxiliary", "predictor", "layer_map"}) {
+    Json manifest = manifest_;
+    manifest.erase(key);
+    const auto result = read(manifest);
+    ASSERT_FALSE(result) << key;
+    EXPECT_THAT(result.error().message,
+                AllOf(HasSubstr("kvcast.json"), HasSubstr(key), HasSubstr("is missing")));
+  }
+}
+
+TEST_F(BundleTest, EveryWrongValueIsNamedWithTheExpectation) {
+  const std::vector<std::pair<std::string, Json>> wrong = {
+      {"format", 2},
+      {"format", "1"},
+      {"base", 1},
+      {"base", ""},
+      {"base", "/etc"},
+      {"auxiliary", nullptr},
+      {"auxiliary", std::string("auxiliary\0", 10)},
+      {"predictor", "../predictor.safetensors"},
+      {"predictor", "sub/../../predictor.safetensors"},
+      {"predictor", "/predictor.safetensors"},
+      {"layer_map", "identity"},
+      {"layer_map", Json::array({0, 0, 1, 1})},
+      {"layer_map", Json::array({0, 0, 1, 1, 2, 2})},
+      {"layer_map", Json::array({0, 0, 1, 1, 3})},
+      {"layer_map", Json::array({-1, 0, 1, 1, 2})},
+      {"layer_map", Json::array({0, 0.5, 1, 1, 2})},
+      {"default_prefill", 16},
+  };
+  for (const auto& [key, value] : wrong) {
+    EXPECT_THAT(error_with(key, value),
+                AllOf(HasSubstr("kvcast.json"), HasSubstr("\"" + key + "\""), HasSubstr("expected"),
+                      HasSubstr("found"), Not(HasSubstr("\n"))))
+        << key << " = " << value;
+  }
+}
+
+TEST_F(BundleTest, ErrorsOfTheModelsNameTheirFiles) {
+  EXPECT_THAT(error_with("base", "nowhere"), HasSubstr("nowhere/config.json"));
+  bundle_.write("kvp/auxiliary/config.json", "{}");
+  EXPECT_THAT(error_with("format", 1),
+              AllOf(HasSubstr("auxiliary/config.json"), HasSubstr("model_type")));
+}
+
+TEST_F(BundleTest, VocabulariesMustAgree) {
+  Json auxiliary = *read_json_object(kGolden / "auxiliary" / "config.json");
+  auxiliary["vocab_size"] = 95;
+  bundle_.write("kvp/auxiliary/config.json", auxiliary.dump());
+  EXPECT_THAT(error_with("format", 1),
+              AllOf(HasSubstr("kvcast.json"), HasSubstr("vocab_size 96"), HasSubstr("has 95")));
+}
+
+TEST_F(BundleTest, LayerMapCheckNamesLengthAndEntry) {
+  const auto base = *read_model_config(kGolden / "base");
+  const auto auxiliary = *read_model_config(kGolden / "auxiliary");
+  EXPECT_TRUE(check_layer_map({0, 0, 1, 1, 2}, base, auxiliary, "here"));
+  EXPECT_THAT(check_layer_map({0, 0}, base, auxiliary, "here").error().message,
+              AllOf(HasSubstr("here"), HasSubstr("5 entries"), HasSubstr("found 2")));
+  EXPECT_THAT(check_layer_map({0, 0, 1, 1, 3}, base, auxiliary, "here").error().message,
+              AllOf(HasSubstr("entry 4"), HasSubstr("0 to 2"), HasSubstr("found 3")));
+}
+
+}  // namespace
+}  // namespace kvcast

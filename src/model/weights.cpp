@@ -109,18 +109,25 @@ Result<ModelWeights> load_weights(const Safetensors& checkpoint, const ModelConf
   return weights;
 }
 
-ModelWeights random_weights(const ModelConfig& config, WeightType type, int threads,
-                            uint64_t seed) {
-  std::vector<float> source;
-  uint64_t state = seed;
-  const auto matrix = [&](int64_t n, int64_t k) {
-    source.resize(static_cast<size_t>(n * k));
-    const float scale = 1.0F / std::sqrt(static_cast<float>(k));
-    for (float& value : source) {
+PackedMatrix random_matrix(int64_t n, int64_t k, WeightType type, int threads, uint64_t seed) {
+  std::vector<float> source(static_cast<size_t>(n * k));
+  const float scale = 1.0F / std::sqrt(static_cast<float>(k));
+#pragma omp parallel for num_threads(threads)
+  for (int64_t row = 0; row < n; ++row) {
+    uint64_t state = seed * 0x10001U + static_cast<uint64_t>(row) * 0x632be59bd9b4e019U;
+    for (float& value :
+         std::span(source).subspan(static_cast<size_t>(row * k), static_cast<size_t>(k))) {
       value = scale * (static_cast<float>(next_random(state) >> 40) * 0x1p-23F - 1.0F);
     }
-    return PackedMatrix::pack(reinterpret_cast<const std::byte*>(source.data()), SourceType::kF32,
-                              n, k, type, threads);
+  }
+  return PackedMatrix::pack(reinterpret_cast<const std::byte*>(source.data()), SourceType::kF32, n,
+                            k, type, threads);
+}
+
+ModelWeights random_weights(const ModelConfig& config, WeightType type, int threads,
+                            uint64_t seed) {
+  const auto matrix = [&](int64_t n, int64_t k) {
+    return random_matrix(n, k, type, threads, ++seed);
   };
   const int64_t dim = config.model_dim;
   const std::vector<float> ones(static_cast<size_t>(dim), 1.0F);

@@ -43,6 +43,9 @@ Result<ModelWeights> load_weights(const Safetensors& checkpoint, const ModelConf
 /// Seeded random weights of a shape, for measuring speed without a download.
 ModelWeights random_weights(const ModelConfig& config, WeightType type, int threads, uint64_t seed);
 
+/// A seeded random matrix, uniform within ±1/sqrt(k).
+PackedMatrix random_matrix(int64_t n, int64_t k, WeightType type, int threads, uint64_t seed);
+
 /// Concatenates [n_i, k] float tensors below each other and packs them as one matrix. All parts
 /// must have `k` columns.
 PackedMatrix pack_stacked(std::span<const TensorView> parts, int64_t k, WeightType type,

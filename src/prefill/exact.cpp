@@ -1,0 +1,35 @@
+#include "base/stopwatch.h"
+#include "prefill/strategy.h"
+
+namespace kvcast {
+namespace {
+
+/// The base reads the whole prompt itself.
+class ExactStrategy final : public PrefillStrategy {
+ public:
+  [[nodiscard]] std::string spec() const override { return "exact"; }
+  [[nodiscard]] bool needs_bundle() const override { return false; }
+
+  PrefillReport prefill(const Models& models, std::span<Sequence* const> sequences, float* logits,
+                        PrefillWorkspace& workspace, const std::stop_token& stop) const override {
+    const Stopwatch watch;
+    CacheRollback rollback(sequences);
+    PrefillReport report;
+    for (Sequence* sequence : sequences) {
+      sequence->answerer = Sequence::Answerer::kBase;
+      report.computed_tokens +=
+          static_cast<int64_t>(sequence->tokens.size()) - sequence->base.next_position();
+    }
+    report.stopped =
+        !run_pending(*models.base, &Sequence::base, sequences, logits, workspace.base, stop);
+    if (!report.stopped) rollback.dismiss();
+    report.base_ms = watch.elapsed_ms();
+    return report;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<PrefillStrategy> make_exact_strategy() { return std::make_unique<ExactStrategy>(); }
+
+}  // namespace kvcast

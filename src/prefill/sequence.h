@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "model/kv_cache.h"
+#include "model/transformer.h"
+#include "prefill/predictor.h"
+
+namespace kvcast {
+
+/// The models that strategies work with. `auxiliary` and `predictor` are null for a plain model.
+struct Models {
+  std::unique_ptr<Transformer> base;
+  std::unique_ptr<Transformer> auxiliary;
+  std::unique_ptr<Predictor> predictor;
+
+  [[nodiscard]] bool is_bundle() const { return predictor != nullptr; }
+  [[nodiscard]] int64_t weight_bytes() const;
+};
+
+/// One conversation. `tokens` is all of it, prompts and answers; each cache holds K/V of the first
+/// next_position() of these tokens. Whatever a cache does not hold yet is *pending* for its model:
+/// the next prefill or decode step that uses the model runs it. Not thread-safe.
+struct Sequence {
+  explicit Sequence(const Models& models);
+
+  std::vector<int32_t> tokens;
+  KVCache base;
+  KVCache auxiliary;  // no layers for a plain model
+  /// Who decodes: the base, except after prefill with the strategy `auxiliary`.
+  enum class Answerer { kBase, kAuxiliary } answerer = Answerer::kBase;
+
+  [[nodiscard]] const Transformer& answering_model(const Models& models) const {
+    return answerer == Answerer::kBase ? *models.base : *models.auxiliary;
+  }
+  [[nodiscard]] KVCache& answering_cache() {
+    return answerer == Answerer::kBase ? base : auxiliary;
+  }
+};
+
+}  // namespace kvcast

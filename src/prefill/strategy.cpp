@@ -1,0 +1,134 @@
+#include "prefill/strategy.h"
+
+#include <fmt/format.h>
+
+#include <cassert>
+#include <charconv>
+
+namespace kvcast {
+
+int64_t Models::weight_bytes() const {
+  int64_t bytes = base->weights().bytes();
+  if (auxiliary) bytes += auxiliary->weights().bytes();
+  if (predictor) bytes += predictor->bytes();
+  return bytes;
+}
+
+Sequence::Sequence(const Models& models)
+    : base(models.base->config()),
+      auxiliary(models.auxiliary ? models.auxiliary->config() : ModelConfig{}) {}
+
+Result<std::unique_ptr<PrefillStrategy>> PrefillStrategy::parse(std::string_view spec) {
+  if (spec == "exact") return make_exact_strategy();
+  if (spec == "auxiliary") return make_auxiliary_strategy();
+  if (spec == "kv-prediction") return make_kv_prediction_strategy(1);
+  constexpr std::string_view kTail = "kv-prediction:tail=";
+  if (spec.starts_with(kTail)) {
+    const std::string_view number = spec.substr(kTail.size());
+    int64_t tail = 0;
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), tail);
+    if (error == std::errc{} && end == number.data() + number.size() && tail >= 1) {
+      return make_kv_prediction_strategy(tail);
+    }
+    return fail(
+        fmt::format("prefill strategy \"{}\": tail must be a whole number of at least 1", spec));
+  }
+  return fail(
+      fmt::format("unknown prefill strategy \"{}\": expected exact, auxiliary, "
+                  "kv-prediction or kv-prediction:tail=N",
+                  spec));
+}
+
+Status check_prefill(const PrefillStrategy& strategy, const Models& models,
+                     const Sequence& sequence) {
+  if (strategy.needs_bundle() && !models.is_bundle()) {
+    return fail(
+        fmt::format("prefill strategy {} needs a KV-prediction bundle (a directory with "
+                    "kvcast.json); this is a plain model",
+                    strategy.spec()));
+  }
+  const auto tokens = static_cast<int64_t>(sequence.tokens.size());
+  if (tokens == 0) return fail("the prompt is empty: expected at least one token");
+  const ModelConfig& base = models.base->config();
+  int64_t limit = base.max_context_tokens;
+  if (strategy.needs_bundle()) {
+    limit = std::min(limit, models.auxiliary->config().max_context_tokens);
+  }
+  if (tokens > limit) {
+    return fail(
+        fmt::format("the prompt is too long: {} tokens, the model's context is {}", tokens, limit));
+  }
+  for (const int32_t token : sequence.tokens) {
+    if (token < 0 || token >= base.vocab_size) {
+      return fail(fmt::format("token id {} is out of range: the vocabulary has {} entries", token,
+                              base.vocab_size));
+    }
+  }
+  return {};
+}
+
+float* run_tokens(const TokenRun& run, Workspace& workspace) {
+  std::vector<SequenceRows> rows;
+  int64_t total = 0;
+  for (size_t s = 0; s < run.sequences.size(); ++s) {
+    KVCache& cache = run.sequences[s]->*run.cache;
+    const int64_t count = run.ends[s] - cache.next_position();
+    assert(count > 0);
+    cache.reserve(run.ends[s]);
+    rows.push_back({&cache, count});
+    total += count;
+  }
+  const int64_t dim = run.model->config().model_dim;
+  float* hidden = workspace.rows.ensure(static_cast<size_t>(total * dim));
+  float* next = hidden;
+  for (size_t s = 0; s < run.sequences.size(); ++s) {
+    const auto first = static_cast<size_t>(rows[s].cache->next_position());
+    const std::span<const int32_t> tokens(run.sequences[s]->tokens);
+    run.model->embed(tokens.subspan(first, static_cast<size_t>(rows[s].rows)), next);
+    next += rows[s].rows * dim;
+  }
+  RunLayersOptions options = run.options;
+  if (options.last == 0) options.last = run.model->config().n_layers();
+  if (!run.model->run_layers(hidden, rows, options, workspace)) return nullptr;
+  for (const SequenceRows& sequence : rows) sequence.cache->advance(sequence.rows);
+  return hidden;
+}
+
+bool run_pending(const Transformer& model, CacheMember cache, std::span<Sequence* const> sequences,
+                 float* logits, Workspace& workspace, const std::stop_token& stop) {
+  std::vector<int64_t> ends;
+  for (const Sequence* sequence : sequences) {
+    ends.push_back(static_cast<int64_t>(sequence->tokens.size()));
+  }
+  RunLayersOptions options;
+  options.output = LastLayerOutput::kLastRowOfEachSequence;
+  options.stop = stop;
+  const float* rows = run_tokens({&model, cache, sequences, ends, options}, workspace);
+  if (!rows) return false;
+  model.logits(rows, static_cast<int64_t>(sequences.size()), logits, workspace);
+  return true;
+}
+
+void decode_step(const Models& models, std::span<Sequence* const> sequences, float* logits,
+                 PrefillWorkspace& workspace) {
+  const bool base_answers = sequences.front()->answerer == Sequence::Answerer::kBase;
+  run_pending(sequences.front()->answering_model(models),
+              base_answers ? &Sequence::base : &Sequence::auxiliary, sequences, logits,
+              base_answers ? workspace.base : workspace.auxiliary, {});
+}
+
+CacheRollback::CacheRollback(std::span<Sequence* const> sequences) {
+  for (Sequence* sequence : sequences) {
+    positions_.push_back(
+        {sequence, sequence->base.next_position(), sequence->auxiliary.next_position()});
+  }
+}
+
+CacheRollback::~CacheRollback() {
+  for (const Position& position : positions_) {
+    position.sequence->base.truncate(position.base);
+    position.sequence->auxiliary.truncate(position.auxiliary);
+  }
+}
+
+}  // namespace kvcast

@@ -1,0 +1,105 @@
+// Prefill strategies: from prompt tokens to a filled cache and the logits of the last token.
+// Afterwards decoding is the same for all. One file per strategy.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <string_view>
+
+#include "kvcast/result.h"
+#include "prefill/sequence.h"
+
+namespace kvcast {
+
+/// Scratch memory for prefill and decode, reused between calls.
+struct PrefillWorkspace {
+  Workspace base, auxiliary;
+  PredictorWorkspace predictor;
+};
+
+/// Where the time of one prefill went, and how much of the prompt was forecast.
+struct PrefillReport {
+  double auxiliary_ms = 0;
+  double predictor_ms = 0;
+  double base_ms = 0;
+  int64_t predicted_tokens = 0;  ///< rows of the base's cache that the predictor filled
+  int64_t computed_tokens = 0;   ///< rows that the answering model computed itself
+  bool stopped = false;          ///< the stop token fired: caches are as before, no logits
+};
+
+/// A strategy is immutable and may be used by many threads at once.
+class PrefillStrategy {
+ public:
+  /// `exact`, `auxiliary`, `kv-prediction`, `kv-prediction:tail=16`. Errors list what is known.
+  static Result<std::unique_ptr<PrefillStrategy>> parse(std::string_view spec);
+  virtual ~PrefillStrategy() = default;
+
+  /// The canonical spec string.
+  [[nodiscard]] virtual std::string spec() const = 0;
+  [[nodiscard]] virtual bool needs_bundle() const = 0;
+
+  /// Runs everything pending of each sequence (at least one token each; see check_prefill) and
+  /// writes the next-token logits of each, [sequences, vocab_size].
+  virtual PrefillReport prefill(const Models& models, std::span<Sequence* const> sequences,
+                                float* logits, PrefillWorkspace& workspace,
+                                const std::stop_token& stop) const = 0;
+};
+
+/// What a caller must make sure of before prefill: the strategy fits the model, there is something
+/// to run, token ids are in range, the context is not exceeded. Errors say which and by how much.
+Status check_prefill(const PrefillStrategy& strategy, const Models& models,
+                     const Sequence& sequence);
+
+/// One decode step: the answering model of each sequence runs its pending tokens; logits
+/// [sequences, vocab_size]. All sequences must have the same answering model.
+void decode_step(const Models& models, std::span<Sequence* const> sequences, float* logits,
+                 PrefillWorkspace& workspace);
+
+std::unique_ptr<PrefillStrategy> make_exact_strategy();
+std::unique_ptr<PrefillStrategy> make_auxiliary_strategy();
+/// `tail` >= 1: how many of the last prompt tokens the base runs itself; 1 is the paper.
+std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(int64_t tail);
+
+// ---- shared by the strategies ----
+
+/// Which cache of a sequence a run fills.
+using CacheMember = KVCache Sequence::*;
+
+/// What run_tokens runs: the tokens [cache position, end) of each sequence.
+struct TokenRun {
+  const Transformer* model = nullptr;
+  CacheMember cache = nullptr;
+  std::span<Sequence* const> sequences;
+  std::span<const int64_t> ends;  ///< one past the last token to run, per sequence
+  RunLayersOptions options;       ///< `last` 0 means all layers
+};
+
+/// Embeds, runs and advances the caches. Returns the hidden-state rows (in workspace.rows), or null
+/// if the stop token fired. Sequences with nothing to run must not be passed.
+float* run_tokens(const TokenRun& run, Workspace& workspace);
+
+/// Runs all pending tokens of the sequences through all layers and computes the logits of each last
+/// token. False: stopped.
+bool run_pending(const Transformer& model, CacheMember cache, std::span<Sequence* const> sequences,
+                 float* logits, Workspace& workspace, const std::stop_token& stop);
+
+/// Takes the caches back to where they were when it was made, unless dismissed.
+class CacheRollback {
+ public:
+  explicit CacheRollback(std::span<Sequence* const> sequences);
+  ~CacheRollback();
+  CacheRollback(const CacheRollback&) = delete;
+  CacheRollback& operator=(const CacheRollback&) = delete;
+  void dismiss() { positions_.clear(); }
+
+ private:
+  struct Position {
+    Sequence* sequence;
+    int64_t base, auxiliary;
+  };
+  std::vector<Position> positions_;
+};
+
+}  // namespace kvcast

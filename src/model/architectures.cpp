@@ -82,6 +82,26 @@ Result<ModelConfig> named_architecture(std::string_view name) {
       name, known));
 }
 
+Result<ModelPair> named_pair(std::string_view base, std::string_view auxiliary) {
+  ModelPair pair;
+  KVCAST_TRY(pair.base, named_architecture(base));
+  KVCAST_TRY(pair.auxiliary, named_architecture(auxiliary));
+  const int64_t base_layers = pair.base.n_layers();
+  if (auxiliary.starts_with(base) && auxiliary.substr(base.size()).starts_with(kPrunedSuffix)) {
+    const auto fraction = auxiliary.substr(base.size() + kPrunedSuffix.size());
+    KVCAST_TRY(const auto kept, layer_pruned_kept_layers(base_layers, fraction));
+    pair.layer_map = layer_pruned_layer_map(base_layers, kept);
+    return pair;
+  }
+  if (pair.auxiliary.n_layers() > base_layers) {
+    return fail(
+        fmt::format("auxiliary \"{}\" has {} layers: expected at most the {} of base \"{}\"",
+                    auxiliary, pair.auxiliary.n_layers(), base_layers, base));
+  }
+  pair.layer_map = canonical_layer_map(base_layers, pair.auxiliary.n_layers());
+  return pair;
+}
+
 Result<std::vector<int64_t>> layer_pruned_kept_layers(int64_t n_layers, std::string_view fraction) {
   std::vector<int64_t> kept;
   for (int64_t i = 0; i < n_layers; ++i) {

@@ -13,11 +13,11 @@ namespace kvcast {
 
 /// kvcast.json with its paths resolved and its layer map checked against both configs.
 struct BundleManifest {
-  std::filesystem::path base;        ///< model directory
-  std::filesystem::path auxiliary;   ///< model directory
-  std::filesystem::path predictor;   ///< safetensors file
-  std::vector<int64_t> layer_map;    ///< [base layers] -> auxiliary layer
-  std::string default_prefill;       ///< strategy spec to use when none is asked for; may be empty
+  std::filesystem::path base;       ///< model directory
+  std::filesystem::path auxiliary;  ///< model directory
+  std::filesystem::path predictor;  ///< safetensors file
+  std::vector<int64_t> layer_map;   ///< [base layers] -> auxiliary layer
+  std::string default_prefill;      ///< strategy spec to use when none is asked for; may be empty
 };
 
 /// True if `directory` holds a kvcast.json.

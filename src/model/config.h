@@ -33,7 +33,9 @@ struct ModelConfig {
   std::vector<LayerConfig> layers;
 
   [[nodiscard]] int64_t n_layers() const { return static_cast<int64_t>(layers.size()); }
-  [[nodiscard]] int64_t query_width(int64_t layer) const { return layers[layer].query_heads * head_dim; }
+  [[nodiscard]] int64_t query_width(int64_t layer) const {
+    return layers[layer].query_heads * head_dim;
+  }
   /// Keys of one token in one layer, heads concatenated (values have the same width).
   [[nodiscard]] int64_t kv_width(int64_t layer) const { return layers[layer].kv_heads * head_dim; }
   /// Stored parameters; a tied embedding counts once.

@@ -59,13 +59,13 @@ struct RunLayersOptions {
   int64_t last = 0;   ///< one past the last layer to run
   LastLayerOutput output = LastLayerOutput::kAllRows;
   /// Called in each layer once its raw K/V are known, before they are normed.
-  std::function<void(const RawKeyValues&)> on_raw_key_values;
+  std::function<void(const RawKeyValues&)> on_raw_key_values = {};
   /// If not null, [sequences]: attention paid by the last row of each sequence in layer `last - 1`,
   /// mean over query heads, one value per cache row.
   std::vector<std::vector<float>>* last_row_attention = nullptr;
   /// Checked before every layer; when it fires, run_layers returns false with caches half-filled,
   /// which the caller must truncate.
-  std::stop_token stop;
+  std::stop_token stop = {};
 };
 
 /// Weights and shape of one model, immutable after loading: any number of threads may run it at

@@ -1,9 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "kvcast/result.h"
 #include "model/kv_cache.h"
 #include "model/transformer.h"
 #include "prefill/predictor.h"
@@ -19,6 +22,15 @@ struct Models {
   [[nodiscard]] bool is_bundle() const { return predictor != nullptr; }
   [[nodiscard]] int64_t weight_bytes() const;
 };
+
+/// Loads a bundle, or a plain model directory as a base alone. `type` null: as the base's weights
+/// are stored (F32 stays f32, BF16 and F16 become bf16).
+Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
+                           int threads);
+
+/// Random weights of known shapes; `auxiliary` null for a plain model.
+Models random_models(const ModelConfig& base, const ModelConfig* auxiliary,
+                     const std::vector<int64_t>& layer_map, WeightType type, int threads);
 
 /// One conversation. `tokens` is all of it, prompts and answers; each cache holds K/V of the first
 /// next_position() of these tokens. Whatever a cache does not hold yet is *pending* for its model:

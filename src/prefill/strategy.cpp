@@ -7,17 +7,6 @@
 
 namespace kvcast {
 
-int64_t Models::weight_bytes() const {
-  int64_t bytes = base->weights().bytes();
-  if (auxiliary) bytes += auxiliary->weights().bytes();
-  if (predictor) bytes += predictor->bytes();
-  return bytes;
-}
-
-Sequence::Sequence(const Models& models)
-    : base(models.base->config()),
-      auxiliary(models.auxiliary ? models.auxiliary->config() : ModelConfig{}) {}
-
 Result<std::unique_ptr<PrefillStrategy>> PrefillStrategy::parse(std::string_view spec) {
   if (spec == "exact") return make_exact_strategy();
   if (spec == "auxiliary") return make_auxiliary_strategy();

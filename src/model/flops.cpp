@@ -1,0 +1,101 @@
+#include "model/flops.h"
+
+#include <algorithm>
+
+namespace kvcast {
+namespace {
+
+/// What one layer computes in a run.
+enum class LayerWork { kAllRows, kKeysValuesAndLastRow, kKeysValuesOnly };
+
+/// x [rows, in] · Wᵀ [in, out].
+double matmul_flops(double rows, int64_t in, int64_t out) {
+  return 2.0 * rows * static_cast<double>(in) * static_cast<double>(out);
+}
+
+/// `rows` new tokens behind `cached` earlier ones. A row at position p attends to p + 1 keys: QKᵀ
+/// and PV cost 2 * query_width each per key.
+double layer_flops(const ModelConfig& model, int64_t layer, int64_t cached, int64_t rows,
+                   LayerWork work) {
+  const auto n = static_cast<double>(rows);
+  const double keys_values = matmul_flops(n, model.model_dim, 2 * model.kv_width(layer));
+  if (work == LayerWork::kKeysValuesOnly) return keys_values;
+
+  const bool all = work == LayerWork::kAllRows;
+  const double output_rows = all ? n : 1.0;
+  const double last_seen = static_cast<double>(cached) + n;
+  const double keys_seen = all ? n * static_cast<double>(cached) + n * (n + 1.0) / 2.0 : last_seen;
+  const int64_t query_width = model.query_width(layer);
+  const double attention = 4.0 * static_cast<double>(query_width) * keys_seen;
+  const double query_and_out = 2.0 * matmul_flops(output_rows, model.model_dim, query_width);
+  const double ffn = 3.0 * matmul_flops(output_rows, model.model_dim, model.layers[layer].ffn_dim);
+  return keys_values + query_and_out + attention + ffn;
+}
+
+/// Layers [0, count) of which the last does only `last_work`.
+double layers_flops(const ModelConfig& model, int64_t count, int64_t cached, int64_t rows,
+                    LayerWork last_work) {
+  double flops = 0.0;
+  for (int64_t i = 0; i < count; ++i) {
+    const LayerWork work = i + 1 == count ? last_work : LayerWork::kAllRows;
+    flops += layer_flops(model, i, cached, rows, work);
+  }
+  return flops;
+}
+
+/// The answering model runs `rows` tokens behind `cached` ones and gives the last one's logits.
+PrefillCost answer_cost(const ModelConfig& model, int64_t cached, int64_t rows) {
+  PrefillCost cost;
+  cost.base = layers_flops(model, model.n_layers(), cached, rows, LayerWork::kKeysValuesAndLastRow);
+  cost.lm_head = matmul_flops(1.0, model.model_dim, model.vocab_size);
+  return cost;
+}
+
+}  // namespace
+
+PrefillCost exact_cost(const ModelConfig& model, int64_t prompt_tokens) {
+  return answer_cost(model, 0, prompt_tokens);
+}
+
+PrefillCost kv_prediction_cost(const ModelConfig& base, const ModelConfig& auxiliary,
+                               const std::vector<int64_t>& layer_map, int64_t prompt_tokens,
+                               int64_t tail) {
+  const int64_t predicted = std::max<int64_t>(prompt_tokens - tail, 0);
+  PrefillCost cost = answer_cost(base, predicted, prompt_tokens - predicted);
+  const int64_t layers_needed = *std::max_element(layer_map.begin(), layer_map.end()) + 1;
+  cost.auxiliary = layers_flops(auxiliary, layers_needed, 0, predicted, LayerWork::kKeysValuesOnly);
+  for (int64_t i = 0; i < base.n_layers(); ++i) {
+    cost.predictor += 2.0 * matmul_flops(static_cast<double>(predicted),
+                                         auxiliary.kv_width(layer_map[i]), base.kv_width(i));
+  }
+  return cost;
+}
+
+int64_t predictor_parameter_count(const ModelConfig& base, const ModelConfig& auxiliary,
+                                  const std::vector<int64_t>& layer_map) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < base.n_layers(); ++i) {
+    count += 2 * base.kv_width(i) * (auxiliary.kv_width(layer_map[i]) + 1);
+  }
+  return count;
+}
+
+double approximate_exact_flops(const ModelConfig& base, int64_t prompt_tokens) {
+  return 2.0 * static_cast<double>(base.parameter_count()) * static_cast<double>(prompt_tokens);
+}
+
+double approximate_kv_prediction_flops(const ModelConfig& base, const ModelConfig& auxiliary,
+                                       const std::vector<int64_t>& layer_map, int64_t prompt_tokens,
+                                       int64_t tail) {
+  const auto read = static_cast<double>(auxiliary.parameter_count() +
+                                        predictor_parameter_count(base, auxiliary, layer_map));
+  return 2.0 * read * static_cast<double>(prompt_tokens) +
+         approximate_exact_flops(base, std::min(tail, prompt_tokens));
+}
+
+double paper_reduction(const ModelConfig& base, const ModelConfig& auxiliary) {
+  return static_cast<double>(base.parameter_count()) /
+         static_cast<double>(auxiliary.parameter_count());
+}
+
+}  // namespace kvcast

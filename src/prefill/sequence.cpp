@@ -1,0 +1,73 @@
+#include "prefill/sequence.h"
+
+#include <fmt/format.h>
+
+#include "base/macros.h"
+#include "model/bundle.h"
+
+namespace kvcast {
+namespace {
+
+/// The type that keeps what is stored, by the embeddings' dtype.
+Result<WeightType> stored_type(const std::filesystem::path& model_directory) {
+  KVCAST_TRY(const auto checkpoint, Safetensors::open_checkpoint(model_directory));
+  KVCAST_TRY(const auto embeddings, checkpoint->find(kEmbeddingsTensor));
+  return embeddings.dtype == DType::kF32 ? WeightType::kF32 : WeightType::kBf16;
+}
+
+}  // namespace
+
+int64_t Models::weight_bytes() const {
+  int64_t bytes = base->weights().bytes();
+  if (auxiliary) bytes += auxiliary->weights().bytes();
+  if (predictor) bytes += predictor->bytes();
+  return bytes;
+}
+
+Sequence::Sequence(const Models& models)
+    : base(models.base->config()),
+      auxiliary(models.auxiliary ? models.auxiliary->config() : ModelConfig{}) {}
+
+Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
+                           int threads) {
+  Models models;
+  if (!is_bundle(directory)) {
+    if (!type) {
+      KVCAST_TRY(type, stored_type(directory));
+    }
+    KVCAST_TRY(models.base, Transformer::load(directory, *type, threads));
+    return models;
+  }
+  KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
+  if (!type) {
+    KVCAST_TRY(type, stored_type(manifest.base));
+  }
+  KVCAST_TRY(models.base, Transformer::load(manifest.base, *type, threads));
+  KVCAST_TRY(models.auxiliary, Transformer::load(manifest.auxiliary, *type, threads));
+  const ModelConfig& base = models.base->config();
+  const ModelConfig& auxiliary = models.auxiliary->config();
+  if (auxiliary.vocab_size != base.vocab_size) {
+    return fail(fmt::format(
+        "{}: vocab_size {} differs from the base's {}; both models of a bundle "
+        "share one tokenizer",
+        (manifest.auxiliary / "config.json").string(), auxiliary.vocab_size, base.vocab_size));
+  }
+  KVCAST_TRY(models.predictor, Predictor::load(manifest.predictor, base, auxiliary,
+                                               manifest.layer_map, *type, threads));
+  return models;
+}
+
+Models random_models(const ModelConfig& base, const ModelConfig* auxiliary,
+                     const std::vector<int64_t>& layer_map, WeightType type, int threads) {
+  Models models;
+  models.base =
+      std::make_unique<Transformer>(base, random_weights(base, type, threads, 1), threads);
+  if (auxiliary) {
+    models.auxiliary = std::make_unique<Transformer>(
+        *auxiliary, random_weights(*auxiliary, type, threads, 2), threads);
+    models.predictor = Predictor::random(base, *auxiliary, layer_map, type, threads, 3);
+  }
+  return models;
+}
+
+}  // namespace kvcast

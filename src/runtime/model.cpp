@@ -1,0 +1,132 @@
+#include "kvcast/model.h"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <exception>
+
+#include "base/macros.h"
+#include "kvcast/version.h"
+#include "model/bundle.h"
+#include "prefill/strategy.h"
+#include "runtime/model_impl.h"
+
+namespace kvcast {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+std::optional<WeightType> weight_type(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF32:
+      return WeightType::kF32;
+    case Dtype::kBf16:
+      return WeightType::kBf16;
+    case Dtype::kAuto:
+      break;
+  }
+  return std::nullopt;
+}
+
+Dtype dtype_of(WeightType type) { return type == WeightType::kF32 ? Dtype::kF32 : Dtype::kBf16; }
+
+/// A tokenizer is optional: models without one still work on token ids.
+Status load_tokenizer(Model::Impl& impl, const std::filesystem::path& base_directory,
+                      const std::filesystem::path& explicit_file) {
+  const auto file = explicit_file.empty() ? base_directory / "tokenizer.model" : explicit_file;
+  impl.tokenizer_hint = fmt::format("{}: no tokenizer.model; give one with --tokenizer FILE",
+                                    base_directory.string());
+  std::error_code ignored;
+  if (explicit_file.empty() && !std::filesystem::exists(file, ignored)) return {};
+  KVCAST_TRY(impl.tokenizer, Tokenizer::load(file));
+  const int64_t vocab_size = impl.models.base->config().vocab_size;
+  if (impl.tokenizer->vocab_size() > vocab_size) {
+    return fail(fmt::format("{}: {} tokens, but the model's vocab_size is {}", file.string(),
+                            impl.tokenizer->vocab_size(), vocab_size));
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string_view version() { return KVCAST_VERSION; }
+std::string_view commit() { return KVCAST_COMMIT; }
+
+Result<Dtype> parse_dtype(std::string_view name) {
+  for (const Dtype dtype : {Dtype::kAuto, Dtype::kF32, Dtype::kBf16}) {
+    if (name == dtype_text(dtype)) return dtype;
+  }
+  return fail(fmt::format("unknown dtype \"{}\": expected auto, f32 or bf16", name));
+}
+
+std::string_view dtype_text(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF32:
+      return "f32";
+    case Dtype::kBf16:
+      return "bf16";
+    case Dtype::kAuto:
+      break;
+  }
+  return "auto";
+}
+
+Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& directory,
+                                                 const LoadOptions& options) {
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(directory, ignored)) {
+    return fail(
+        fmt::format("{}: not a directory; expected a model directory with config.json or a "
+                    "bundle with kvcast.json",
+                    directory.string()));
+  }
+  if (options.threads < 0 || options.threads > kMaxThreads) {
+    return fail(fmt::format("threads: {} is not within 0..{}", options.threads, kMaxThreads));
+  }
+  try {
+    const int threads = options.threads > 0 ? options.threads : omp_get_num_procs();
+    auto impl = std::make_unique<Impl>();
+    KVCAST_TRY(impl->models, load_models(directory, weight_type(options.dtype), threads));
+    impl->dtype = dtype_of(impl->models.base->weights().embeddings.type());
+    impl->default_prefill = impl->models.is_bundle() ? "kv-prediction" : "exact";
+    std::filesystem::path base_directory = directory;
+    if (kvcast::is_bundle(directory)) {
+      KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
+      base_directory = manifest.base;
+      if (!manifest.default_prefill.empty()) impl->default_prefill = manifest.default_prefill;
+    }
+    if (auto strategy = PrefillStrategy::parse(impl->default_prefill); !strategy) {
+      return fail(fmt::format("{}: default_prefill: {}", (directory / "kvcast.json").string(),
+                              strategy.error().message));
+    }
+    KVCAST_CHECK(load_tokenizer(*impl, base_directory, options.tokenizer));
+    return std::shared_ptr<const Model>(new Model(std::move(impl)));
+  } catch (const std::bad_alloc&) {
+    return fail(fmt::format("{}: not enough memory for the weights", directory.string()));
+  }
+}
+
+Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Model::~Model() = default;
+
+bool Model::is_bundle() const { return impl_->models.is_bundle(); }
+bool Model::has_tokenizer() const { return impl_->tokenizer != nullptr; }
+int64_t Model::vocab_size() const { return impl_->models.base->config().vocab_size; }
+int64_t Model::context_tokens() const { return impl_->models.base->config().max_context_tokens; }
+int Model::threads() const { return impl_->models.base->threads(); }
+Dtype Model::dtype() const { return impl_->dtype; }
+int64_t Model::weight_bytes() const { return impl_->models.weight_bytes(); }
+const std::string& Model::default_prefill() const { return impl_->default_prefill; }
+
+Result<std::vector<int32_t>> Model::tokenize(std::string_view text, bool add_bos) const {
+  if (!impl_->tokenizer) return fail(impl_->tokenizer_hint);
+  return impl_->tokenizer->encode(text, add_bos);
+}
+
+Result<std::string> Model::detokenize(std::span<const int32_t> tokens) const {
+  if (!impl_->tokenizer) return fail(impl_->tokenizer_hint);
+  return impl_->tokenizer->decode(tokens);
+}
+
+}  // namespace kvcast

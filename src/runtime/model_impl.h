@@ -1,0 +1,21 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "kvcast/model.h"
+#include "prefill/sequence.h"
+#include "tokenizer/tokenizer.h"
+
+namespace kvcast {
+
+/// What a loaded Model owns.
+struct Model::Impl {
+  Models models;
+  std::unique_ptr<Tokenizer> tokenizer;  // null: only token ids in and out
+  std::string tokenizer_hint;            // what to tell somebody who needs one
+  std::string default_prefill;
+  Dtype dtype = Dtype::kF32;
+};
+
+}  // namespace kvcast

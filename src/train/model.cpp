@@ -1,0 +1,185 @@
+#include "train/model.h"
+
+#include <cmath>
+
+#include "train/data/error.h"
+
+namespace kvcast::train {
+namespace {
+
+constexpr double kInitStd = 0.02;
+
+Tensor normed(const Model& model, const Tensor& x, const Tensor& weight) {
+  return rms_norm(x, weight, model.config.norm_eps);
+}
+
+/// q_norm and k_norm, for models that have them.
+Tensor head_normed(const Model& model, const Tensor& x, const Tensor& weight) {
+  return weight.defined() ? normed(model, x, weight) : x;
+}
+
+/// Some of the heads that qkv_proj makes, [B, T, heads, head_dim].
+Tensor project(const Model& model, const Tensor& x, const Tensor& rows) {
+  return at::linear(x, rows).view({x.size(0), x.size(1), -1, model.config.head_dim});
+}
+
+/// Queries [B, T, query_heads, head_dim] and the layer's own keys and values.
+struct Projections {
+  Tensor query;
+  LayerCache own;
+};
+
+Projections project_qkv(const Model& model, size_t i, const Tensor& x) {
+  const LayerTensors& w = model.layers[i];
+  const LayerConfig& layer = model.config.layers[i];
+  const auto parts = project(model, x, w.qkv_proj)
+                         .split_with_sizes({layer.query_heads, layer.kv_heads, layer.kv_heads}, 2);
+  return {head_normed(model, parts[0], w.q_norm),
+          {parts[1], head_normed(model, parts[1], w.k_norm), parts[2]}};
+}
+
+/// Queries alone, for a layer whose keys and values come from elsewhere.
+Tensor project_query(const Model& model, size_t i, const Tensor& x) {
+  const LayerTensors& w = model.layers[i];
+  const int64_t query_width = model.config.query_width(static_cast<int64_t>(i));
+  return head_normed(model, project(model, x, w.qkv_proj.narrow(0, 0, query_width)), w.q_norm);
+}
+
+/// Keys and values alone, for a last layer of which nothing else is needed.
+LayerCache project_kv(const Model& model, size_t i, const Tensor& x) {
+  const LayerTensors& w = model.layers[i];
+  const int64_t query_width = model.config.query_width(static_cast<int64_t>(i));
+  const int64_t kv_width = model.config.kv_width(static_cast<int64_t>(i));
+  const auto parts = project(model, x, w.qkv_proj.narrow(0, query_width, 2 * kv_width)).chunk(2, 2);
+  return {parts[0], head_normed(model, parts[0], w.k_norm), parts[1]};
+}
+
+/// What follows attention: both residual connections and the FFN. `attended` is [B, T, width].
+Tensor finish_layer(const Model& model, size_t i, const Tensor& x, const Tensor& attended) {
+  const LayerTensors& w = model.layers[i];
+  const Tensor h = x + at::linear(attended, w.out_proj);
+  return h + at::linear(swiglu(at::linear(normed(model, h, w.ffn_norm), w.proj_1)), w.proj_2);
+}
+
+}  // namespace
+
+std::vector<ParameterSpec> model_parameter_specs(const ModelConfig& config) {
+  const double residual_std = kInitStd / std::sqrt(2.0 * static_cast<double>(config.n_layers()));
+  const int64_t dim = config.model_dim;
+  std::vector<ParameterSpec> specs;
+  const auto matrix = [&](std::string name, int64_t rows, int64_t columns, double std = kInitStd) {
+    specs.push_back({std::move(name), {rows, columns}, Init::kNormal, std});
+  };
+  const auto norm = [&](std::string name, int64_t size) {
+    specs.push_back({std::move(name), {size}, Init::kOnes, 1.0});
+  };
+  matrix("token_embeddings.weight", config.vocab_size, dim);
+  for (int64_t i = 0; i < config.n_layers(); ++i) {
+    const std::string layer = "layers." + std::to_string(i) + ".";
+    const int64_t ffn_dim = config.layers[i].ffn_dim;
+    norm(layer + "attn_norm.weight", dim);
+    matrix(layer + "attn.qkv_proj.weight", config.query_width(i) + 2 * config.kv_width(i), dim);
+    if (config.normalize_qk) {
+      norm(layer + "attn.q_norm.weight", config.head_dim);
+      norm(layer + "attn.k_norm.weight", config.head_dim);
+    }
+    matrix(layer + "attn.out_proj.weight", dim, config.query_width(i), residual_std);
+    norm(layer + "ffn_norm.weight", dim);
+    matrix(layer + "ffn.proj_1.weight", 2 * ffn_dim, dim);
+    matrix(layer + "ffn.proj_2.weight", dim, ffn_dim, residual_std);
+  }
+  norm("norm.weight", dim);
+  if (!config.tied_embeddings) matrix("lm_head.weight", config.vocab_size, dim);
+  return specs;
+}
+
+Model bind_model(const ModelConfig& config, const RopeTable& rope, const TensorMap& tensors,
+                 std::string_view prefix) {
+  const auto find = [&](const std::string& name) {
+    const auto found = tensors.find(std::string(prefix) + name);
+    if (found == tensors.end()) throw TrainError("no tensor " + std::string(prefix) + name);
+    return found->second;
+  };
+  Model model{.config = config,
+              .rope = rope,
+              .token_embeddings = find("token_embeddings.weight"),
+              .norm = find("norm.weight"),
+              .lm_head = {},
+              .layers = {}};
+  model.lm_head = config.tied_embeddings ? model.token_embeddings : find("lm_head.weight");
+  for (int64_t i = 0; i < config.n_layers(); ++i) {
+    const std::string layer = "layers." + std::to_string(i) + ".";
+    LayerTensors w;
+    w.qkv_proj = find(layer + "attn.qkv_proj.weight");
+    if (config.normalize_qk) {
+      w.q_norm = find(layer + "attn.q_norm.weight");
+      w.k_norm = find(layer + "attn.k_norm.weight");
+    }
+    w.out_proj = find(layer + "attn.out_proj.weight");
+    w.attn_norm = find(layer + "attn_norm.weight");
+    w.ffn_norm = find(layer + "ffn_norm.weight");
+    w.proj_1 = find(layer + "ffn.proj_1.weight");
+    w.proj_2 = find(layer + "ffn.proj_2.weight");
+    model.layers.push_back(std::move(w));
+  }
+  return model;
+}
+
+Tensor forward(const Model& model, const Tensor& tokens, Cache* cache) {
+  Tensor x = at::embedding(model.token_embeddings, tokens);
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const auto [query, own] = project_qkv(model, i, normed(model, x, model.layers[i].attn_norm));
+    if (cache != nullptr) cache->push_back(own);
+    x = finish_layer(model, i, x,
+                     causal_attention(apply_rope(query, model.rope),
+                                      apply_rope(own.key, model.rope), own.value));
+  }
+  return normed(model, x, model.norm);
+}
+
+Cache forward_cache(const Model& model, const Tensor& tokens) {
+  Cache cache;
+  Tensor x = at::embedding(model.token_embeddings, tokens);
+  const size_t last = model.layers.size() - 1;
+  for (size_t i = 0; i < last; ++i) {
+    const auto [query, own] = project_qkv(model, i, normed(model, x, model.layers[i].attn_norm));
+    cache.push_back(own);
+    x = finish_layer(model, i, x,
+                     causal_attention(apply_rope(query, model.rope),
+                                      apply_rope(own.key, model.rope), own.value));
+  }
+  cache.push_back(project_kv(model, last, normed(model, x, model.layers[last].attn_norm)));
+  return cache;
+}
+
+Tensor forward_with_replaced_cache(const Model& model, const Tensor& tokens,
+                                   const Cache& predicted) {
+  Tensor x = at::embedding(model.token_embeddings, tokens);
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const Tensor query = project_query(model, i, normed(model, x, model.layers[i].attn_norm));
+    x = finish_layer(
+        model, i, x,
+        causal_attention(apply_rope(query, model.rope), apply_rope(predicted[i].key, model.rope),
+                         predicted[i].value));
+  }
+  return normed(model, x, model.norm);
+}
+
+Tensor forward_after_prefix(const Model& model, const Tensor& tokens, const Cache& prefix) {
+  const int64_t first = prefix.at(0).key.size(1);
+  Tensor x = at::embedding(model.token_embeddings, tokens);
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const auto [query, own] = project_qkv(model, i, normed(model, x, model.layers[i].attn_norm));
+    const Tensor keys = apply_rope(at::cat({prefix[i].key, own.key}, 1), model.rope);
+    const Tensor values = at::cat({prefix[i].value, own.value}, 1);
+    x = finish_layer(model, i, x,
+                     causal_attention(apply_rope(query, model.rope, first), keys, values));
+  }
+  return normed(model, x, model.norm);
+}
+
+Tensor logits(const Model& model, const Tensor& hidden) {
+  return at::matmul(hidden, model.lm_head.t()).to(at::kFloat);
+}
+
+}  // namespace kvcast::train

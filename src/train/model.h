@@ -1,0 +1,68 @@
+// OpenELM (method §2) for training: the forward pass on [B, T] tokens, and the two variations that
+// KV prediction needs (method §4): caches handed out, and keys and values replaced.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "model/config.h"
+#include "train/ops.h"
+#include "train/parameters.h"
+#include "train/torch.h"
+
+namespace kvcast::train {
+
+/// Keys and values of one layer for all tokens, [B, T, kv_heads, head_dim] each, without RoPE.
+struct LayerCache {
+  Tensor key_prenorm;  ///< before k_norm; what the predictor reads
+  Tensor key;          ///< after k_norm
+  Tensor value;
+};
+using Cache = std::vector<LayerCache>;
+
+struct LayerTensors {
+  Tensor qkv_proj;             // [query_width + 2 * kv_width, model_dim]
+  Tensor q_norm, k_norm;       // [head_dim]; undefined if the model does not normalise
+  Tensor out_proj;             // [model_dim, query_width]
+  Tensor attn_norm, ffn_norm;  // [model_dim]
+  Tensor proj_1;               // [2 * ffn_dim, model_dim]: gate above up
+  Tensor proj_2;               // [model_dim, ffn_dim]
+};
+
+/// A model's weights for one forward pass, bound to its config. Cheap to copy.
+struct Model {
+  ModelConfig config;
+  RopeTable rope;
+  Tensor token_embeddings;  // [vocab, model_dim]
+  Tensor norm;              // [model_dim]
+  Tensor lm_head;           // [vocab, model_dim]; token_embeddings when tied
+  std::vector<LayerTensors> layers;
+};
+
+/// Names as in the checkpoint without "transformer."; initialised as OpenELM does, with the two
+/// matrices that write to the residual stream scaled by 1 / sqrt(2 n_layers).
+std::vector<ParameterSpec> model_parameter_specs(const ModelConfig& config);
+
+/// Picks the model's tensors, named prefix + spec name, out of `tensors`.
+Model bind_model(const ModelConfig& config, const RopeTable& rope, const TensorMap& tensors,
+                 std::string_view prefix);
+
+/// The plain causal pass over tokens [B, T]: the hidden states after the final norm, [B, T,
+/// model_dim]. `cache`, if given, receives every layer's keys and values.
+Tensor forward(const Model& model, const Tensor& tokens, Cache* cache = nullptr);
+
+/// Only the cache of that pass: the last layer's attention, FFN and the LM head are not computed.
+Cache forward_cache(const Model& model, const Tensor& tokens);
+
+/// The pass of method §4: `predicted` replaces the model's own keys and values at every position.
+Tensor forward_with_replaced_cache(const Model& model, const Tensor& tokens,
+                                   const Cache& predicted);
+
+/// The pass of inference (method §3): tokens [B, S] at positions P.. with their own keys and
+/// values, attending to the predicted ones of positions 0..P-1.
+Tensor forward_after_prefix(const Model& model, const Tensor& tokens, const Cache& prefix);
+
+/// hidden [B, T, model_dim] -> logits [B, T, vocab], f32. Whole: for small batches.
+Tensor logits(const Model& model, const Tensor& hidden);
+
+}  // namespace kvcast::train

@@ -1,0 +1,143 @@
+#include "train/model_files.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <system_error>
+
+#include "base/mapped_file.h"
+#include "train/data/error.h"
+
+namespace kvcast::train {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::string_view kTransformerPrefix = "transformer.";
+
+std::string stored_model_name(std::string_view name) {
+  if (name == kLmHeadTensor) return std::string(name);
+  return std::string(kTransformerPrefix) + std::string(name);
+}
+std::string stored_predictor_name(std::string_view name) { return std::string(name); }
+
+void sync_directory(const fs::path& directory) {
+  const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  ::fsync(fd);
+  ::close(fd);
+}
+
+std::string system_message(int code) {
+  return std::error_code(code, std::system_category()).message();
+}
+
+}  // namespace
+
+LoadedModel load_model(const fs::path& directory) {
+  LoadedModel model{.config = unwrap(read_model_config(directory)), .values = {}};
+  const auto file = unwrap(Safetensors::open_checkpoint(directory));
+  model.values = read_parameters(*file, model_parameter_specs(model.config), stored_model_name);
+  return model;
+}
+
+LoadedBundle load_bundle(const fs::path& directory) {
+  LoadedBundle bundle{.manifest = unwrap(read_bundle_manifest(directory)),
+                      .base = {},
+                      .auxiliary = {},
+                      .predictor = {}};
+  bundle.base = load_model(bundle.manifest.base);
+  bundle.auxiliary = load_model(bundle.manifest.auxiliary);
+  const auto file = unwrap(Safetensors::open(bundle.manifest.predictor));
+  bundle.predictor =
+      read_parameters(*file,
+                      predictor_parameter_specs(bundle.base.config, bundle.auxiliary.config,
+                                                bundle.manifest.layer_map),
+                      stored_predictor_name);
+  return bundle;
+}
+
+void write_model(const fs::path& directory, const ModelConfig& config, const TensorMap& values,
+                 DType dtype, const fs::path& tokenizer_from) {
+  fs::create_directories(directory);
+  TensorMap stored;
+  for (const auto& [name, value] : values) stored.emplace(stored_model_name(name), value);
+  write_tensors(directory / "model.safetensors", stored, dtype, {{"format", "pt"}});
+  unwrap(write_file_atomically(directory / "config.json", to_config_json(config)));
+  if (tokenizer_from.empty()) return;
+  for (const char* name : {"tokenizer.model", "tokenizer.json"}) {
+    const fs::path source = tokenizer_from / name;
+    if (!fs::exists(source)) continue;
+    unwrap(write_file_atomically(directory / name, unwrap(read_text_file(source))));
+  }
+}
+
+void write_manifest(const fs::path& directory, const ManifestToWrite& manifest) {
+  Json json = manifest.extra;
+  json["format"] = 1;
+  json["base"] = manifest.base;
+  json["auxiliary"] = manifest.auxiliary;
+  json["predictor"] = manifest.predictor;
+  json["layer_map"] = manifest.layer_map;
+  unwrap(write_file_atomically(directory / "kvcast.json", json.dump(1) + "\n"));
+}
+
+TensorMap without_prefix(const TensorMap& values, std::string_view prefix) {
+  TensorMap result;
+  for (const auto& [name, value] : values) {
+    if (name.starts_with(prefix)) result.emplace(name.substr(prefix.size()), value);
+  }
+  return result;
+}
+
+void add_with_prefix(TensorMap& into, std::string_view prefix, const TensorMap& values) {
+  for (const auto& [name, value] : values) into.emplace(std::string(prefix) + name, value);
+}
+
+TensorMap frozen(const TensorMap& values, at::ScalarType dtype, const at::Device& device) {
+  TensorMap result;
+  for (const auto& [name, value] : values) {
+    result.emplace(name, value.to(device, value.dim() > 1 ? dtype : at::kFloat));
+  }
+  return result;
+}
+
+AtomicDirectory::AtomicDirectory(fs::path path)
+    : path_(std::move(path)), staging_(path_.string() + ".partial") {
+  fs::remove_all(staging_);
+  fs::create_directories(staging_);
+}
+
+AtomicDirectory::~AtomicDirectory() {
+  std::error_code ignored;
+  fs::remove_all(staging_, ignored);
+}
+
+void AtomicDirectory::commit() {
+  for (const auto& entry : fs::recursive_directory_iterator(staging_)) {
+    if (entry.is_directory()) sync_directory(entry.path());
+  }
+  sync_directory(staging_);
+  // With an old directory the two names are exchanged in one step; the old one is then removed as
+  // the staging directory.
+  if (fs::exists(path_)) {
+    if (::renameat2(AT_FDCWD, staging_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) != 0) {
+      // A file system without exchange: for a moment there is only the complete staging directory.
+      if (errno != EINVAL && errno != ENOSYS) {
+        throw TrainError(
+            fmt::format("{}: cannot replace: {}", path_.string(), system_message(errno)));
+      }
+      fs::remove_all(path_);
+      fs::rename(staging_, path_);
+    }
+  } else {
+    fs::rename(staging_, path_);
+  }
+  sync_directory(fs::absolute(path_).parent_path());
+}
+
+}  // namespace kvcast::train

@@ -1,0 +1,70 @@
+// Model directories and bundles (docs/FORMAT.md) as the trainer reads and writes them.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io/json.h"
+#include "model/bundle.h"
+#include "train/model.h"
+#include "train/predictor.h"
+#include "train/tensor_io.h"
+
+namespace kvcast::train {
+
+/// A model directory's config and weights, named as model_parameter_specs names them; f32, CPU.
+struct LoadedModel {
+  ModelConfig config;
+  TensorMap values;
+};
+LoadedModel load_model(const std::filesystem::path& directory);
+
+/// A bundle in memory; the predictor's names as predictor_parameter_specs has them.
+struct LoadedBundle {
+  BundleManifest manifest;
+  LoadedModel base, auxiliary;
+  TensorMap predictor;
+};
+LoadedBundle load_bundle(const std::filesystem::path& directory);
+
+/// Writes config.json and model.safetensors into an existing directory, and copies the tokenizer
+/// files that lie in `tokenizer_from` (may be empty: none).
+void write_model(const std::filesystem::path& directory, const ModelConfig& config,
+                 const TensorMap& values, DType dtype, const std::filesystem::path& tokenizer_from);
+
+/// kvcast.json with the contract's keys and `extra` ones (how it was trained).
+struct ManifestToWrite {
+  std::string base = "base", auxiliary = "auxiliary", predictor = "predictor.safetensors";
+  std::vector<int64_t> layer_map;
+  Json extra = Json::object();
+};
+void write_manifest(const std::filesystem::path& directory, const ManifestToWrite& manifest);
+
+/// The subset of `values` whose names begin with `prefix`, without it.
+TensorMap without_prefix(const TensorMap& values, std::string_view prefix);
+/// `into` gets every tensor of `values` under prefix + name.
+void add_with_prefix(TensorMap& into, std::string_view prefix, const TensorMap& values);
+
+/// All tensors cast to `dtype` (matrices) or f32 (vectors) on `device`: a frozen model's weights.
+TensorMap frozen(const TensorMap& values, at::ScalarType dtype, const at::Device& device);
+
+/// A directory that takes the place of `path` only when it is complete: files are written into
+/// staging(), commit() swaps it in. Whatever happens, `path` is the old directory or the new one.
+/// Destroyed without commit(), it removes the staging directory.
+class AtomicDirectory {
+ public:
+  explicit AtomicDirectory(std::filesystem::path path);
+  ~AtomicDirectory();
+  AtomicDirectory(const AtomicDirectory&) = delete;
+  AtomicDirectory& operator=(const AtomicDirectory&) = delete;
+
+  [[nodiscard]] const std::filesystem::path& staging() const { return staging_; }
+  void commit();
+
+ private:
+  std::filesystem::path path_, staging_;
+};
+
+}  // namespace kvcast::train

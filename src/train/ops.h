@@ -1,0 +1,30 @@
+// The operations of an OpenELM layer (method §2) that libtorch does not have in one piece.
+#pragma once
+
+#include "train/torch.h"
+
+namespace kvcast::train {
+
+/// x / rms(x) * weight over the last dimension; statistics in f32, result in x's dtype.
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);
+
+/// silu(gate) * up for gate_up = [gate | up]: [..., 2 * ffn_dim] -> [..., ffn_dim].
+Tensor swiglu(const Tensor& gate_up);
+
+/// cos and sin of position * theta^(-2i / head_dim), each [positions, 1, head_dim / 2], f32.
+struct RopeTable {
+  Tensor cos;
+  Tensor sin;
+};
+RopeTable make_rope_table(int64_t positions, int64_t head_dim, double theta,
+                          const at::Device& device);
+
+/// Half-split ("rotate_half") RoPE of x [B, T, heads, head_dim]; row t is at position first + t.
+Tensor apply_rope(const Tensor& x, const RopeTable& table, int64_t first = 0);
+
+/// Causal grouped-query attention. query [B, T, query_heads, head_dim]; key and value
+/// [B, S, kv_heads, head_dim], S >= T: the last query sees all S keys. Returns [B, T, query_heads *
+/// head_dim].
+Tensor causal_attention(const Tensor& query, const Tensor& key, const Tensor& value);
+
+}  // namespace kvcast::train

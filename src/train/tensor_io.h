@@ -1,0 +1,28 @@
+// Between safetensors files and libtorch tensors.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/safetensors.h"
+#include "train/parameters.h"
+#include "train/torch.h"
+
+namespace kvcast::train {
+
+/// A copy on the CPU; F32, F16 and BF16 become f32, I64 stays.
+Tensor to_tensor(const TensorView& view);
+
+/// Reads the tensors that `specs` name, in f32 on the CPU; `stored_name` maps a spec's name to the
+/// name in the file. Throws TrainError naming file, tensor and shape.
+TensorMap read_parameters(const Safetensors& file, const std::vector<ParameterSpec>& specs,
+                          std::string (*stored_name)(std::string_view));
+
+/// Writes `tensors` (f32 ones as `dtype`, kF32 or kBF16; int64 ones as I64), atomically.
+void write_tensors(const std::filesystem::path& file, const TensorMap& tensors, DType dtype,
+                   const std::map<std::string, std::string>& metadata = {});
+
+}  // namespace kvcast::train

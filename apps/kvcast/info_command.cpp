@@ -1,0 +1,204 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/macros.h"
+#include "command.h"
+#include "model/flops.h"
+#include "model_info.h"
+#include "table.h"
+
+namespace kvcast {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// ---- text ----
+
+std::string stored_text(const std::map<std::string, Stored>& stored) {
+  std::string text;
+  for (const auto& [dtype, of_dtype] : stored) {
+    text += fmt::format("{}{} {} tensors, {} bytes", text.empty() ? "" : "; ", dtype,
+                        of_dtype.tensors, with_thousands(of_dtype.bytes));
+  }
+  return text;
+}
+
+int64_t layer_parameters(const ModelConfig& config, int64_t layer) {
+  ModelConfig without = config;
+  without.layers.erase(without.layers.begin() + layer);
+  return config.parameter_count() - without.parameter_count();
+}
+
+std::string model_text(std::string_view role, const ModelInfo& info) {
+  const ModelConfig& config = info.config;
+  std::string text = fmt::format(
+      "{}: {}\n  {} parameters, {} layers, model_dim {}, head_dim {}, vocabulary {}, context {} "
+      "tokens\n  embeddings {}, q/k norm {}, RoPE theta {:g}\n  stored: {}\n\n",
+      role, info.directory.string(), with_thousands(config.parameter_count()), config.n_layers(),
+      config.model_dim, config.head_dim, config.vocab_size, config.max_context_tokens,
+      config.tied_embeddings ? "tied" : "untied", config.normalize_qk ? "on" : "off",
+      config.rope_theta, stored_text(info.stored));
+  Table table;
+  table.headers = {"layer",    "query heads", "KV heads",  "query width",
+                   "KV width", "FFN width",   "parameters"};
+  for (int64_t i = 0; i < config.n_layers(); ++i) {
+    const LayerConfig& layer = config.layers[i];
+    table.rows.push_back({std::to_string(i), std::to_string(layer.query_heads),
+                          std::to_string(layer.kv_heads), std::to_string(config.query_width(i)),
+                          std::to_string(config.kv_width(i)), std::to_string(layer.ffn_dim),
+                          with_thousands(layer_parameters(config, i))});
+  }
+  return text + table.to_markdown() + "\n";
+}
+
+int64_t flops_prompt_tokens(const Info& info) {
+  return std::min<int64_t>(512, info.model.config.max_context_tokens);
+}
+
+std::string bundle_text(const Info& info) {
+  const auto& [manifest, auxiliary, predictor] = *info.bundle;
+  const ModelConfig& base = info.model.config;
+  const int64_t tokens = flops_prompt_tokens(info);
+  const double exact = exact_cost(base, tokens).total();
+  const double predicted =
+      kv_prediction_cost(base, auxiliary.config, manifest.layer_map, tokens).total();
+  return fmt::format(
+      "predictor: {}\n  {} parameters\n  stored: {}\nlayer map: {}\n{}"
+      "prefill of {} tokens: exact {:.4g} GFLOP, kv-prediction {:.4g} GFLOP, reduction {:.2f} "
+      "(the paper's approximation: {:.2f})\n",
+      manifest.predictor.string(),
+      with_thousands(predictor_parameter_count(base, auxiliary.config, manifest.layer_map)),
+      stored_text(predictor), fmt::join(manifest.layer_map, " "),
+      manifest.default_prefill.empty()
+          ? ""
+          : fmt::format("default prefill: {}\n", manifest.default_prefill),
+      tokens, exact * 1e-9, predicted * 1e-9, exact / predicted,
+      paper_reduction(base, auxiliary.config));
+}
+
+std::string to_text(const Info& info) {
+  std::string text;
+  if (info.bundle) {
+    text += fmt::format("KV-prediction bundle: {}\n\n", info.path.string());
+    text += model_text("base", info.model) + model_text("auxiliary", info.bundle->auxiliary);
+    text += bundle_text(info);
+  } else {
+    text += model_text("model", info.model);
+  }
+  if (info.tokenizer) {
+    text += fmt::format("tokenizer: {}, {} pieces, BOS {}, EOS {}", info.tokenizer->file.string(),
+                        info.tokenizer->vocab_size, info.tokenizer->bos_token,
+                        info.tokenizer->eos_token);
+  } else {
+    text += "tokenizer: none; give one with --tokenizer FILE";
+  }
+  return text;
+}
+
+// ---- JSON ----
+
+Json stored_json(const std::map<std::string, Stored>& stored) {
+  Json json = Json::object();
+  for (const auto& [dtype, of_dtype] : stored) {
+    json[dtype] = {
+        {"tensors", of_dtype.tensors}, {"elements", of_dtype.elements}, {"bytes", of_dtype.bytes}};
+  }
+  return json;
+}
+
+Json model_json(const ModelInfo& info) {
+  const ModelConfig& config = info.config;
+  Json layers = Json::array();
+  for (int64_t i = 0; i < config.n_layers(); ++i) {
+    layers.push_back({{"query_heads", config.layers[i].query_heads},
+                      {"kv_heads", config.layers[i].kv_heads},
+                      {"query_width", config.query_width(i)},
+                      {"kv_width", config.kv_width(i)},
+                      {"ffn_dim", config.layers[i].ffn_dim},
+                      {"parameters", layer_parameters(config, i)}});
+  }
+  return {{"directory", info.directory.string()},
+          {"parameters", config.parameter_count()},
+          {"model_dim", config.model_dim},
+          {"head_dim", config.head_dim},
+          {"vocab_size", config.vocab_size},
+          {"context_tokens", config.max_context_tokens},
+          {"tied_embeddings", config.tied_embeddings},
+          {"normalize_qk", config.normalize_qk},
+          {"rope_theta", config.rope_theta},
+          {"stored", stored_json(info.stored)},
+          {"layers", std::move(layers)}};
+}
+
+Json bundle_json(const Info& info) {
+  const auto& [manifest, auxiliary, predictor] = *info.bundle;
+  const ModelConfig& base = info.model.config;
+  const int64_t tokens = flops_prompt_tokens(info);
+  const double exact = exact_cost(base, tokens).total();
+  const double predicted =
+      kv_prediction_cost(base, auxiliary.config, manifest.layer_map, tokens).total();
+  return {{"auxiliary", model_json(auxiliary)},
+          {"predictor",
+           {{"file", manifest.predictor.string()},
+            {"parameters", predictor_parameter_count(base, auxiliary.config, manifest.layer_map)},
+            {"stored", stored_json(predictor)}}},
+          {"layer_map", manifest.layer_map},
+          {"default_prefill", manifest.default_prefill},
+          {"flops",
+           {{"prompt_tokens", tokens},
+            {"exact", exact},
+            {"kv_prediction", predicted},
+            {"reduction", exact / predicted},
+            {"paper_reduction", paper_reduction(base, auxiliary.config)}}}};
+}
+
+std::string to_json(const Info& info) {
+  Json json = {{"path", info.path.string()},
+               {"kind", info.bundle ? "bundle" : "model"},
+               {info.bundle ? "base" : "model", model_json(info.model)}};
+  if (info.bundle) json.update(bundle_json(info));
+  json["tokenizer"] = nullptr;
+  if (info.tokenizer) {
+    json["tokenizer"] = {{"file", info.tokenizer->file.string()},
+                         {"vocab_size", info.tokenizer->vocab_size},
+                         {"bos_token", info.tokenizer->bos_token},
+                         {"eos_token", info.tokenizer->eos_token}};
+  }
+  return json.dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+struct InfoOptions {
+  std::string path;  ///< empty: the bundle that ships with kvcast
+  bool json = false;
+};
+
+Result<int> run_info(const InfoOptions& options) {
+  std::filesystem::path path = options.path;
+  if (path.empty()) {
+    KVCAST_TRY(path, default_model_directory());
+  }
+  KVCAST_TRY(const Info info, gather_info(path));
+  fmt::print("{}\n", options.json ? to_json(info) : to_text(info));
+  return kExitOk;
+}
+
+}  // namespace
+
+void register_info_command(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<InfoOptions>();
+  CLI::App* command = app.add_subcommand("info", "what a model directory or bundle holds");
+  command->add_option("MODEL", options->path,
+                      "model directory or KV-prediction bundle (default: the bundle shipped with "
+                      "kvcast)");
+  command->add_flag("--json", options->json, "print JSON");
+  command->callback([options, &exit_code] {
+    const auto result = run_info(*options);
+    exit_code = result ? *result : report_error(result.error());
+  });
+}
+
+}  // namespace kvcast

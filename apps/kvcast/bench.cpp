@@ -1,0 +1,197 @@
+#include "bench.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+
+#include "base/stopwatch.h"
+#include "model/flops.h"
+
+namespace kvcast {
+namespace {
+
+/// The samples of one strategy.
+struct Samples {
+  std::vector<double> ttft, tokenize, auxiliary, predictor, base, step;
+  int64_t peak_rss_bytes = 0;
+};
+
+/// Linux keeps the highest resident set since it was last reset; without that, since the start.
+void reset_peak_rss() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
+int64_t peak_rss() {
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  while (status >> word) {
+    int64_t kib = 0;
+    if (word == "VmHWM:" && status >> kib) return kib * 1024;
+  }
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+/// A prompt of exactly the asked length, and its text if there is a tokenizer.
+struct Prompt {
+  std::vector<int32_t> tokens;
+  std::string text;
+};
+
+Prompt make_prompt(const BenchCase& bench) {
+  Prompt prompt;
+  const auto count = static_cast<size_t>(bench.prompt_tokens);
+  if (bench.tokenizer) {
+    constexpr std::string_view kSentence =
+        "The first steam engines pumped water out of mines, and it took sixty years until one of "
+        "them moved a carriage along a road. ";
+    std::string text;
+    while (prompt.tokens.size() < count) {
+      for (size_t i = 0; i <= count / 16; ++i) text += kSentence;
+      prompt.tokens = bench.tokenizer->encode(text, true);
+    }
+    prompt.tokens.resize(count);
+    prompt.text = bench.tokenizer->decode(prompt.tokens);
+    return prompt;
+  }
+  const int64_t vocab = bench.models->base->config().vocab_size;
+  for (size_t i = 0; i < count; ++i) {
+    prompt.tokens.push_back(static_cast<int32_t>((i * 7919 + 13) % static_cast<size_t>(vocab)));
+  }
+  return prompt;
+}
+
+/// One prefill of the whole batch on fresh caches, then some decode steps.
+void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const Prompt& prompt,
+                  PrefillWorkspace& workspace, bool decode, Samples& samples) {
+  const Models& models = *bench.models;
+  std::vector<Sequence> sequences;
+  std::vector<Sequence*> batch;
+  for (int64_t b = 0; b < bench.batch; ++b) sequences.emplace_back(models);
+  for (Sequence& sequence : sequences) batch.push_back(&sequence);
+  std::vector<float> logits(static_cast<size_t>(bench.batch * models.base->config().vocab_size));
+
+  const Stopwatch arrival;
+  if (bench.tokenizer) {
+    for (int64_t b = 0; b < bench.batch; ++b) (void)bench.tokenizer->encode(prompt.text, true);
+  }
+  samples.tokenize.push_back(arrival.elapsed_ms());
+  for (Sequence& sequence : sequences) sequence.tokens = prompt.tokens;
+  const PrefillReport report = strategy.prefill(models, batch, logits.data(), workspace, {});
+  samples.ttft.push_back(arrival.elapsed_ms());
+  samples.auxiliary.push_back(report.auxiliary_ms);
+  samples.predictor.push_back(report.predictor_ms);
+  samples.base.push_back(report.base_ms);
+
+  for (int step = 0; decode && step < bench.decode_steps; ++step) {
+    for (Sequence& sequence : sequences) sequence.tokens.push_back(prompt.tokens[0]);
+    const Stopwatch watch;
+    decode_step(models, batch, logits.data(), workspace);
+    samples.step.push_back(watch.elapsed_ms());
+  }
+}
+
+double prefill_flops(const BenchCase& bench, const PrefillStrategy& strategy) {
+  const ModelConfig& base = bench.models->base->config();
+  const std::string spec = strategy.spec();
+  if (spec == "exact") return exact_cost(base, bench.prompt_tokens).total();
+  const ModelConfig& auxiliary = bench.models->auxiliary->config();
+  if (spec == "auxiliary") return exact_cost(auxiliary, bench.prompt_tokens).total();
+  const auto tail = spec.find("tail=");
+  return kv_prediction_cost(base, auxiliary, bench.layer_map, bench.prompt_tokens,
+                            tail == std::string::npos ? 1 : std::stoll(spec.substr(tail + 5)))
+      .total();
+}
+
+/// Bytes that one decode step reads at least: the answering model's weights once (without the rows
+/// of an embedding matrix that is not the LM head) and the caches.
+double bytes_per_step(const BenchCase& bench, const PrefillStrategy& strategy) {
+  const Transformer& model =
+      strategy.spec() == "auxiliary" ? *bench.models->auxiliary : *bench.models->base;
+  double bytes = static_cast<double>(model.weights().bytes());
+  if (model.weights().lm_head.n() > 0) {
+    bytes -= static_cast<double>(model.weights().embeddings.bytes());
+  }
+  double cache_row = 0;
+  for (int64_t i = 0; i < model.config().n_layers(); ++i) {
+    cache_row += 2.0 * sizeof(float) * static_cast<double>(model.config().kv_width(i));
+  }
+  const double rows = static_cast<double>(bench.prompt_tokens) + bench.decode_steps / 2.0;
+  return bytes + cache_row * rows * static_cast<double>(bench.batch);
+}
+
+BenchResult summarise(const BenchCase& bench, const PrefillStrategy& strategy,
+                      const Samples& samples) {
+  BenchResult result;
+  result.arch = bench.arch;
+  result.prefill = strategy.spec();
+  result.dtype = bench.dtype;
+  result.prompt_tokens = bench.prompt_tokens;
+  result.batch = bench.batch;
+  result.threads = bench.models->base->threads();
+  result.ttft_ms = quantiles(samples.ttft);
+  result.tokenize_ms = quantiles(samples.tokenize).median;
+  result.auxiliary_ms = quantiles(samples.auxiliary).median;
+  result.predictor_ms = quantiles(samples.predictor).median;
+  result.base_ms = quantiles(samples.base).median;
+  const double seconds = result.ttft_ms.median * 1e-3;
+  const auto batch = static_cast<double>(bench.batch);
+  result.share_of_peak = prefill_flops(bench, strategy) * batch / seconds / bench.peak.ops_per_s;
+  result.prompt_tokens_per_s = batch * static_cast<double>(bench.prompt_tokens) / seconds;
+  if (!samples.step.empty()) {
+    const double step_seconds = quantiles(samples.step).median * 1e-3;
+    result.decode_tokens_per_s = batch / step_seconds;
+    result.share_of_read_bandwidth =
+        bytes_per_step(bench, strategy) / step_seconds / bench.peak.read_bytes_per_s;
+  }
+  result.peak_rss_bytes = samples.peak_rss_bytes;
+  return result;
+}
+
+}  // namespace
+
+Quantiles quantiles(std::vector<double> values) {
+  std::ranges::sort(values);
+  const auto at = [&](double share) {
+    const double place = share * static_cast<double>(values.size() - 1);
+    const auto below = static_cast<size_t>(place);
+    const size_t above = std::min(below + 1, values.size() - 1);
+    return std::lerp(values[below], values[above], place - std::floor(place));
+  };
+  return {at(0.5), at(0.1), at(0.9)};
+}
+
+std::vector<BenchResult> measure(const BenchCase& bench, const std::stop_token& stop) {
+  const Prompt prompt = make_prompt(bench);
+  PrefillWorkspace workspace;
+  std::vector<Samples> samples(bench.strategies.size());
+  // Round 0 warms up: threads, scratch memory, page tables. Strategies alternate within a round, so
+  // that a change of the machine's speed meets all of them.
+  for (int round = 0; round <= bench.repetitions; ++round) {
+    for (size_t s = 0; s < bench.strategies.size(); ++s) {
+      if (stop.stop_requested()) return {};
+      Samples warm_up;
+      Samples& into = round == 0 ? warm_up : samples[s];
+      if (round == 1) reset_peak_rss();
+      measure_once(bench, *bench.strategies[s], prompt, workspace, true, into);
+      if (round == 1) into.peak_rss_bytes = peak_rss();
+    }
+  }
+  std::vector<BenchResult> results;
+  for (size_t s = 0; s < samples.size(); ++s) {
+    results.push_back(summarise(bench, *bench.strategies[s], samples[s]));
+  }
+  return results;
+}
+
+std::string machine_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  }
+  return "unknown processor";
+}
+
+}  // namespace kvcast

@@ -1,0 +1,209 @@
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+
+#include "base/macros.h"
+#include "bench.h"
+#include "command.h"
+#include "kernels/isa.h"
+#include "kernels/kernels.h"
+#include "kvcast/version.h"
+#include "model/bundle.h"
+#include "runtime/model_impl.h"
+
+namespace kvcast {
+namespace {
+
+struct BenchOptions {
+  ModelOptions model;
+  std::string arch, auxiliary;
+  std::vector<int64_t> prompt_tokens = {128, 512};
+  std::vector<int64_t> batches = {1};
+  std::vector<std::string> prefills, dtypes;
+  int repetitions = 7;
+  int decode_steps = 16;
+  std::string format = "md";
+};
+
+/// What is measured: named shapes with random weights, or a loaded model.
+struct Subject {
+  std::string name;
+  Models models;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::vector<int64_t> layer_map;
+};
+
+/// KVP-C maps by method §5, unless the auxiliary is the base's own layer-pruned form.
+std::vector<int64_t> layer_map_for(const std::string& base_name, const std::string& auxiliary_name,
+                                   const ModelConfig& base, const ModelConfig& auxiliary) {
+  const std::string pruned_prefix = base_name + "-lp-";
+  if (auxiliary_name.starts_with(pruned_prefix)) {
+    const auto kept =
+        layer_pruned_kept_layers(base.n_layers(), auxiliary_name.substr(pruned_prefix.size()));
+    if (kept) return layer_pruned_layer_map(base.n_layers(), *kept);
+  }
+  return canonical_layer_map(base.n_layers(), auxiliary.n_layers());
+}
+
+Result<WeightType> weight_type(const std::string& dtype) {
+  if (dtype == "f32") return WeightType::kF32;
+  if (dtype == "bf16") return WeightType::kBf16;
+  return fail(fmt::format("unknown dtype \"{}\": expected f32 or bf16", dtype));
+}
+
+Result<Subject> make_subject(const BenchOptions& options, const std::string& dtype, int threads) {
+  KVCAST_TRY(const WeightType type, weight_type(dtype));
+  Subject subject;
+  if (!options.arch.empty()) {
+    KVCAST_TRY(const ModelConfig base, named_architecture(options.arch));
+    subject.name = options.arch;
+    if (options.auxiliary.empty()) {
+      subject.models = random_models(base, nullptr, {}, type, threads);
+      return subject;
+    }
+    KVCAST_TRY(const ModelConfig auxiliary, named_architecture(options.auxiliary));
+    subject.name += "<-" + options.auxiliary;
+    subject.layer_map = layer_map_for(options.arch, options.auxiliary, base, auxiliary);
+    subject.models = random_models(base, &auxiliary, subject.layer_map, type, threads);
+    return subject;
+  }
+  std::filesystem::path directory = options.model.directory;
+  if (directory.empty()) {
+    KVCAST_TRY(directory, default_model_directory());
+  }
+  subject.name = directory.filename().empty() ? directory.parent_path().filename().string()
+                                              : directory.filename().string();
+  KVCAST_TRY(subject.models, load_models(directory, type, threads));
+  std::filesystem::path tokenizer = directory / "tokenizer.model";
+  if (is_bundle(directory)) {
+    KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
+    subject.layer_map = manifest.layer_map;
+    tokenizer = manifest.base / "tokenizer.model";
+  }
+  if (!options.model.tokenizer.empty()) tokenizer = options.model.tokenizer;
+  if (std::filesystem::exists(tokenizer)) {
+    KVCAST_TRY(subject.tokenizer, Tokenizer::load(tokenizer));
+  }
+  return subject;
+}
+
+Result<std::vector<std::unique_ptr<PrefillStrategy>>> make_strategies(const BenchOptions& options,
+                                                                      const Models& models) {
+  std::vector<std::string> specs = options.prefills;
+  if (specs.empty() && models.is_bundle()) specs = {"exact", "kv-prediction", "auxiliary"};
+  if (specs.empty()) specs = {"exact"};
+  std::vector<std::unique_ptr<PrefillStrategy>> strategies;
+  for (const std::string& spec : specs) {
+    KVCAST_TRY(auto strategy, PrefillStrategy::parse(spec));
+    if (strategy->needs_bundle() && !models.is_bundle()) {
+      return fail(
+          fmt::format("--prefill {}: needs a KV-prediction bundle, or --aux beside --arch", spec));
+    }
+    strategies.push_back(std::move(strategy));
+  }
+  return strategies;
+}
+
+Status check_lengths(const BenchOptions& options, const Models& models) {
+  int64_t context = models.base->config().max_context_tokens;
+  if (models.auxiliary) {
+    context = std::min(context, models.auxiliary->config().max_context_tokens);
+  }
+  for (const int64_t tokens : options.prompt_tokens) {
+    if (tokens < 1 || tokens + options.decode_steps > context) {
+      return fail(fmt::format("-p {}: with {} decode steps it is not within 1..{}, the context",
+                              tokens, options.decode_steps, context));
+    }
+  }
+  for (const int64_t batch : options.batches) {
+    if (batch < 1) return fail(fmt::format("-b {}: expected at least 1", batch));
+  }
+  return {};
+}
+
+Result<int> bench(const BenchOptions& options) {
+  const InterruptScope interrupt;
+  KVCAST_TRY(const Isa isa, isa_from_environment());
+  const int threads = options.model.threads > 0 ? options.model.threads : omp_get_num_procs();
+  BenchHeader header{.machine = machine_name(),
+                     .isa = std::string(isa_name(isa)),
+                     .commit = std::string(commit()),
+                     .threads = threads,
+                     .peaks = {}};
+  std::vector<BenchResult> results;
+  for (const std::string& dtype : options.dtypes) {
+    KVCAST_TRY(const Subject subject, make_subject(options, dtype, threads));
+    KVCAST_TRY(const auto strategies, make_strategies(options, subject.models));
+    KVCAST_CHECK(check_lengths(options, subject.models));
+    KVCAST_TRY(const WeightType type, weight_type(dtype));
+    const MachinePeak peak{measure_peak_ops_per_s(type, threads),
+                           measure_read_bytes_per_s(threads)};
+    header.peaks.emplace_back(dtype, peak);
+    for (const int64_t batch : options.batches) {
+      for (const int64_t tokens : options.prompt_tokens) {
+        BenchCase bench_case{.arch = subject.name,
+                             .dtype = dtype,
+                             .models = &subject.models,
+                             .tokenizer = subject.tokenizer.get(),
+                             .layer_map = subject.layer_map,
+                             .prompt_tokens = tokens,
+                             .batch = batch,
+                             .strategies = {},
+                             .repetitions = options.repetitions,
+                             .decode_steps = options.decode_steps,
+                             .peak = peak};
+        for (const auto& strategy : strategies) bench_case.strategies.push_back(strategy.get());
+        const auto measured = measure(bench_case, interrupt.token());
+        results.insert(results.end(), measured.begin(), measured.end());
+      }
+    }
+  }
+  fmt::print("{}", to_text(header, results, options.format));
+  return interrupt.token().stop_requested() ? kExitInterrupted : kExitOk;
+}
+
+}  // namespace
+
+void register_bench(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<BenchOptions>();
+  CLI::App& command = *app.add_subcommand(
+      "bench",
+      "time to first token and decode speed of a model, or of a shape with random weights");
+  command.add_option("MODEL", options->model.directory,
+                     "model directory or bundle (default: the bundle shipped with kvcast)");
+  auto* arch = command.add_option("--arch", options->arch, "a known shape, e.g. openelm-1.1b");
+  command.add_option("--aux", options->auxiliary, "the auxiliary's shape, e.g. openelm-270m")
+      ->needs(arch);
+  command.add_option("--threads", options->model.threads, "0: all cores")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  command.add_option("--tokenizer", options->model.tokenizer, "SentencePiece tokenizer.model");
+  command.add_option("-p,--prompt-tokens", options->prompt_tokens, "prompt lengths")
+      ->delimiter(',')
+      ->capture_default_str();
+  command.add_option("-b,--batch", options->batches, "sequences at once")
+      ->delimiter(',')
+      ->capture_default_str();
+  command.add_option("--prefill", options->prefills, "strategies, measured in turns")
+      ->delimiter(',');
+  command.add_option("--dtype", options->dtypes, "f32, bf16")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->default_val(std::vector<std::string>{"bf16"});
+  command.add_option("-r,--repetitions", options->repetitions, "of each case")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command.add_option("--decode", options->decode_steps, "decode steps after each prompt; 0: none")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  command.add_option("--format", options->format, "md, csv or json")
+      ->check(CLI::IsMember({"md", "csv", "json"}))
+      ->capture_default_str();
+  command.callback([options, &exit_code] {
+    auto result = bench(*options);
+    exit_code = result ? *result : report_error(result.error());
+  });
+}
+
+}  // namespace kvcast

@@ -1,0 +1,108 @@
+#include "command.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+#include <ctime>
+
+#include "base/macros.h"
+
+namespace kvcast {
+namespace {
+
+/// The folder under models/ that is used when no model is named.
+constexpr const char* kDefaultBundle = "first-light";
+
+sigset_t stop_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  return signals;
+}
+
+}  // namespace
+
+int report_error(const Error& error) {
+  fmt::print(stderr, "kvcast: {}\n", error.message);
+  return kExitFailed;
+}
+
+void ModelOptions::add_to(CLI::App& command) {
+  command.add_option("MODEL", directory,
+                     "model directory or KV-prediction bundle (default: the bundle shipped with "
+                     "kvcast)");
+  command.add_option("--dtype", dtype, "weights in memory: auto, f32 or bf16")
+      ->capture_default_str();
+  command.add_option("--threads", threads, "threads; 0: all cores")->capture_default_str();
+  command.add_option("--tokenizer", tokenizer,
+                     "SentencePiece tokenizer.model for a directory that carries none");
+}
+
+Result<std::shared_ptr<const Model>> ModelOptions::load() const {
+  KVCAST_TRY(const Dtype parsed, parse_dtype(dtype));
+  std::filesystem::path path = directory;
+  if (path.empty()) {
+    KVCAST_TRY(path, default_model_directory());
+  }
+  return Model::load(path, {.dtype = parsed, .threads = threads, .tokenizer = tokenizer});
+}
+
+Result<std::filesystem::path> default_model_directory() {
+  std::error_code error;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
+  const auto installed =
+      program.parent_path() / ".." / "share" / "kvcast" / "models" / kDefaultBundle;
+  const auto in_source_tree = std::filesystem::path(KVCAST_MODELS_DIR) / kDefaultBundle;
+  for (const auto& candidate : {installed, in_source_tree}) {
+    if (std::filesystem::is_directory(candidate, error)) return candidate.lexically_normal();
+  }
+  return fail(
+      fmt::format("no MODEL given, and the bundle shipped with kvcast is neither at {} nor "
+                  "at {}",
+                  installed.lexically_normal().string(), in_source_tree.string()));
+}
+
+Result<std::vector<int32_t>> parse_token_ids(const std::string& text) {
+  std::vector<int32_t> ids;
+  const char* next = text.data();
+  const char* const end = text.data() + text.size();
+  while (true) {
+    while (next != end && (*next == ' ' || *next == ',' || *next == '\n' || *next == '\t')) ++next;
+    if (next == end) return ids;
+    int32_t id = 0;
+    const auto [after, error] = std::from_chars(next, end, id);
+    if (error != std::errc{} ||
+        (after != end && std::string_view(" ,\n\t").find(*after) == std::string_view::npos)) {
+      return fail(
+          fmt::format("--tokens: \"{}\" is not a list of token ids such as \"5 17 3\"", text));
+    }
+    ids.push_back(id);
+    next = after;
+  }
+}
+
+InterruptScope::InterruptScope() {
+  const sigset_t signals = stop_signals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  watcher_ = std::jthread([this, signals](const std::stop_token& done) {
+    while (!done.stop_requested()) {
+      const timespec poll_interval{.tv_sec = 0, .tv_nsec = 50'000'000};
+      const int signal = sigtimedwait(&signals, nullptr, &poll_interval);
+      if (signal < 0) continue;
+      if (source_.stop_requested()) _exit(128 + signal);
+      source_.request_stop();
+    }
+  });
+}
+
+InterruptScope::~InterruptScope() {
+  watcher_ = {};  // joins
+  const sigset_t signals = stop_signals();
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+}
+
+}  // namespace kvcast

@@ -1,0 +1,184 @@
+// kvcast run: stream an answer, then say where the time to the first token went.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <iostream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "base/macros.h"
+#include "base/mapped_file.h"
+#include "command.h"
+#include "kvcast/kvcast.h"
+
+namespace kvcast {
+namespace {
+
+struct RunOptions {
+  ModelOptions model;
+  std::string prompt, file;
+  GenerateOptions generate;
+  std::string compare;
+  bool json = false;
+};
+
+/// One strategy's answer.
+struct Answer {
+  std::string prefill;
+  Completion completion;
+};
+
+Result<std::string> read_prompt(const RunOptions& options) {
+  if (options.file.empty()) return options.prompt;
+  if (options.file == "-") {
+    return std::string(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
+  }
+  return read_text_file(options.file);
+}
+
+nlohmann::ordered_json to_json(const Answer& answer) {
+  const Timings& t = answer.completion.timings;
+  return {{"prefill", answer.prefill},
+          {"text", answer.completion.text},
+          {"tokens", answer.completion.tokens},
+          {"finish_reason", finish_reason_text(answer.completion.finish_reason)},
+          {"prompt_tokens", t.prompt_tokens},
+          {"predicted_tokens", t.predicted_tokens},
+          {"ttft_ms", t.ttft_ms},
+          {"stages_ms",
+           {{"tokenize", t.tokenize_ms},
+            {"auxiliary", t.auxiliary_ms},
+            {"predictor", t.predictor_ms},
+            {"base", t.base_ms}}},
+          {"decode_tokens_per_s", t.decode_tokens_per_s()}};
+}
+
+/// Rows are what is measured, columns the strategies, so that two stand side by side.
+void print_timings(const std::vector<Answer>& answers) {
+  const auto row = [&](std::string_view label, auto value) {
+    std::string line = fmt::format("{:<26}", label);
+    for (const Answer& answer : answers) {
+      line += fmt::format(" {:>24}", value(answer));
+    }
+    fmt::print("{}\n", line);
+  };
+  const auto ms = [](double Timings::*field) {
+    return
+        [field](const Answer& a) { return fmt::format("{:.2f} ms", a.completion.timings.*field); };
+  };
+  fmt::print("\n");
+  row("prefill", [](const Answer& a) { return a.prefill; });
+  row("time to first token", ms(&Timings::ttft_ms));
+  row("  tokenize", ms(&Timings::tokenize_ms));
+  row("  auxiliary", ms(&Timings::auxiliary_ms));
+  row("  predictor", ms(&Timings::predictor_ms));
+  row("  base", ms(&Timings::base_ms));
+  row("prompt tokens (predicted)", [](const Answer& a) {
+    const Timings& t = a.completion.timings;
+    return fmt::format("{} ({})", t.prompt_tokens, t.predicted_tokens);
+  });
+  row("decode", [](const Answer& a) {
+    return fmt::format("{:.1f} tokens/s", a.completion.timings.decode_tokens_per_s());
+  });
+  if (answers.size() == 2) {
+    const double ratio =
+        answers[0].completion.timings.ttft_ms / answers[1].completion.timings.ttft_ms;
+    fmt::print("\nThe first token comes {:.2f} times {} with {} than with {}.\n",
+               ratio >= 1 ? ratio : 1 / ratio, ratio >= 1 ? "sooner" : "later", answers[1].prefill,
+               answers[0].prefill);
+  }
+}
+
+Result<Answer> answer(const std::shared_ptr<const Model>& model, const std::string& prompt,
+                      const GenerateOptions& options, bool stream) {
+  Session session(model);
+  TextSink sink;
+  if (stream) {
+    fmt::print("{}", prompt);
+    sink = [](std::string_view piece) {
+      std::fwrite(piece.data(), 1, piece.size(), stdout);
+      return std::fflush(stdout) == 0;
+    };
+  }
+  KVCAST_TRY(Completion completion, session.generate(prompt, options, sink));
+  if (stream) fmt::print("\n");
+  return Answer{options.prefill, std::move(completion)};
+}
+
+Result<int> run(RunOptions options) {
+  const InterruptScope interrupt;
+  KVCAST_TRY(const std::string prompt, read_prompt(options));
+  KVCAST_TRY(const auto model, options.model.load());
+  GenerateOptions& generate = options.generate;
+  generate.cancel = interrupt.token();
+  if (generate.prefill.empty()) generate.prefill = model->default_prefill();
+  std::vector<std::string> specs = {generate.prefill};
+  if (!options.compare.empty()) specs.push_back(options.compare);
+
+  std::vector<Answer> answers;
+  if (specs.size() == 2) {  // threads started and memory touched before either is measured
+    for (const std::string& spec : specs) {
+      GenerateOptions warm_up = generate;
+      warm_up.prefill = spec;
+      warm_up.max_tokens = 1;
+      KVCAST_CHECK(answer(model, prompt, warm_up, false));
+    }
+  }
+  for (const std::string& spec : specs) {
+    generate.prefill = spec;
+    if (specs.size() == 2 && !options.json) fmt::print("--- {}\n", spec);
+    KVCAST_TRY(Answer next, answer(model, prompt, generate, !options.json));
+    const bool interrupted = interrupt.token().stop_requested();
+    answers.push_back(std::move(next));
+    if (interrupted) return kExitInterrupted;
+  }
+  if (options.json) {
+    nlohmann::ordered_json out = {{"prompt", prompt}, {"answers", nlohmann::json::array()}};
+    for (const Answer& a : answers) out["answers"].push_back(to_json(a));
+    fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  } else {
+    print_timings(answers);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void register_run(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<RunOptions>();
+  CLI::App& command =
+      *app.add_subcommand("run", "answer a prompt and show the time to first token");
+  options->model.add_to(command);
+  auto* prompt = command.add_option("-p,--prompt", options->prompt, "the prompt");
+  auto* file = command.add_option("-f,--file", options->file, "a file with the prompt; - is stdin");
+  prompt->excludes(file);
+  GenerateOptions& generate = options->generate;
+  command.add_option("-n,--max-tokens", generate.max_tokens, "longest answer, in tokens")
+      ->capture_default_str();
+  command.add_option(
+      "--prefill", generate.prefill,
+      "exact, kv-prediction, kv-prediction:tail=N or auxiliary (default: the model's)");
+  command.add_option("--compare", options->compare, "a second strategy to show beside the first");
+  SamplingOptions& sampling = generate.sampling;
+  command.add_option("--temperature", sampling.temperature, "0: greedy")->capture_default_str();
+  command.add_option("--top-k", sampling.top_k, "0: off")->capture_default_str();
+  command.add_option("--top-p", sampling.top_p, "1: off")->capture_default_str();
+  command.add_option("--min-p", sampling.min_p, "0: off")->capture_default_str();
+  command.add_option("--repetition-penalty", sampling.repetition_penalty, "1: off")
+      ->capture_default_str();
+  command.add_option("--seed", sampling.seed, "of the sampling")->capture_default_str();
+  command.add_option("--stop", generate.stop, "end the answer before this text; may be repeated")
+      ->take_all();
+  command.add_flag("--ignore-end-of-text", generate.ignore_end_of_text,
+                   "go on after the end-of-text token");
+  command.add_flag("--json", options->json, "one JSON object instead of streamed text");
+  command.callback([options, prompt, file, &exit_code] {
+    if (prompt->empty() && file->empty()) {
+      throw CLI::RequiredError("a prompt: -p TEXT or -f FILE");
+    }
+    auto result = run(*options);
+    exit_code = result ? *result : report_error(result.error());
+  });
+}
+
+}  // namespace kvcast

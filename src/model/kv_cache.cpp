@@ -92,6 +92,24 @@ KVCache KVCache::clone() const {
   return copy;
 }
 
+void KVCache::copy_from(const KVCache& other, int64_t rows) {
+  assert(other.layers_.size() == layers_.size() && other.head_dim_ == head_dim_);
+  truncate(0);
+  next_position_ = std::min(rows, other.next_position_);
+  reserve(next_position_);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& from = other.layers_[i];
+    Layer& to = layers_[i];
+    to.rows = std::min(next_position_, from.rows);
+    if (to.rows == 0) continue;
+    const int64_t floats = to.rows * head_dim_;
+    copy_heads(from.keys.data(), other.head_stride(), to.keys.data(), head_stride(), from.kv_heads,
+               floats);
+    copy_heads(from.values.data(), other.head_stride(), to.values.data(), head_stride(),
+               from.kv_heads, floats);
+  }
+}
+
 int64_t KVCache::bytes() const {
   int64_t heads = 0;
   for (const Layer& layer : layers_) heads += layer.kv_heads;

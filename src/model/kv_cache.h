@@ -40,6 +40,10 @@ class KVCache {
   /// A second cache with the same contents.
   [[nodiscard]] KVCache clone() const;
 
+  /// Replaces the contents by the first `rows` rows of `other`, a cache of the same model. Keeps
+  /// the memory it has if that is enough.
+  void copy_from(const KVCache& other, int64_t rows);
+
   /// [kv_heads][head_stride]; the first rows(layer) * head_dim floats of each head are filled.
   [[nodiscard]] const float* keys(int64_t layer) const { return layers_[layer].keys.data(); }
   [[nodiscard]] const float* values(int64_t layer) const { return layers_[layer].values.data(); }

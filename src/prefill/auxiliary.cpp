@@ -17,18 +17,35 @@ class AuxiliaryStrategy final : public PrefillStrategy {
     PrefillReport report;
     for (Sequence* sequence : sequences) {
       sequence->answerer = Sequence::Answerer::kAuxiliary;
-      // A turn under kv-prediction leaves out the layers that the predictor does not read; what
-      // some layer misses is run again.
-      KVCache& cache = sequence->auxiliary;
-      cache.truncate(cache.rows_in_first(cache.n_layers()));
+      drop_incomplete_rows(*sequence);
       report.computed_tokens +=
-          static_cast<int64_t>(sequence->tokens.size()) - cache.next_position();
+          static_cast<int64_t>(sequence->tokens.size()) - sequence->auxiliary.next_position();
     }
     report.stopped = !run_pending(*models.auxiliary, &Sequence::auxiliary, sequences, logits,
                                   workspace.auxiliary, stop);
     if (!report.stopped) rollback.dismiss();
     report.auxiliary_ms = watch.elapsed_ms();
     return report;
+  }
+
+  PrefillState advance(const Models& models, Sequence& sequence, int64_t max_rows,
+                       float* /*logits*/, PrefillWorkspace& workspace, const std::stop_token& stop,
+                       PrefillReport& report) const override {
+    const Stopwatch watch;
+    sequence.answerer = Sequence::Answerer::kAuxiliary;
+    drop_incomplete_rows(sequence);
+    const PrefillState state = advance_pending(*models.auxiliary, &Sequence::auxiliary, sequence,
+                                               max_rows, workspace.auxiliary, stop, report);
+    report.auxiliary_ms += watch.elapsed_ms();
+    return state;
+  }
+
+ private:
+  /// A turn under kv-prediction leaves out the layers that the predictor does not read; what some
+  /// layer misses is run again.
+  static void drop_incomplete_rows(Sequence& sequence) {
+    KVCache& cache = sequence.auxiliary;
+    cache.truncate(cache.rows_in_first(cache.n_layers()));
   }
 };
 

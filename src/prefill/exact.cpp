@@ -26,6 +26,17 @@ class ExactStrategy final : public PrefillStrategy {
     report.base_ms = watch.elapsed_ms();
     return report;
   }
+
+  PrefillState advance(const Models& models, Sequence& sequence, int64_t max_rows,
+                       float* /*logits*/, PrefillWorkspace& workspace, const std::stop_token& stop,
+                       PrefillReport& report) const override {
+    const Stopwatch watch;
+    sequence.answerer = Sequence::Answerer::kBase;
+    const PrefillState state = advance_pending(*models.base, &Sequence::base, sequence, max_rows,
+                                               workspace.base, stop, report);
+    report.base_ms += watch.elapsed_ms();
+    return state;
+  }
 };
 
 }  // namespace

@@ -28,7 +28,15 @@ class KvPredictionStrategy final : public PrefillStrategy {
     PrefillReport report;
     for (Sequence* sequence : sequences) sequence->answerer = Sequence::Answerer::kBase;
 
-    report.stopped = !forecast(models, sequences, workspace, stop, report);
+    std::vector<Sequence*> short_of;  // those with something to forecast
+    std::vector<int64_t> ends;
+    for (Sequence* sequence : sequences) {
+      const int64_t end = forecast_end(*sequence);
+      if (end <= sequence->base.next_position()) continue;
+      short_of.push_back(sequence);
+      ends.push_back(end);
+    }
+    report.stopped = !forecast(models, short_of, ends, workspace, stop, report);
     if (report.stopped) return report;
 
     const Stopwatch watch;
@@ -43,44 +51,77 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return report;
   }
 
+  PrefillState advance(const Models& models, Sequence& sequence, int64_t max_rows,
+                       float* /*logits*/, PrefillWorkspace& workspace, const std::stop_token& stop,
+                       PrefillReport& report) const override {
+    sequence.answerer = Sequence::Answerer::kBase;
+    const int64_t end = forecast_end(sequence);
+    const int64_t start = sequence.base.next_position();
+    if (start < end) {
+      Sequence* const one[] = {&sequence};
+      const int64_t behind = start - known_rows(models, sequence);
+      const int64_t ends[] = {std::min(end, start + max_rows)};
+      if (behind > 0) {  // what the auxiliary has not read yet, before anything is forecast
+        const Stopwatch watch;
+        const int64_t catch_up_ends[] = {start - behind + std::min(behind, max_rows)};
+        report.stopped = !read_up_to(models, one, catch_up_ends, workspace, stop);
+        report.auxiliary_ms += watch.elapsed_ms();
+        return PrefillState::kMore;
+      }
+      report.stopped = !forecast(models, one, ends, workspace, stop, report);
+      if (ends[0] < end) return PrefillState::kMore;
+      if (tail_ > max_rows) return PrefillState::kMore;
+      return PrefillState::kLastRun;
+    }
+    const Stopwatch watch;
+    const PrefillState state = advance_pending(*models.base, &Sequence::base, sequence, max_rows,
+                                               workspace.base, stop, report);
+    report.base_ms += watch.elapsed_ms();
+    return state;
+  }
+
  private:
   /// One past the last token whose K/V are forecast.
   [[nodiscard]] int64_t forecast_end(const Sequence& sequence) const {
     return static_cast<int64_t>(sequence.tokens.size()) - tail_;
   }
 
-  /// Fills the base caches up to forecast_end. False: stopped.
-  bool forecast(const Models& models, std::span<Sequence* const> all, PrefillWorkspace& workspace,
-                const std::stop_token& stop, PrefillReport& report) const {
-    std::vector<Sequence*> sequences;  // those with something to forecast
-    for (Sequence* sequence : all) {
-      if (forecast_end(*sequence) > sequence->base.next_position()) sequences.push_back(sequence);
-    }
+  /// Rows that the auxiliary has in all layers that the predictor reads, at most the base's.
+  static int64_t known_rows(const Models& models, const Sequence& sequence) {
+    return std::min(sequence.base.next_position(),
+                    sequence.auxiliary.rows_in_first(models.predictor->auxiliary_layers_needed()));
+  }
+
+  /// Forecasts the base caches of `sequences` up to `ends`, each beyond its base's position. False:
+  /// stopped.
+  static bool forecast(const Models& models, std::span<Sequence* const> sequences,
+                       std::span<const int64_t> ends, PrefillWorkspace& workspace,
+                       const std::stop_token& stop, PrefillReport& report) {
     if (sequences.empty()) return true;
     const Stopwatch watch;
+    double predictor_ms = 0;
     if (!catch_up(models, sequences, workspace, stop)) return false;
 
-    std::vector<int64_t> ends;
     std::vector<SequenceRows> base_rows;
-    for (Sequence* sequence : sequences) {
-      const int64_t end = forecast_end(*sequence);
-      ends.push_back(end);
-      base_rows.push_back({&sequence->base, end - sequence->base.next_position()});
-      sequence->base.reserve(static_cast<int64_t>(sequence->tokens.size()));
+    for (size_t s = 0; s < sequences.size(); ++s) {
+      Sequence& sequence = *sequences[s];
+      base_rows.push_back({&sequence.base, ends[s] - sequence.base.next_position()});
+      sequence.base.reserve(static_cast<int64_t>(sequence.tokens.size()));
       report.predicted_tokens += base_rows.back().rows;
     }
     RunLayersOptions options = auxiliary_options(models, stop);
     options.on_raw_key_values = [&](const RawKeyValues& raw) {
       const Stopwatch predictor_watch;
       models.predictor->predict(raw, base_rows, *models.base, workspace.predictor);
-      report.predictor_ms += predictor_watch.elapsed_ms();
+      predictor_ms += predictor_watch.elapsed_ms();
     };
     if (!run_tokens({models.auxiliary.get(), &Sequence::auxiliary, sequences, ends, options},
                     workspace.auxiliary)) {
       return false;
     }
     for (const SequenceRows& rows : base_rows) rows.cache->advance(rows.rows);
-    report.auxiliary_ms = watch.elapsed_ms() - report.predictor_ms;
+    report.predictor_ms += predictor_ms;
+    report.auxiliary_ms += watch.elapsed_ms() - predictor_ms;
     return true;
   }
 
@@ -91,16 +132,24 @@ class KvPredictionStrategy final : public PrefillStrategy {
     std::vector<int64_t> ends;
     for (Sequence* sequence : sequences) {
       const int64_t start = sequence->base.next_position();
-      KVCache& cache = sequence->auxiliary;
-      cache.truncate(
-          std::min(start, cache.rows_in_first(models.predictor->auxiliary_layers_needed())));
-      if (cache.next_position() < start) {
+      if (known_rows(models, *sequence) < start) {
         behind.push_back(sequence);
         ends.push_back(start);
+      } else {
+        sequence->auxiliary.truncate(start);
       }
     }
-    if (behind.empty()) return true;
-    return run_tokens({models.auxiliary.get(), &Sequence::auxiliary, behind, ends,
+    return behind.empty() || read_up_to(models, behind, ends, workspace, stop);
+  }
+
+  /// The auxiliary reads the tokens up to `ends` without anything being forecast. False: stopped.
+  static bool read_up_to(const Models& models, std::span<Sequence* const> sequences,
+                         std::span<const int64_t> ends, PrefillWorkspace& workspace,
+                         const std::stop_token& stop) {
+    for (Sequence* sequence : sequences) {
+      sequence->auxiliary.truncate(known_rows(models, *sequence));
+    }
+    return run_tokens({models.auxiliary.get(), &Sequence::auxiliary, sequences, ends,
                        auxiliary_options(models, stop)},
                       workspace.auxiliary) != nullptr;
   }

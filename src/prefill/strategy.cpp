@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cassert>
 #include <charconv>
 
@@ -26,6 +27,21 @@ Result<std::unique_ptr<PrefillStrategy>> PrefillStrategy::parse(std::string_view
       fmt::format("unknown prefill strategy \"{}\": expected exact, auxiliary, "
                   "kv-prediction or kv-prediction:tail=N",
                   spec));
+}
+
+PrefillState PrefillStrategy::advance(const Models& models, Sequence& sequence,
+                                      int64_t /*max_rows*/, float* logits,
+                                      PrefillWorkspace& workspace, const std::stop_token& stop,
+                                      PrefillReport& report) const {
+  Sequence* const one[] = {&sequence};
+  const PrefillReport whole = prefill(models, one, logits, workspace, stop);
+  report.auxiliary_ms += whole.auxiliary_ms;
+  report.predictor_ms += whole.predictor_ms;
+  report.base_ms += whole.base_ms;
+  report.predicted_tokens += whole.predicted_tokens;
+  report.computed_tokens += whole.computed_tokens;
+  report.stopped = whole.stopped;
+  return PrefillState::kDone;
 }
 
 Status check_prefill(const PrefillStrategy& strategy, const Models& models,
@@ -96,6 +112,30 @@ bool run_pending(const Transformer& model, CacheMember cache, std::span<Sequence
   if (!rows) return false;
   model.logits(rows, static_cast<int64_t>(sequences.size()), logits, workspace);
   return true;
+}
+
+bool run_without_output(const Transformer& model, CacheMember cache, Sequence& sequence,
+                        int64_t end, int64_t max_rows, Workspace& workspace,
+                        const std::stop_token& stop) {
+  Sequence* const one[] = {&sequence};
+  const int64_t chunk_end[] = {std::min(end, (sequence.*cache).next_position() + max_rows)};
+  RunLayersOptions options;
+  options.output = LastLayerOutput::kNothing;
+  options.stop = stop;
+  return run_tokens({&model, cache, one, chunk_end, options}, workspace) != nullptr;
+}
+
+PrefillState advance_pending(const Transformer& model, CacheMember cache, Sequence& sequence,
+                             int64_t max_rows, Workspace& workspace, const std::stop_token& stop,
+                             PrefillReport& report) {
+  const auto tokens = static_cast<int64_t>(sequence.tokens.size());
+  const int64_t before = (sequence.*cache).next_position();
+  if (tokens - before <= max_rows) return PrefillState::kLastRun;
+  report.stopped =
+      !run_without_output(model, cache, sequence, tokens - 1, max_rows, workspace, stop);
+  const int64_t after = (sequence.*cache).next_position();
+  report.computed_tokens += after - before;
+  return tokens - after <= max_rows ? PrefillState::kLastRun : PrefillState::kMore;
 }
 
 void decode_step(const Models& models, std::span<Sequence* const> sequences, float* logits,

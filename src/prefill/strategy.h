@@ -29,6 +29,13 @@ struct PrefillReport {
   bool stopped = false;          ///< the stop token fired: caches are as before, no logits
 };
 
+/// How far PrefillStrategy::advance has come.
+enum class PrefillState {
+  kMore,     ///< call advance again
+  kLastRun,  ///< only a decode_step is left; it runs at most max_rows pending tokens
+  kDone,     ///< the logits of the last token are written
+};
+
 /// A strategy is immutable and may be used by many threads at once.
 class PrefillStrategy {
  public:
@@ -45,6 +52,14 @@ class PrefillStrategy {
   virtual PrefillReport prefill(const Models& models, std::span<Sequence* const> sequences,
                                 float* logits, PrefillWorkspace& workspace,
                                 const std::stop_token& stop) const = 0;
+
+  /// Prefill in pieces, for a scheduler that keeps other sequences flowing meanwhile: runs at most
+  /// `max_rows` more rows of `sequence` and adds to `report`. Ends in the same cache as prefill().
+  /// After an error of the stop token (report.stopped) the sequence must be discarded. A strategy
+  /// that cannot stop half-way does everything in the first call (this default).
+  virtual PrefillState advance(const Models& models, Sequence& sequence, int64_t max_rows,
+                               float* logits, PrefillWorkspace& workspace,
+                               const std::stop_token& stop, PrefillReport& report) const;
 };
 
 /// What a caller must make sure of before prefill: the strategy fits the model, there is something
@@ -84,6 +99,18 @@ float* run_tokens(const TokenRun& run, Workspace& workspace);
 /// token. False: stopped.
 bool run_pending(const Transformer& model, CacheMember cache, std::span<Sequence* const> sequences,
                  float* logits, Workspace& workspace, const std::stop_token& stop);
+
+/// Runs the pending tokens of one sequence up to `end`, at most `max_rows` of them, leaving K/V
+/// only. False: stopped.
+bool run_without_output(const Transformer& model, CacheMember cache, Sequence& sequence,
+                        int64_t end, int64_t max_rows, Workspace& workspace,
+                        const std::stop_token& stop);
+
+/// Runs pending tokens until at most `max_rows` are left for the run that gives the logits: what
+/// `advance` does for a model that reads its tokens itself.
+PrefillState advance_pending(const Transformer& model, CacheMember cache, Sequence& sequence,
+                             int64_t max_rows, Workspace& workspace, const std::stop_token& stop,
+                             PrefillReport& report);
 
 /// Takes the caches back to where they were when it was made, unless dismissed.
 class CacheRollback {

@@ -1,0 +1,107 @@
+// Prefill in pieces ends in the same cache and logits as prefill at once.
+#include <gtest/gtest.h>
+
+#include "prefill/strategy.h"
+#include "support/tensors.h"
+
+namespace kvcast {
+namespace {
+
+const std::filesystem::path kBundle =
+    std::filesystem::path(KVCAST_GOLDEN_DIR) / "openelm-tiny-kvp-c";
+
+std::vector<int32_t> make_tokens(int64_t count, int64_t vocab_size) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < count; ++i)
+    tokens.push_back(static_cast<int32_t>((i * 37 + 11) % vocab_size));
+  return tokens;
+}
+
+class ChunkedPrefillTest : public ::testing::TestWithParam<std::tuple<const char*, int64_t>> {
+ protected:
+  void SetUp() override {
+    auto loaded = load_models(kBundle, WeightType::kF32, 1);
+    ASSERT_TRUE(loaded) << loaded.error().message;
+    models_ = std::move(*loaded);
+  }
+
+  std::vector<float> whole(Sequence& sequence, const PrefillStrategy& strategy) {
+    std::vector<float> logits(static_cast<size_t>(models_.base->config().vocab_size));
+    Sequence* const one[] = {&sequence};
+    strategy.prefill(models_, one, logits.data(), workspace_, {});
+    return logits;
+  }
+
+  std::vector<float> in_pieces(Sequence& sequence, const PrefillStrategy& strategy,
+                               int64_t max_rows, PrefillReport& report) {
+    std::vector<float> logits(static_cast<size_t>(models_.base->config().vocab_size));
+    PrefillState state = PrefillState::kMore;
+    for (int calls = 0; state == PrefillState::kMore && calls < 1000; ++calls) {
+      state = strategy.advance(models_, sequence, max_rows, logits.data(), workspace_, {}, report);
+    }
+    EXPECT_EQ(state, PrefillState::kLastRun);
+    const auto pending =
+        static_cast<int64_t>(sequence.tokens.size()) - sequence.answering_cache().next_position();
+    EXPECT_GE(pending, 1);
+    EXPECT_LE(pending, max_rows);
+    Sequence* const one[] = {&sequence};
+    decode_step(models_, one, logits.data(), workspace_);
+    return logits;
+  }
+
+  Models models_;
+  PrefillWorkspace workspace_;
+};
+
+TEST_P(ChunkedPrefillTest, EndsInTheSameCacheAndLogits) {
+  const auto [spec, max_rows] = GetParam();
+  const auto strategy = PrefillStrategy::parse(spec);
+  ASSERT_TRUE(strategy);
+  Sequence expected(models_), actual(models_);
+  PrefillReport report;
+  for (const int64_t turn_tokens : {29, 1, 18}) {  // a conversation of three turns
+    const auto turn = make_tokens(turn_tokens, models_.base->config().vocab_size);
+    expected.tokens.insert(expected.tokens.end(), turn.begin(), turn.end());
+    actual.tokens = expected.tokens;
+    const auto expected_logits = whole(expected, **strategy);
+    const auto logits = in_pieces(actual, **strategy, max_rows, report);
+    EXPECT_LT(relative_to_largest(logits, expected_logits), 1e-5) << spec << " " << max_rows;
+    EXPECT_EQ(actual.base.next_position(), expected.base.next_position());
+    EXPECT_EQ(actual.answerer, expected.answerer);
+  }
+  const int64_t layers = expected.answering_cache().n_layers();
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    EXPECT_LT(largest_difference(cached_values(actual.answering_cache(), layer),
+                                 cached_values(expected.answering_cache(), layer)),
+              1e-4);
+  }
+  EXPECT_FALSE(report.stopped);
+}
+
+INSTANTIATE_TEST_SUITE_P(Strategies, ChunkedPrefillTest,
+                         ::testing::Combine(::testing::Values("exact", "auxiliary", "kv-prediction",
+                                                              "kv-prediction:tail=7"),
+                                            ::testing::Values(1, 4, 7, 64)));
+
+TEST(KVCacheCopy, TakesTheFirstRowsOnly) {
+  auto models = load_models(kBundle, WeightType::kF32, 1);
+  ASSERT_TRUE(models);
+  PrefillWorkspace workspace;
+  Sequence sequence(*models);
+  sequence.tokens = make_tokens(20, models->base->config().vocab_size);
+  std::vector<float> logits(static_cast<size_t>(models->base->config().vocab_size));
+  Sequence* const one[] = {&sequence};
+  make_exact_strategy()->prefill(*models, one, logits.data(), workspace, {});
+
+  KVCache copy(models->base->config());
+  copy.copy_from(sequence.base, 20);
+  copy.copy_from(sequence.base, 13);
+  EXPECT_EQ(copy.next_position(), 13);
+  sequence.base.truncate(13);
+  for (int64_t layer = 0; layer < copy.n_layers(); ++layer) {
+    EXPECT_EQ(cached_values(copy, layer), cached_values(sequence.base, layer));
+  }
+}
+
+}  // namespace
+}  // namespace kvcast

@@ -9,6 +9,10 @@ class AuxiliaryStrategy final : public PrefillStrategy {
  public:
   [[nodiscard]] std::string spec() const override { return "auxiliary"; }
   [[nodiscard]] bool needs_bundle() const override { return true; }
+  [[nodiscard]] std::string_view cache_family() const override { return "auxiliary"; }
+  [[nodiscard]] int64_t reusable_rows(int64_t prompt_tokens) const override {
+    return prompt_tokens - 1;
+  }
 
   PrefillReport prefill(const Models& models, std::span<Sequence* const> sequences, float* logits,
                         PrefillWorkspace& workspace, const std::stop_token& stop) const override {

@@ -21,6 +21,10 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return tail_ == 1 ? "kv-prediction" : fmt::format("kv-prediction:tail={}", tail_);
   }
   [[nodiscard]] bool needs_bundle() const override { return true; }
+  [[nodiscard]] std::string_view cache_family() const override { return "kv-prediction"; }
+  [[nodiscard]] int64_t reusable_rows(int64_t prompt_tokens) const override {
+    return std::max<int64_t>(prompt_tokens - tail_, 0);
+  }
 
   PrefillReport prefill(const Models& models, std::span<Sequence* const> sequences, float* logits,
                         PrefillWorkspace& workspace, const std::stop_token& stop) const override {

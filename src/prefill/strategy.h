@@ -53,9 +53,16 @@ class PrefillStrategy {
                                 float* logits, PrefillWorkspace& workspace,
                                 const std::stop_token& stop) const = 0;
 
+  /// Caches of strategies of one family agree row by row where their tokens agree, so that a prompt
+  /// may start from an earlier one's rows without changing its answer. Empty: never.
+  [[nodiscard]] virtual std::string_view cache_family() const { return {}; }
+  /// How many leading rows of a prompt's cache may come from the family's earlier prompts.
+  [[nodiscard]] virtual int64_t reusable_rows(int64_t /*prompt_tokens*/) const { return 0; }
+
   /// Prefill in pieces, for a scheduler that keeps other sequences flowing meanwhile: runs at most
   /// `max_rows` more rows of `sequence` and adds to `report`. Ends in the same cache as prefill().
-  /// After an error of the stop token (report.stopped) the sequence must be discarded. A strategy
+  /// If the stop token fired
+  /// (report.stopped) the sequence must be discarded. A strategy
   /// that cannot stop half-way does everything in the first call (this default).
   virtual PrefillState advance(const Models& models, Sequence& sequence, int64_t max_rows,
                                float* logits, PrefillWorkspace& workspace,

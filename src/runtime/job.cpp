@@ -1,0 +1,149 @@
+#include "runtime/job.h"
+
+#include <algorithm>
+
+#include "base/macros.h"
+#include "runtime/prefix_pool.h"
+#include "runtime/token_score.h"
+
+namespace kvcast {
+namespace {
+
+SamplingOptions with_seed(SamplingOptions options, int64_t index) {
+  options.seed += static_cast<uint64_t>(index);
+  return options;
+}
+
+}  // namespace
+
+Choice::Choice(const Models& models, const EngineRequest& request, int64_t choice_index,
+               const Tokenizer* tokenizer)
+    : index(choice_index),
+      sequence(models),
+      sampler(with_seed(request.sampling, choice_index)),
+      stop(request.stop) {
+  if (tokenizer) detokenizer.emplace(*tokenizer);
+}
+
+Job::Job(EngineRequest asked, std::shared_ptr<RequestObserver> events,
+         std::unique_ptr<PrefillStrategy> chosen)
+    : request(std::move(asked)), observer(std::move(events)), strategy(std::move(chosen)) {
+  timings.tokenize_ms = request.tokenize_ms;
+  timings.prompt_tokens = static_cast<int64_t>(request.prompt.size());
+  timings.prefill = strategy->spec();
+}
+
+int64_t Job::prefill_tokens() const {
+  if (!request.score_prompt) return timings.prompt_tokens;
+  return request.context_tokens.value_or(1);
+}
+
+void Job::begin(const Models& models, const Tokenizer* tokenizer, PrefixPool& pool) {
+  began = SteadyClock::now();
+  timings.queue_ms = std::max(0.0, milliseconds(request.arrival, began) - request.tokenize_ms);
+  choices.push_back(std::make_unique<Choice>(models, request, 0, tokenizer));
+  Sequence& sequence = choices.front()->sequence;
+  sequence.tokens.assign(request.prompt.begin(), request.prompt.begin() + prefill_tokens());
+  timings.cached_tokens =
+      pool.take(strategy->cache_family(), strategy->reusable_rows(prefill_tokens()), sequence);
+  if (request.report_progress) observer->on_progress(timings.cached_tokens, timings.cached_tokens);
+}
+
+Status Job::take_token(Choice& choice, std::span<const float> logits, const ModelConfig& config) {
+  Sequence& sequence = choice.sequence;
+  KVCAST_TRY(const int32_t token, choice.sampler.sample(logits, sequence.tokens));
+  sequence.tokens.push_back(token);
+  last_token = SteadyClock::now();
+  if (timings.generated_tokens++ == 0) {
+    first_token = last_token;
+    timings.ttft_ms = milliseconds(request.arrival, first_token);
+    timings.prefill_ms = milliseconds(began, first_token);
+  }
+  if (choice.generated_tokens++ > 0) ++timings.decode_tokens;
+
+  TokenEvent event;
+  event.choice = choice.index;
+  event.token = token;
+  std::optional<TokenScore> score;
+  if (request.top_logprobs) {
+    score = score_token(logits, token, *request.top_logprobs);
+    event.score = &*score;
+  }
+  event.end_of_text = token == config.eos_token && !request.ignore_end_of_text;
+  std::string text;
+  if (!event.end_of_text && choice.detokenizer) {
+    text = choice.stop.push(choice.detokenizer->push(token));
+  }
+  event.text = text;
+  observer->on_token(event);
+  if (event.end_of_text) {
+    end_choice(choice, FinishReason::kEndOfText);
+  } else if (choice.stop.stopped()) {
+    end_choice(choice, FinishReason::kStopString);
+  } else if (choice.generated_tokens >= request.max_tokens) {
+    end_choice(choice, FinishReason::kMaxTokens);
+  } else if (static_cast<int64_t>(sequence.tokens.size()) > config.max_context_tokens) {
+    end_choice(choice, FinishReason::kContextFull);
+  }
+  return {};
+}
+
+void Job::end_choice(Choice& choice, FinishReason reason) {
+  choice.finished = true;
+  std::string text;
+  if (choice.detokenizer && !choice.stop.stopped()) {
+    text = choice.stop.push(choice.detokenizer->flush());
+    if (choice.stop.stopped()) {
+      reason = FinishReason::kStopString;
+    } else {
+      text += choice.stop.flush();
+    }
+  }
+  observer->on_choice_finished(choice.index, text, reason);
+}
+
+void Job::fork(const Models& models, const Tokenizer* tokenizer) {
+  const Sequence& first = choices.front()->sequence;
+  while (static_cast<int64_t>(choices.size()) < request.choices) {
+    auto copy =
+        std::make_unique<Choice>(models, request, static_cast<int64_t>(choices.size()), tokenizer);
+    copy->sequence.tokens = first.tokens;
+    copy->sequence.answerer = first.answerer;
+    copy->sequence.base.copy_from(first.base, first.base.next_position());
+    copy->sequence.auxiliary.copy_from(first.auxiliary, first.auxiliary.next_position());
+    choices.push_back(std::move(copy));
+  }
+}
+
+void Job::store_prefix(PrefixPool& pool) const {
+  if (choices.empty()) return;
+  const Sequence& sequence = choices.front()->sequence;
+  const std::string_view family = strategy->cache_family();
+  // Of a forecast cache only the forecast rows: what the base read itself over them depends on
+  // where this prompt ended.
+  int64_t rows = timings.cached_tokens + report.predicted_tokens;
+  if (family == "exact") rows = sequence.base.next_position();
+  if (family == "auxiliary") rows = sequence.auxiliary.next_position();
+  pool.put(family, rows, sequence);
+}
+
+bool Job::all_choices_finished() const {
+  return std::ranges::all_of(choices, [](const auto& choice) { return choice->finished; });
+}
+
+void Job::finish() {
+  stage = Stage::kOver;
+  timings.auxiliary_ms = report.auxiliary_ms;
+  timings.predictor_ms = report.predictor_ms;
+  timings.base_ms = report.base_ms;
+  timings.predicted_tokens = report.predicted_tokens;
+  if (timings.generated_tokens > 0) timings.decode_ms = milliseconds(first_token, last_token);
+  observer->on_finished(timings);
+}
+
+void Job::fail(const EngineError& error) {
+  stage = Stage::kOver;
+  observer->on_error(error);
+}
+
+}  // namespace kvcast

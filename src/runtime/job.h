@@ -1,0 +1,84 @@
+// The scheduler's view of one request. Only for src/runtime.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/stopwatch.h"
+#include "prefill/strategy.h"
+#include "runtime/engine_request.h"
+#include "runtime/sampler.h"
+#include "runtime/scheduler.h"
+#include "runtime/stop_matcher.h"
+#include "tokenizer/tokenizer.h"
+
+namespace kvcast {
+
+/// One answer being decoded.
+struct Choice {
+  Choice(const Models& models, const EngineRequest& request, int64_t index,
+         const Tokenizer* tokenizer);
+
+  int64_t index = 0;
+  Sequence sequence;
+  Sampler sampler;
+  std::optional<IncrementalDetokenizer> detokenizer;  // none without a tokenizer
+  StopMatcher stop;
+  int64_t generated_tokens = 0;
+  bool finished = false;
+};
+
+/// One request from submission to its last event. Owned by the scheduler's thread once admitted.
+class Job {
+ public:
+  Job(EngineRequest asked, std::shared_ptr<RequestObserver> events,
+      std::unique_ptr<PrefillStrategy> chosen);
+
+  enum class Stage {
+    kPrefill,  ///< the strategy has more to run
+    kScore,    ///< the answering model reads what follows the context
+    kLastRun,  ///< the next decode step gives the first token's logits
+    kDecode,
+    kOver,
+  };
+
+  [[nodiscard]] bool expired() const {
+    return request.deadline && SteadyClock::now() >= *request.deadline;
+  }
+  /// Where the strategy's prefill ends: the whole prompt, or the context of a scoring request.
+  [[nodiscard]] int64_t prefill_tokens() const;
+  /// Makes the first choice and, if the pool knows the prompt's beginning, fills its cache.
+  void begin(const Models& models, const Tokenizer* tokenizer, class PrefixPool& pool);
+  /// Samples the next token of `choice` from its logits and reports it. May end the choice.
+  Status take_token(Choice& choice, std::span<const float> logits, const ModelConfig& config);
+  /// From one prefilled choice to all that were asked for.
+  void fork(const Models& models, const Tokenizer* tokenizer);
+  /// Leaves what later prompts may reuse.
+  void store_prefix(class PrefixPool& pool) const;
+  [[nodiscard]] bool all_choices_finished() const;
+  void finish();
+  void fail(const EngineError& error);
+
+  EngineRequest request;
+  std::shared_ptr<RequestObserver> observer;
+  std::unique_ptr<PrefillStrategy> strategy;
+  std::shared_ptr<Ticket> ticket = std::make_shared<Ticket>();
+  std::stop_token stop = ticket->token();
+  Stage stage = Stage::kPrefill;
+  std::vector<std::unique_ptr<Choice>> choices;
+  PrefillReport report;
+  EngineTimings timings;
+  int64_t reserved_bytes = 0;
+  SteadyClock::time_point began, first_token, last_token;
+
+ private:
+  void end_choice(Choice& choice, FinishReason reason);
+};
+
+/// Milliseconds between two points in time.
+inline double milliseconds(SteadyClock::time_point from, SteadyClock::time_point to) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+}  // namespace kvcast

@@ -1,0 +1,64 @@
+#include "runtime/prefix_pool.h"
+
+#include <algorithm>
+
+namespace kvcast {
+namespace {
+
+int64_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
+  return std::ranges::mismatch(a, b).in1 - a.begin();
+}
+
+}  // namespace
+
+int64_t PrefixPool::take(std::string_view family, int64_t limit, Sequence& sequence) {
+  auto best = entries_.end();
+  int64_t best_rows = kFewestRows - 1;
+  for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
+    if (entry->family != family) continue;
+    const int64_t rows = std::min(common_prefix(entry->sequence.tokens, sequence.tokens), limit);
+    if (rows > best_rows) {
+      best = entry;
+      best_rows = rows;
+    }
+  }
+  if (best == entries_.end()) return 0;
+  sequence.base.copy_from(best->sequence.base, best_rows);
+  sequence.auxiliary.copy_from(best->sequence.auxiliary, best_rows);
+  entries_.splice(entries_.begin(), entries_, best);
+  return best_rows;
+}
+
+void PrefixPool::put(std::string_view family, int64_t rows, const Sequence& sequence) {
+  if (family.empty() || rows < kFewestRows || max_bytes_ <= 0) return;
+  const std::vector<int32_t> tokens(sequence.tokens.begin(), sequence.tokens.begin() + rows);
+  for (auto entry = entries_.begin(); entry != entries_.end();) {
+    const int64_t shared =
+        entry->family == family ? common_prefix(entry->sequence.tokens, tokens) : 0;
+    if (shared == rows) {
+      entries_.splice(entries_.begin(), entries_, entry);
+      return;
+    }
+    const bool covered =
+        entry->family == family && shared == static_cast<int64_t>(entry->sequence.tokens.size());
+    if (covered) bytes_ -= entry->bytes;
+    entry = covered ? entries_.erase(entry) : std::next(entry);
+  }
+  Entry entry{std::string(family), Sequence(models_), 0};
+  entry.sequence.tokens = tokens;
+  entry.sequence.base.copy_from(sequence.base, rows);
+  entry.sequence.auxiliary.copy_from(sequence.auxiliary, rows);
+  entry.bytes = entry.sequence.base.bytes() + entry.sequence.auxiliary.bytes();
+  bytes_ += entry.bytes;
+  entries_.push_front(std::move(entry));
+  shrink_to(max_bytes_);
+}
+
+void PrefixPool::shrink_to(int64_t bytes) {
+  while (bytes_ > bytes && !entries_.empty()) {
+    bytes_ -= entries_.back().bytes;
+    entries_.pop_back();
+  }
+}
+
+}  // namespace kvcast

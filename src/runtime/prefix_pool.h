@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <string>
+#include <vector>
+
+#include "prefill/strategy.h"
+
+namespace kvcast {
+
+/// KV caches that finished requests left, for later prompts that begin alike. Entries of one cache
+/// family (PrefillStrategy::cache_family) only ever serve that family, so exact and forecast rows
+/// never mix. Bounded in bytes, least recently used out first. Not thread-safe.
+class PrefixPool {
+ public:
+  PrefixPool(const Models& models, int64_t max_bytes) : models_(models), max_bytes_(max_bytes) {}
+
+  /// Fills the empty caches of `sequence` with the longest stored prefix of its first `limit`
+  /// tokens. Returns its length; 0 if what is stored is shorter than kFewestRows.
+  int64_t take(std::string_view family, int64_t limit, Sequence& sequence);
+
+  /// Keeps a copy of the first `rows` rows, unless an entry already covers them.
+  void put(std::string_view family, int64_t rows, const Sequence& sequence);
+
+  /// Drops entries, oldest first, until at most `bytes` are held.
+  void shrink_to(int64_t bytes);
+  [[nodiscard]] int64_t bytes() const { return bytes_; }
+
+  /// Copying fewer rows costs more than running them.
+  static constexpr int64_t kFewestRows = 8;
+
+ private:
+  struct Entry {
+    std::string family;
+    Sequence sequence;  // tokens and caches of exactly the reusable rows
+    int64_t bytes = 0;
+  };
+  const Models& models_;
+  int64_t max_bytes_;
+  int64_t bytes_ = 0;
+  std::list<Entry> entries_;  // most recently used first
+};
+
+}  // namespace kvcast

@@ -1,0 +1,269 @@
+#include "runtime/step.h"
+
+#include <algorithm>
+#include <new>
+
+#include "runtime/model_impl.h"
+#include "runtime/token_score.h"
+
+namespace kvcast {
+namespace {
+
+/// Fewer rows than this are left for the next step: tiny products waste the weights' traffic.
+constexpr int64_t kFewestRows = 8;
+/// Rows whose logits are computed together when a prompt is scored.
+constexpr int64_t kScoredRows = 16;
+
+const EngineError kOutOfMemory{EngineError::Kind::kInternal,
+                               "not enough memory for the KV cache and the activations"};
+
+int64_t pending_tokens(const Choice& choice) {
+  const Sequence& sequence = choice.sequence;
+  const KVCache& cache =
+      sequence.answerer == Sequence::Answerer::kBase ? sequence.base : sequence.auxiliary;
+  return static_cast<int64_t>(sequence.tokens.size()) - cache.next_position();
+}
+
+/// Runs `work`; if memory runs out the job fails instead.
+template <typename Work>
+void guarded(Job& job, const Work& work) {
+  try {
+    work();
+  } catch (const std::bad_alloc&) {
+    job.fail(kOutOfMemory);
+  }
+}
+
+}  // namespace
+
+StepEngine::StepEngine(const Model& model, const SchedulerOptions& options)
+    : models_(model.impl().models),
+      tokenizer_(model.impl().tokenizer.get()),
+      options_(options),
+      pool_(models_, static_cast<int64_t>(static_cast<double>(options.max_cache_bytes) *
+                                          options.prefix_share)),
+      prompt_logits_(static_cast<size_t>(models_.base->config().vocab_size)) {}
+
+const ModelConfig& StepEngine::answering_config(const Job& job) const {
+  return job.choices.front()->sequence.answering_model(models_).config();
+}
+
+void StepEngine::begin(Job& job) {
+  guarded(job, [&] {
+    job.begin(models_, tokenizer_, pool_);
+    const auto prompt = static_cast<int64_t>(job.request.prompt.size());
+    const int64_t whole =
+        std::min(prompt + job.request.max_tokens, models_.base->config().max_context_tokens + 1);
+    Sequence& sequence = job.choices.front()->sequence;
+    if (job.strategy->cache_family() == "auxiliary") {
+      sequence.auxiliary.reserve(whole);
+    } else {  // at once: growing by halves would copy, and hold twice as much for a moment
+      sequence.base.reserve(whole);
+    }
+  });
+  if (job.stage != Job::Stage::kOver && job.request.max_tokens == 0 && !job.request.score_prompt) {
+    job.observer->on_choice_finished(0, {}, FinishReason::kMaxTokens);
+    job.finish();
+  }
+}
+
+bool StepEngine::drop_dead(Job& job) {
+  if (job.stage == Job::Stage::kOver) return true;
+  if (job.stop.stop_requested()) {
+    job.fail({EngineError::Kind::kCancelled, "cancelled"});
+  } else if (job.expired()) {
+    job.fail({EngineError::Kind::kTimeout, "the request's time ran out"});
+  }
+  return job.stage == Job::Stage::kOver;
+}
+
+void StepEngine::step(std::span<const std::unique_ptr<Job>> jobs) {
+  const Stopwatch watch;
+  bool decoding = false;
+  for (const auto& job : jobs) {
+    if (!drop_dead(*job)) decoding = decoding || job->stage == Job::Stage::kDecode;
+  }
+  advance_prompts(jobs, decoding ? options_.chunk_tokens : options_.idle_chunk_tokens);
+  run_batch(Sequence::Answerer::kBase, jobs);
+  if (models_.auxiliary) run_batch(Sequence::Answerer::kAuxiliary, jobs);
+  ++steps_;
+  if (decoding) longest_step_ms_ = std::max(longest_step_ms_, watch.elapsed_ms());
+}
+
+void StepEngine::advance_prompts(std::span<const std::unique_ptr<Job>> jobs, int64_t budget) {
+  if (jobs.empty()) return;
+  ++turn_;
+  for (size_t i = 0; i < jobs.size() && budget > 0; ++i) {
+    Job& job = *jobs[(turn_ + i) % jobs.size()];
+    const auto in_prefill = [&job] {
+      return job.stage == Job::Stage::kPrefill || job.stage == Job::Stage::kScore;
+    };
+    while (in_prefill() && budget >= std::min(kFewestRows, pending_tokens(*job.choices.front()))) {
+      guarded(job, [&] {
+        budget -= job.stage == Job::Stage::kPrefill ? advance(job, budget) : score(job, budget);
+      });
+      if (drop_dead(job)) break;
+    }
+  }
+}
+
+int64_t StepEngine::advance(Job& job, int64_t budget) {
+  Sequence& sequence = job.choices.front()->sequence;
+  const auto rows_held = [&] {
+    return std::max(sequence.base.next_position(), sequence.auxiliary.next_position());
+  };
+  const int64_t before = rows_held();
+  const PrefillState state = job.strategy->advance(models_, sequence, budget, prompt_logits_.data(),
+                                                   workspace_, job.stop, job.report);
+  if (job.report.stopped) return budget;  // dropped by the caller
+  const int64_t rows = rows_held() - before;
+  if (job.request.report_progress) {
+    job.observer->on_progress(rows_held(), job.timings.cached_tokens);
+  }
+  if (state == PrefillState::kMore) return rows;
+  if (job.request.score_prompt) {
+    const bool has_logits = state == PrefillState::kDone;
+    job.stage = Job::Stage::kScore;
+    sequence.tokens = job.request.prompt;
+    if (has_logits) report_score_of_first(job, prompt_logits_.data());
+    return rows;
+  }
+  if (state == PrefillState::kDone) {
+    first_token(job, prompt_logits_);
+    return rows;
+  }
+  job.stage = Job::Stage::kLastRun;
+  return rows + pending_tokens(*job.choices.front());
+}
+
+/// The strategy itself gave the logits of the context's last token: they score the token after it.
+void StepEngine::report_score_of_first(Job& job, const float* logits) {
+  const int64_t context = job.prefill_tokens();
+  const std::span<const float> row(logits, prompt_logits_.size());
+  if (context == job.timings.prompt_tokens) {
+    if (job.request.max_tokens > 0) {
+      first_token(job, row);
+    } else {
+      job.observer->on_choice_finished(0, {}, FinishReason::kMaxTokens);
+      finish(job);
+    }
+    return;
+  }
+  std::vector<TokenScore> scores;
+  scores.push_back(score_token(row, job.request.prompt[static_cast<size_t>(context)],
+                               job.request.top_logprobs.value_or(0)));
+  job.observer->on_prompt_scores(context, std::move(scores));
+}
+
+/// Runs up to `budget` tokens after the context and reports the log-probability of each next token.
+int64_t StepEngine::score(Job& job, int64_t budget) {
+  Sequence& sequence = job.choices.front()->sequence;
+  const Transformer& model = sequence.answering_model(models_);
+  const bool is_base = sequence.answerer == Sequence::Answerer::kBase;
+  const CacheMember cache = is_base ? &Sequence::base : &Sequence::auxiliary;
+  Workspace& workspace = is_base ? workspace_.base : workspace_.auxiliary;
+  const int64_t first = (sequence.*cache).next_position();
+  const int64_t count = std::min(budget, pending_tokens(*job.choices.front()));
+  Sequence* const one[] = {&sequence};
+  const int64_t ends[] = {first + count};
+  RunLayersOptions options;
+  options.stop = job.stop;
+  const Stopwatch watch;
+  const float* rows = run_tokens({&model, cache, one, ends, options}, workspace);
+  if (!rows) return budget;
+
+  const auto vocab = static_cast<size_t>(model.config().vocab_size);
+  float* logits = logits_.ensure(vocab * kScoredRows);
+  // Row r, at position first + r, scores the token at first + r + 1, from the context's end on.
+  int64_t row = std::max<int64_t>(0, job.prefill_tokens() - 1 - first);
+  const auto& prompt = job.request.prompt;
+  std::vector<TokenScore> scores;
+  const int64_t first_scored = first + row + 1;
+  while (row < count) {
+    const int64_t block = std::min(kScoredRows, count - row);
+    model.logits(rows + row * model.config().model_dim, block, logits, workspace);
+    for (int64_t i = 0; i < block; ++i) {
+      const std::span<const float> of_row(logits + static_cast<size_t>(i) * vocab, vocab);
+      const auto next = static_cast<size_t>(first + row + i + 1);
+      if (next < prompt.size()) {
+        scores.push_back(score_token(of_row, prompt[next], job.request.top_logprobs.value_or(0)));
+      } else {
+        std::ranges::copy(of_row, prompt_logits_.begin());
+      }
+    }
+    row += block;
+  }
+  (is_base ? job.report.base_ms : job.report.auxiliary_ms) += watch.elapsed_ms();
+  if (!scores.empty()) job.observer->on_prompt_scores(first_scored, std::move(scores));
+  if (first + count < static_cast<int64_t>(prompt.size())) return count;
+  if (job.request.max_tokens > 0) {
+    first_token(job, prompt_logits_);
+  } else {
+    job.observer->on_choice_finished(0, {}, FinishReason::kMaxTokens);
+    finish(job);
+  }
+  return count;
+}
+
+void StepEngine::run_batch(Sequence::Answerer answerer,
+                           std::span<const std::unique_ptr<Job>> jobs) {
+  std::vector<Slot> slots;
+  std::vector<Sequence*> sequences;
+  for (const auto& job : jobs) {
+    if (job->stage != Job::Stage::kDecode && job->stage != Job::Stage::kLastRun) continue;
+    for (const auto& choice : job->choices) {
+      // A job that got its first token in this step has nothing pending but that token.
+      if (choice->finished || choice->sequence.answerer != answerer) continue;
+      slots.push_back({job.get(), choice.get()});
+      sequences.push_back(&choice->sequence);
+    }
+  }
+  if (slots.empty()) return;
+  const auto vocab = static_cast<size_t>(models_.base->config().vocab_size);
+  const Stopwatch watch;
+  try {
+    float* logits = logits_.ensure(vocab * slots.size());
+    decode_step(models_, sequences, logits, workspace_);
+  } catch (const std::bad_alloc&) {
+    for (const Slot& slot : slots) {
+      if (slot.job->stage != Job::Stage::kOver) slot.job->fail(kOutOfMemory);
+    }
+    return;
+  }
+  const double step_ms = watch.elapsed_ms();
+  for (size_t i = 0; i < slots.size(); ++i) {
+    Job& job = *slots[i].job;
+    if (job.stage == Job::Stage::kOver) continue;
+    const std::span<const float> row(logits_.data() + i * vocab, vocab);
+    if (job.stage == Job::Stage::kLastRun) {
+      const bool is_base = answerer == Sequence::Answerer::kBase;
+      (is_base ? job.report.base_ms : job.report.auxiliary_ms) += step_ms;
+      guarded(job, [&] { first_token(job, row); });
+    } else {
+      take_token(job, *slots[i].choice, row);
+    }
+  }
+}
+
+void StepEngine::first_token(Job& job, std::span<const float> logits) {
+  job.fork(models_, tokenizer_);
+  job.stage = Job::Stage::kDecode;
+  for (const auto& choice : job.choices) {
+    if (job.stage != Job::Stage::kOver) take_token(job, *choice, logits);
+  }
+}
+
+void StepEngine::take_token(Job& job, Choice& choice, std::span<const float> logits) {
+  if (Status status = job.take_token(choice, logits, answering_config(job)); !status) {
+    job.fail({EngineError::Kind::kInternal, std::move(status.error().message)});
+    return;
+  }
+  if (job.all_choices_finished()) finish(job);
+}
+
+void StepEngine::finish(Job& job) {
+  job.finish();
+  guarded(job, [&] { job.store_prefix(pool_); });
+}
+
+}  // namespace kvcast

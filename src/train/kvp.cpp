@@ -1,6 +1,7 @@
 #include "train/kvp.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "train/data/error.h"
 #include "train/kvp_loss.h"

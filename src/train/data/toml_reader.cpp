@@ -1,6 +1,7 @@
 #include "train/data/toml_reader.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 

@@ -1,0 +1,23 @@
+# cmake --install, and find_package(kvcast) for programs that use the library.
+include(CMakePackageConfigHelpers)
+set(KVCAST_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/kvcast)
+
+install(TARGETS kvcast EXPORT kvcast-targets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
+        ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(TARGETS kvcast_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+set_target_properties(kvcast_program PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
+if(TARGET kvcast-train)
+  install(TARGETS kvcast-train RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  set_target_properties(kvcast-train PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
+endif()
+install(DIRECTORY include/kvcast DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(DIRECTORY models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/kvcast/models)
+install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+
+install(EXPORT kvcast-targets NAMESPACE kvcast:: DESTINATION ${KVCAST_CMAKE_DIR})
+configure_package_config_file(cmake/kvcast-config.cmake.in ${PROJECT_BINARY_DIR}/kvcast-config.cmake
+                              INSTALL_DESTINATION ${KVCAST_CMAKE_DIR})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/kvcast-config-version.cmake
+                                 COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/kvcast-config.cmake ${PROJECT_BINARY_DIR}/kvcast-config-version.cmake
+        DESTINATION ${KVCAST_CMAKE_DIR})

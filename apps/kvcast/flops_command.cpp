@@ -177,7 +177,7 @@ Result<int> run_flops(const FlopsOptions& options) {
 
 }  // namespace
 
-void register_flops_command(CLI::App& app, int& exit_code) {
+void register_flops(CLI::App& app, int& exit_code) {
   constexpr int64_t kMaxTokens = 1 << 20;
   auto options = std::make_shared<FlopsOptions>();
   CLI::App* command = app.add_subcommand(

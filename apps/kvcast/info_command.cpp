@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -188,7 +189,7 @@ Result<int> run_info(const InfoOptions& options) {
 
 }  // namespace
 
-void register_info_command(CLI::App& app, int& exit_code) {
+void register_info(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<InfoOptions>();
   CLI::App* command = app.add_subcommand("info", "what a model directory or bundle holds");
   command->add_option("MODEL", options->path,

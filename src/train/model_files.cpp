@@ -83,7 +83,22 @@ void write_manifest(const fs::path& directory, const ManifestToWrite& manifest) 
   json["auxiliary"] = manifest.auxiliary;
   json["predictor"] = manifest.predictor;
   json["layer_map"] = manifest.layer_map;
-  unwrap(write_file_atomically(directory / "kvcast.json", json.dump(1) + "\n"));
+  write_json(directory / "kvcast.json", json);
+}
+
+void write_json(const fs::path& file, const Json& json) {
+  unwrap(write_file_atomically(file, json.dump(1) + "\n"));
+}
+
+void check_fits(const ModelConfig& config, const DataRecipe& data, const ShardIndex& index) {
+  if (config.vocab_size != index.vocab_size) {
+    throw TrainError(fmt::format("{}: tokens of a vocabulary of {}, the model has {}",
+                                 data.shards.string(), index.vocab_size, config.vocab_size));
+  }
+  if (data.sequence_tokens > config.max_context_tokens) {
+    throw TrainError(fmt::format("data.sequence_tokens: expected at most the model's context of {}",
+                                 config.max_context_tokens));
+  }
 }
 
 TensorMap without_prefix(const TensorMap& values, std::string_view prefix) {

@@ -8,6 +8,8 @@
 
 #include "io/json.h"
 #include "model/bundle.h"
+#include "train/data/recipe.h"
+#include "train/data/shard_index.h"
 #include "train/model.h"
 #include "train/predictor.h"
 #include "train/tensor_io.h"
@@ -41,6 +43,12 @@ struct ManifestToWrite {
   Json extra = Json::object();
 };
 void write_manifest(const std::filesystem::path& directory, const ManifestToWrite& manifest);
+
+/// Indented, atomically.
+void write_json(const std::filesystem::path& file, const Json& json);
+
+/// Throws TrainError unless a model of this shape can be trained on these shards.
+void check_fits(const ModelConfig& config, const DataRecipe& data, const ShardIndex& index);
 
 /// The subset of `values` whose names begin with `prefix`, without it.
 TensorMap without_prefix(const TensorMap& values, std::string_view prefix);

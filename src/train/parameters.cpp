@@ -72,18 +72,20 @@ TensorMap initial_values(const std::vector<ParameterSpec>& specs, uint64_t seed)
 FlatParameters::FlatParameters(std::vector<ParameterSpec> specs, const TensorMap& values,
                                const at::Device& device)
     : specs_(std::move(specs)) {
-  Tensor matrices = zeros_f32({sum(slots(specs_, true))}, at::kCPU);
-  Tensor vectors = zeros_f32({sum(slots(specs_, false))}, at::kCPU);
-  const TensorMap destinations = split_by_name(matrices, vectors);
-  for (const auto& spec : specs_) {
-    const auto value = values.find(spec.name);
-    if (value == values.end()) throw TrainError("no value for parameter " + spec.name);
-    Tensor destination = destinations.at(spec.name);
-    TORCH_CHECK(value->second.sizes() == destination.sizes(), "shape of ", spec.name);
-    destination.copy_(value->second);
+  matrices_ = zeros_f32({sum(slots(specs_, true))}, device).set_requires_grad(true);
+  vectors_ = zeros_f32({sum(slots(specs_, false))}, device).set_requires_grad(true);
+  assign(values);
+}
+
+void FlatParameters::assign(const TensorMap& values) {
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, destination] : master_values()) {
+    const auto value = values.find(name);
+    if (value == values.end() || value->second.sizes() != destination.sizes()) {
+      throw TrainError("no fitting value for parameter " + name);
+    }
+    Tensor(destination).copy_(value->second);
   }
-  matrices_ = matrices.to(device).set_requires_grad(true);
-  vectors_ = vectors.to(device).set_requires_grad(true);
 }
 
 TensorMap FlatParameters::split_by_name(const Tensor& matrices, const Tensor& vectors) const {

@@ -48,6 +48,8 @@ class FlatParameters {
 
   /// The f32 master values, views of the buffers without autograd.
   [[nodiscard]] TensorMap master_values() const { return split_by_name(matrices_, vectors_); }
+  /// Overwrites the master values; `values` must have one of the right shape for each name.
+  void assign(const TensorMap& values);
   /// Splits buffers laid out like matrices() and vectors(), e.g. gradients or AdamW's moments.
   [[nodiscard]] TensorMap split_by_name(const Tensor& matrices, const Tensor& vectors) const;
   /// The gradients of the last backward pass by name; zeros where there is none.

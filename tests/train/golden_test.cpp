@@ -20,7 +20,9 @@ class GoldenTrainingStep : public testing::Test {
   static void SetUpTestSuite() {
     expected_ = new Json(unwrap(read_json_object(kGolden / "expected.json")));
     tensors_ = unwrap(Safetensors::open(kGolden / "expected.safetensors")).release();
-    ProbeOptions options{.bundle = kGolden, .batch = kGolden / "batch.safetensors"};
+    ProbeOptions options;
+    options.bundle = kGolden;
+    options.batch = kGolden / "batch.safetensors";
     options.loss.cross_entropy.ignore_index = (*expected_)["ignore_index"].get<int64_t>();
     options.lambda_consistency = (*expected_)["lambda_consistency"].get<double>();
     // Small enough that the 18 rows need several chunks.

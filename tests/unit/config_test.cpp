@@ -7,6 +7,7 @@
 
 #include "base/mapped_file.h"
 #include "io/json.h"
+#include "model/json_fields.h"
 #include "support/temporary_directory.h"
 
 namespace kvcast {
@@ -197,11 +198,37 @@ TEST(ModelConfig, WrittenConfigHasThePublishedMultipliers) {
             Json::array({12, 12, 12, 12, 12, 16, 16, 16, 16, 16, 16, 16, 20, 20, 20, 20}));
 }
 
+TEST(ModelConfig, PrunedConfigIsNotWrittenAsIfItWereScaled) {
+  // Hugging Face's code would build other widths from the two end points.
+  const auto json = parse_json(to_config_json(*named_architecture("openelm-270m-lp-0.25")), "lp");
+  ASSERT_TRUE(json);
+  EXPECT_EQ((*json)["qkv_multipliers"].size(), 4U);
+}
+
+TEST(JsonFields, NumbersBeyondInt64DoNotWrapAround) {
+  const Json json = {{"a", 18446744073709551615ULL}, {"b", -1}};
+  const JsonFields fields(json, "here");
+  EXPECT_FALSE(fields.integer("a", -10, 10));
+  EXPECT_EQ(fields.integer("b", -10, 10).value_or(0), -1);
+}
+
 TEST(Architectures, OpenElmParameterCountsAreExact) {
   EXPECT_EQ(named_architecture("openelm-270m")->parameter_count(), 271'527'168);
   EXPECT_EQ(named_architecture("openelm-450m")->parameter_count(), 457'179'136);
   EXPECT_EQ(named_architecture("openelm-1.1b")->parameter_count(), 1'079'891'456);
   EXPECT_EQ(named_architecture("openelm-3b")->parameter_count(), 3'036'647'424);
+}
+
+TEST(Architectures, MultipliersRoundTiesToEvenAsNumpyDoes) {
+  // The golden base was made by the authors' own scaling; its 3.125 is written as 3.12.
+  expect_same_shape(make_openelm_config({.n_layers = 5,
+                                         .model_dim = 64,
+                                         .head_dim = 16,
+                                         .gqa_groups = 2,
+                                         .ffn_dim_divisor = 16,
+                                         .vocab_size = 96,
+                                         .max_context_tokens = 64}),
+                    *read_model_config(kGolden / "base"));
 }
 
 TEST(Architectures, LayerPrunedKeepsEachLayersOwnWidth) {

@@ -1,0 +1,36 @@
+# The commands of the README. Everything else is CMake: see CMakePresets.json.
+.PHONY: run test build setup setup-runtime install asan fuzz format clean
+
+JOBS ?= $(shell nproc)
+CONFIGURE = cmake --preset release
+
+## Installs what is missing (Debian 12), builds, answers a prompt with and without KV prediction.
+run: setup-runtime
+	$(CONFIGURE)
+	cmake --build --preset release -j $(JOBS) --target kvcast_program
+	build/release/kvcast run -p "The city of Rome was founded" -n 48 --prefill exact --compare kv-prediction
+
+## The same set-up, the trainer's included, then every test.
+test: build
+	ctest --preset release -j 1
+
+build: setup
+	$(CONFIGURE)
+	cmake --build --preset release -j $(JOBS)
+
+setup:
+	scripts/install-dependencies.sh runtime trainer tests
+setup-runtime:
+	scripts/install-dependencies.sh runtime
+
+install: build
+	cmake --install build/release
+
+asan: setup
+	cmake --preset asan && cmake --build --preset asan -j $(JOBS) && ctest --preset asan
+
+format:
+	git ls-files '*.cpp' '*.h' | xargs clang-format -i
+
+clean:
+	rm -rf build

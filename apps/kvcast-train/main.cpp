@@ -1,0 +1,216 @@
+// kvcast-train: trains tokenizers, models and KV-prediction bundles. See docs/TRAINING.md.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <csignal>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "recipe_arguments.h"
+#include "train/data/error.h"
+#include "train/heldout.h"
+#include "train/kvp.h"
+#include "train/pretrain.h"
+#include "train/probe.h"
+
+namespace kvcast::train {
+namespace {
+
+constexpr int kBadUsage = 2, kFailed = 1, kInterruptedExit = 130;
+
+std::atomic<bool> stop_requested{false};
+
+void request_stop(int) { stop_requested = true; }
+
+/// SIGINT and SIGTERM ask for a checkpoint; a second one ends the program at once.
+void install_signal_handlers() {
+  struct sigaction action {};
+  action.sa_handler = request_stop;
+  action.sa_flags = SA_RESETHAND;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+/// `tokenizer` and `shards` are in a program of their own beside this one, because libtorch and
+/// SentencePiece cannot share a process (src/train/CMakeLists.txt).
+int run_text_program(char** argv) {
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  const auto program = (self.parent_path() / "kvcast-train-text").string();
+  execv(program.c_str(), argv);
+  fmt::print(stderr,
+             "kvcast-train: {}: cannot run: {}; it is built and installed together with {}\n",
+             program, std::strerror(errno), self.filename().string());
+  return kFailed;
+}
+
+/// The options of a command that trains.
+struct TrainArguments {
+  RecipeArguments recipe;
+  std::string device = "auto", dtype;
+  double max_minutes = -1.0;
+  bool resume = false, quiet = false;
+
+  void add_to(CLI::App& command) {
+    recipe.add_to(command);
+    command.add_option("--device", device, "auto, cpu or cuda")
+        ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+    command.add_flag("--resume", resume, "Go on from the checkpoint, if there is one");
+    command
+        .add_option("--max-minutes", max_minutes,
+                    "End the schedule by then (instead of run.max_minutes)")
+        ->check(CLI::NonNegativeNumber);
+    command.add_option("--dtype", dtype, "Of the weights written at the end (output.dtype)")
+        ->check(CLI::IsMember({"f32", "bf16"}));
+    command.add_flag("--quiet", quiet, "No progress on stderr");
+  }
+
+  [[nodiscard]] Settings settings() const {
+    Settings settings = recipe.settings();
+    if (max_minutes >= 0)
+      settings.emplace_back("run.max_minutes", fmt::format("{:f}", max_minutes));
+    if (!dtype.empty()) settings.emplace_back("output.dtype", dtype);
+    return settings;
+  }
+  [[nodiscard]] TrainControl control() const {
+    return {choose_device(device), resume, quiet, &stop_requested};
+  }
+};
+
+int report_outcome(TrainOutcome outcome, const OutputRecipe& output) {
+  if (outcome == TrainOutcome::kFinished) {
+    fmt::print("{}\n", output.directory.string());
+    return 0;
+  }
+  fmt::print(stderr, "kvcast-train: interrupted; go on with --resume from {}\n",
+             output.checkpoint.string());
+  return kInterruptedExit;
+}
+
+int run_pretrain(const TrainArguments& arguments) {
+  const auto recipe = read_pretrain_recipe(arguments.recipe.recipe, arguments.settings());
+  return report_outcome(pretrain(recipe, arguments.control()), recipe.output);
+}
+
+int run_kvp(const TrainArguments& arguments) {
+  const auto recipe = read_kvp_recipe(arguments.recipe.recipe, arguments.settings());
+  return report_outcome(train_kvp(recipe, arguments.control()), recipe.output);
+}
+
+struct ProbeArguments {
+  ProbeOptions options;
+  bool json = false;
+
+  void add_to(CLI::App& command) {
+    command.add_option("bundle", options.bundle, "KV-prediction bundle")->required();
+    command
+        .add_option("--batch", options.batch, "safetensors with input_ids and targets, [B, T] I64")
+        ->required();
+    command.add_option("--lambda-base", options.loss.lambda_base)->capture_default_str();
+    command.add_option("--lambda-auxiliary", options.loss.lambda_auxiliary)->capture_default_str();
+    command.add_option("--lambda-consistency", options.lambda_consistency,
+                       "On the sum over layers; default 1 / base layers");
+    command.add_option("--z-loss", options.loss.cross_entropy.z_loss)->capture_default_str();
+    command.add_option("--ignore-index", options.loss.cross_entropy.ignore_index)
+        ->capture_default_str();
+    command.add_option("--out", options.out,
+                       "safetensors to write: logits (exact/, auxiliary/, train/), caches, grad/");
+    command.add_flag("--json", json, "One JSON object instead of lines");
+  }
+};
+
+int run_probe(const ProbeArguments& arguments) {
+  const ProbeResult result = probe(arguments.options);
+  if (arguments.json) {
+    fmt::print("{}\n", result.report.dump(1));
+    return 0;
+  }
+  for (const auto& group : {"losses", "grad_norms"}) {
+    for (const auto& [name, value] : result.report[group].items()) {
+      fmt::print("{:60} {:.6f}\n", name, value.get<double>());
+    }
+  }
+  return 0;
+}
+
+struct HeldoutArguments {
+  HeldoutOptions options;
+  std::string device = "auto", dtype = "f32";
+
+  void add_to(CLI::App& command) {
+    command.add_option("model", options.model, "Model directory or bundle")->required();
+    command.add_option("--shards", options.shards, "Directory that `shards` wrote")->required();
+    command.add_option("--prefix", options.prefix_tokens)->capture_default_str();
+    command.add_option("--suffix", options.suffix_tokens)->capture_default_str();
+    command.add_option("--tail", options.tail_tokens, "Prompt tokens that the base runs itself")
+        ->capture_default_str();
+    command.add_option("--windows", options.max_windows, "At most this many; 0: all")
+        ->capture_default_str();
+    command.add_option("--batch", options.batch_windows)
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    command.add_option("--device", device)->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+    command.add_option("--dtype", dtype)->check(CLI::IsMember({"f32", "bf16"}));
+  }
+};
+
+int run_heldout(HeldoutArguments& arguments) {
+  arguments.options.device = choose_device(arguments.device);
+  arguments.options.compute = arguments.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+  fmt::print("{}\n", heldout(arguments.options).dump(1));
+  return 0;
+}
+
+int run(int argc, char** argv) {
+  if (argc > 1 &&
+      (std::string_view(argv[1]) == "tokenizer" || std::string_view(argv[1]) == "shards")) {
+    return run_text_program(argv);
+  }
+  CLI::App app("Trains tokenizers, models and KV-prediction bundles", "kvcast-train");
+  app.require_subcommand(1);
+  app.add_subcommand("tokenizer", "Train a SentencePiece tokenizer: kvcast-train tokenizer RECIPE");
+  app.add_subcommand("shards", "Turn text into shards of tokens: kvcast-train shards RECIPE");
+  TrainArguments training;
+  auto* pretrain_command = app.add_subcommand("pretrain", "Train a model on next tokens");
+  training.add_to(*pretrain_command);
+  auto* kvp_command = app.add_subcommand("kvp", "Train auxiliary and predictor for a frozen base");
+  training.add_to(*kvp_command);
+  HeldoutArguments held_out;
+  auto* heldout_command =
+      app.add_subcommand("heldout", "Held-out losses of a model or bundle, JSON");
+  held_out.add_to(*heldout_command);
+  ProbeArguments probing;
+  auto* probe_command = app.add_subcommand("probe", "Losses and gradient norms of one batch");
+  probing.add_to(*probe_command);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kBadUsage;
+  }
+  install_signal_handlers();
+  if (*pretrain_command) return run_pretrain(training);
+  if (*kvp_command) return run_kvp(training);
+  if (*heldout_command) return run_heldout(held_out);
+  return run_probe(probing);
+}
+
+}  // namespace
+}  // namespace kvcast::train
+
+int main(int argc, char** argv) {
+  try {
+    return kvcast::train::run(argc, argv);
+  } catch (const c10::Error& error) {
+    // what() carries a backtrace; the message alone is one line.
+    const std::string message = error.what_without_backtrace();
+    fmt::print(stderr, "kvcast-train: libtorch: {}\n", message.substr(0, message.find('\n')));
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "kvcast-train: {}\n", error.what());
+  }
+  return kvcast::train::kFailed;
+}

@@ -1,0 +1,93 @@
+// kvcast-train-text: the commands of kvcast-train that need SentencePiece and not libtorch
+// (src/train/CMakeLists.txt says why they are apart). kvcast-train runs it.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <exception>
+#include <filesystem>
+#include <string>
+
+#include "base/mapped_file.h"
+#include "recipe_arguments.h"
+#include "tokenizer/tokenizer.h"
+#include "train/data/error.h"
+#include "train/data/shard_writer.h"
+#include "train/text/train_tokenizer.h"
+
+namespace kvcast::train {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void run_tokenizer(const RecipeArguments& arguments) {
+  const auto start = std::chrono::steady_clock::now();
+  const TokenizerRecipe recipe = read_tokenizer_recipe(arguments.recipe, arguments.settings());
+  const TokenizerReport report = train_tokenizer(recipe);
+  fmt::print("{}: {} pieces from {} lines, {:.1f} MB, in {:.1f} s\n", recipe.output.string(),
+             report.vocab_size, report.lines, static_cast<double>(report.text_bytes) / 1e6,
+             seconds_since(start));
+}
+
+void run_shards(const RecipeArguments& arguments) {
+  const auto start = std::chrono::steady_clock::now();
+  const ShardsRecipe recipe = read_shards_recipe(arguments.recipe, arguments.settings());
+  const auto tokenizer = unwrap(Tokenizer::load(recipe.tokenizer));
+  TextEncoder encoder;
+  encoder.vocab_size = tokenizer->vocab_size();
+  encoder.bos_token = tokenizer->bos_token();
+  encoder.eos_token = tokenizer->eos_token();
+  if (encoder.bos_token < 0 || encoder.eos_token < 0) {
+    throw TrainError(recipe.tokenizer.string() + ": expected BOS and EOS among the pieces");
+  }
+  encoder.encode = [&](std::string_view text, std::vector<int32_t>& ids) {
+    const auto encoded = tokenizer->encode(text, /*add_bos=*/false);
+    ids.insert(ids.end(), encoded.begin(), encoded.end());
+  };
+  const bool terminal = isatty(STDERR_FILENO) != 0;
+  const ShardIndex index = write_shards(recipe, encoder, [&](const ShardProgress& done) {
+    fmt::print(stderr, "{}shards  {}  {} documents  {:.1f}M tokens  {:.1f} MB/s{}",
+               terminal ? "\r\033[K" : "", done.source, done.documents,
+               static_cast<double>(done.tokens) / 1e6,
+               static_cast<double>(done.text_bytes) / 1e6 / seconds_since(start),
+               terminal ? "" : "\n");
+  });
+  if (terminal) fmt::print(stderr, "\n");
+  std::filesystem::copy_file(recipe.tokenizer, recipe.output / "tokenizer.model",
+                             std::filesystem::copy_options::overwrite_existing);
+  for (const auto& source : index.sources) {
+    fmt::print("{}: {} documents, {} tokens; held out {} documents, {} tokens\n", source.name,
+               source.train.documents, source.train.tokens, source.held_out.documents,
+               source.held_out.tokens);
+  }
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("The commands of kvcast-train that handle text", "kvcast-train");
+  app.require_subcommand(1);
+  RecipeArguments arguments;
+  auto* tokenizer = app.add_subcommand("tokenizer", "Train a SentencePiece tokenizer");
+  arguments.add_to(*tokenizer);
+  auto* shards = app.add_subcommand("shards", "Turn text into shards of tokens");
+  arguments.add_to(*shards);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  try {
+    *tokenizer ? run_tokenizer(arguments) : run_shards(arguments);
+    return 0;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "kvcast-train: {}\n", error.what());
+    return 1;
+  }
+}
+
+}  // namespace
+}  // namespace kvcast::train
+
+int main(int argc, char** argv) { return kvcast::train::run(argc, argv); }

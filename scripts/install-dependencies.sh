@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Installs the Debian 12 packages that kvcast is built from, if any are missing.
+#   scripts/install-dependencies.sh [runtime] [trainer] [tests]
+set -euo pipefail
+
+packages=()
+for group in "${@:-runtime}"; do
+  case $group in
+    runtime) packages+=(g++ cmake ninja-build git ca-certificates libexpected-dev libfmt-dev
+      nlohmann-json3-dev libcli11-dev libsentencepiece-dev) ;;
+    trainer) packages+=(libtorch-dev libtomlplusplus-dev libzstd-dev) ;;
+    tests) packages+=(libgtest-dev libgmock-dev libbenchmark-dev zstd) ;;
+    *) echo "$0: unknown group $group: expected runtime, trainer or tests" >&2; exit 2 ;;
+  esac
+done
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+command -v apt-get >/dev/null || {
+  echo "$0: apt-get not found; install the equivalents of: ${missing[*]}" >&2
+  exit 1
+}
+as_root=()
+[ "$(id -u)" -eq 0 ] || as_root=(sudo)
+echo "Installing: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -q
+"${as_root[@]}" apt-get install -y -q --no-install-recommends "${missing[@]}"

@@ -1,0 +1,362 @@
+// Attention of one block of queries, blocked over keys with an online softmax (Milakov and
+// Gimelshein 2018; FlashAttention). Included after the file's Simd, gemm_inl.h and math_inl.h.
+//
+// Keys are taken in blocks of 64 at multiples of 64, and in chunks of kChunkKeys whose states are
+// merged in order. A masked key counts exactly zero. So a row's result depends on nothing but its
+// own query and the cache: not on the rows beside it, the prompt's chunking or the threads.
+#pragma once
+
+#include "kernels/dot_inl.h"
+#include "kernels/gemm_inl.h"
+#include "kernels/math_inl.h"
+
+namespace kvcast {
+namespace {
+
+constexpr int64_t kKeyBlock = 64;
+constexpr float kMinusInfinity = -__builtin_inff();
+
+int64_t padded_head_dim(const AttentionShape& shape) { return (shape.head_dim + 15) / 16 * 16; }
+int64_t largest_query_block(const AttentionShape& shape) {
+  return attention_rows_per_block(shape) * (shape.query_heads / shape.kv_heads);
+}
+
+/// out[rows, columns] (+)= a[rows, depth] * b[depth, columns]; strides in floats; columns is a
+/// multiple of kWidth.
+struct SmallProduct {
+  const float* a;
+  int64_t a_stride;
+  const float* b;
+  int64_t b_stride;
+  int64_t depth;
+  float* out;
+  int64_t out_stride;
+  int64_t columns;
+  bool accumulate;
+};
+
+template <int kRows, int kVectors>
+void small_tile(const SmallProduct& p, int64_t row, int64_t column) {
+  Simd::F acc[kRows][kVectors];
+  const auto at = [&](int r, int v) {
+    return p.out + (row + r) * p.out_stride + column + v * Simd::kWidth;
+  };
+  KVCAST_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    KVCAST_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      acc[r][v] = p.accumulate ? Simd::load(at(r, v)) : Simd::zero();
+    }
+  }
+  Prefetch none;
+  multiply_add<DotF32>(reinterpret_cast<const std::byte*>(p.a + row * p.a_stride), p.a_stride * 4,
+                       reinterpret_cast<const std::byte*>(p.b + column), p.b_stride * 4, p.depth,
+                       none, acc);
+  KVCAST_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    KVCAST_UNROLL
+    for (int v = 0; v < kVectors; ++v) Simd::store(at(r, v), acc[r][v]);
+  }
+}
+
+template <int kRows>
+void small_row_tile(const SmallProduct& p, int64_t row) {
+  constexpr int kVectors = Simd::kTileVectors;
+  int64_t column = 0;
+  for (; column + kVectors * Simd::kWidth <= p.columns; column += kVectors * Simd::kWidth) {
+    small_tile<kRows, kVectors>(p, row, column);
+  }
+  if (kVectors > 2 && column + 2 * Simd::kWidth <= p.columns) {
+    small_tile<kRows, 2>(p, row, column);
+    column += 2 * Simd::kWidth;
+  }
+  for (; column < p.columns; column += Simd::kWidth) small_tile<kRows, 1>(p, row, column);
+}
+
+void small_product(const SmallProduct& p, int64_t rows) {
+  const int64_t tiles = (rows + Simd::kTileRows - 1) / Simd::kTileRows;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t row = rows * t / tiles;
+    switch (rows * (t + 1) / tiles - row) {
+      case 1:
+        small_row_tile<1>(p, row);
+        break;
+      case 2:
+        small_row_tile<2>(p, row);
+        break;
+      case 3:
+        small_row_tile<3>(p, row);
+        break;
+      case 4:
+        small_row_tile<4>(p, row);
+        break;
+      case 5:
+        small_row_tile < Simd::kTileRows<5 ? 1 : 5>(p, row);
+        break;
+      default:
+        small_row_tile < Simd::kTileRows<6 ? 1 : 6>(p, row);
+    }
+  }
+}
+
+/// A query's running softmax: mixed values [padded head_dim], then maximum (base 2) and sum.
+struct State {
+  float* mixed;
+  float& maximum() { return mixed[width]; }
+  float& sum() { return mixed[width + 1]; }
+  int64_t width;
+
+  void reset() {
+    for (int64_t i = 0; i < width; i += Simd::kWidth) Simd::store(mixed + i, Simd::zero());
+    maximum() = kMinusInfinity;
+    sum() = 0.0F;
+  }
+  void scale(float factor) {
+    const Simd::F f = Simd::set(factor);
+    for (int64_t i = 0; i < width; i += Simd::kWidth) {
+      Simd::store(mixed + i, Simd::mul(Simd::load(mixed + i), f));
+    }
+  }
+};
+
+float exp2_scalar(float x) {
+  float lanes[Simd::kWidth];
+  Simd::store(lanes, exp2(Simd::set(x)));
+  return lanes[0];
+}
+
+/// scores[64] -> probabilities relative to the state's new maximum, zero from `visible` on.
+void soften(float* scores, int64_t visible, State state) {
+  Simd::F largest = Simd::set(kMinusInfinity);
+  for (int64_t i = 0; i < kKeyBlock; i += Simd::kWidth) {
+    if (i >= visible) break;
+    const Simd::F x = Simd::load(scores + i);
+    largest = Simd::max(largest, i + Simd::kWidth <= visible
+                                     ? x
+                                     : Simd::first_or(x, Simd::set(kMinusInfinity), visible - i));
+  }
+  const float before = state.maximum();
+  const float block = Simd::largest(largest);
+  const float maximum = block > before ? block : before;
+  if (maximum > before) {
+    const float factor = exp2_scalar(before - maximum);
+    state.scale(factor);
+    state.sum() *= factor;
+    state.maximum() = maximum;
+  }
+  const Simd::F offset = Simd::set(maximum);
+  Simd::F sum = Simd::zero();
+  for (int64_t i = 0; i < kKeyBlock; i += Simd::kWidth) {
+    Simd::F p = Simd::zero();
+    if (i < visible) {
+      p = exp2(Simd::sub(Simd::load(scores + i), offset));
+      if (i + Simd::kWidth > visible) p = Simd::first_or(p, Simd::zero(), visible - i);
+    }
+    Simd::store(scores + i, p);
+    sum = Simd::add(sum, p);
+  }
+  state.sum() += Simd::sum(sum);
+}
+
+/// total <- total merged with `chunk`, which comes after it.
+void merge_state(State total, State chunk) {
+  if (chunk.maximum() == kMinusInfinity) return;  // no visible key
+  const float maximum = chunk.maximum() > total.maximum() ? chunk.maximum() : total.maximum();
+  const float a = exp2_scalar(total.maximum() - maximum);
+  const float b = exp2_scalar(chunk.maximum() - maximum);
+  const Simd::F va = Simd::set(a);
+  const Simd::F vb = Simd::set(b);
+  for (int64_t i = 0; i < total.width; i += Simd::kWidth) {
+    const Simd::F old = Simd::mul(Simd::load(total.mixed + i), va);
+    Simd::store(total.mixed + i, Simd::fma(Simd::load(chunk.mixed + i), vb, old));
+  }
+  total.maximum() = maximum;
+  total.sum() = total.sum() * a + chunk.sum() * b;
+}
+
+/// One block of queries at work: pointers into the scratch memory.
+struct AttendBlock {
+  const AttendArgs& args;
+  int64_t group = args.shape.query_heads / args.shape.kv_heads;
+  int64_t head_dim = args.shape.head_dim;
+  int64_t width = padded_head_dim(args.shape);
+  int64_t state_floats = width + kStateExtra;
+  int64_t queries_count = (args.row_end - args.row_begin) * group;  // query = row * group + head
+  float* queries = reinterpret_cast<float*>(args.scratch);          // [queries, width], scaled
+  float* keys = queries + largest_query_block(args.shape) * width;  // [width, 64]
+  float* values = keys + width * kKeyBlock;                         // [64, width], if padded
+  float* scores = values + kKeyBlock * width;                       // [queries, 64]
+  float* chunk = scores + largest_query_block(args.shape) * kKeyBlock;    // [queries, state]
+  float* total = chunk + largest_query_block(args.shape) * state_floats;  // [queries, state]
+
+  [[nodiscard]] State chunk_state(int64_t q) const { return {chunk + q * state_floats, width}; }
+  [[nodiscard]] State total_state(int64_t q) const { return {total + q * state_floats, width}; }
+  /// Keys that query q sees.
+  [[nodiscard]] int64_t visible(int64_t q) const {
+    return args.sequence->first_position + args.row_begin + q / group + 1;
+  }
+  [[nodiscard]] const float* cached(const float* cache, int64_t key) const {
+    return cache + args.kv_head * args.sequence->head_stride + key * head_dim;
+  }
+
+  /// Copies the queries, scaled for a softmax in base 2.
+  void load_queries() const {
+    const float factor = 1.44269504F / __builtin_sqrtf(static_cast<float>(head_dim));
+    for (int64_t q = 0; q < queries_count; ++q) {
+      const float* const from = args.sequence->q +
+                                (args.row_begin + q / group) * args.sequence->q_stride +
+                                (args.kv_head * group + q % group) * head_dim;
+      for (int64_t i = 0; i < head_dim; ++i) queries[q * width + i] = from[i] * factor;
+    }
+  }
+
+  /// keys <- transpose of `count` cached keys from `key` on, zero beyond. [head_dim, 64]
+  void load_keys(int64_t key, int64_t count) const {
+    constexpr int64_t kWidth = Simd::kWidth;
+    for (int64_t j = 0; j < kKeyBlock; j += kWidth) {
+      for (int64_t i = 0; i < head_dim; i += kWidth) {
+        Simd::F square[kWidth];
+        KVCAST_UNROLL
+        for (int64_t x = 0; x < kWidth; ++x) {
+          const float* const from = cached(args.sequence->keys, key + j + x) + i;
+          square[x] = j + x >= count          ? Simd::zero()
+                      : i + kWidth > head_dim ? Simd::load_first(from, head_dim - i)
+                                              : Simd::load(from);
+        }
+        Simd::transpose(square);
+        KVCAST_UNROLL
+        for (int64_t x = 0; x < kWidth; ++x) Simd::store(keys + (i + x) * kKeyBlock + j, square[x]);
+      }
+    }
+  }
+
+  /// scores[q, :] for q >= first.
+  void compute_scores(int64_t first) const {
+    small_product({queries + first * width, width, keys, kKeyBlock, head_dim,
+                   scores + first * kKeyBlock, kKeyBlock, kKeyBlock, false},
+                  queries_count - first);
+  }
+
+  /// chunk states += scores * values, q >= first.
+  void mix_values(int64_t first, int64_t key, int64_t count) const {
+    const float* source = cached(args.sequence->values, key);
+    int64_t stride = head_dim;
+    if (width != head_dim) {
+      for (int64_t j = 0; j < count; ++j) {
+        for (int64_t i = 0; i < width; ++i) {
+          values[j * width + i] = i < head_dim ? source[j * head_dim + i] : 0.0F;
+        }
+      }
+      source = values;
+      stride = width;
+    }
+    small_product({scores + first * kKeyBlock, kKeyBlock, source, stride, count,
+                   chunk + first * state_floats, state_floats, width, true},
+                  queries_count - first);
+  }
+
+  /// The first query that sees `key`.
+  [[nodiscard]] int64_t first_seeing(int64_t key) const {
+    const int64_t row = key - args.sequence->first_position - args.row_begin;
+    return row > 0 ? row * group : 0;
+  }
+  [[nodiscard]] int64_t last_visible() const { return visible(queries_count - 1); }
+
+  void run_chunk(int64_t c) const {
+    for (int64_t q = 0; q < queries_count; ++q) chunk_state(q).reset();
+    const int64_t chunk_end = (c + 1) * kChunkKeys;
+    const int64_t end = last_visible() < chunk_end ? last_visible() : chunk_end;
+    for (int64_t key = c * kChunkKeys; key < end; key += kKeyBlock) {
+      const int64_t count = end - key < kKeyBlock ? end - key : kKeyBlock;
+      const int64_t first = first_seeing(key);
+      load_keys(key, count);
+      compute_scores(first);
+      for (int64_t q = first; q < queries_count; ++q) {
+        const int64_t seen = visible(q) - key;
+        soften(scores + q * kKeyBlock, seen < count ? seen : count, chunk_state(q));
+      }
+      mix_values(first, key, count);
+    }
+  }
+
+  void write_out(int64_t q, State state) const {
+    const Simd::F inverse = Simd::set(1.0F / state.sum());
+    float* const out = args.sequence->out +
+                       (args.row_begin + q / group) * args.sequence->out_stride +
+                       (args.kv_head * group + q % group) * head_dim;
+    for (int64_t i = 0; i < head_dim; i += Simd::kWidth) {
+      const Simd::F x = Simd::mul(Simd::load(state.mixed + i), inverse);
+      if (i + Simd::kWidth <= head_dim) {
+        Simd::store(out + i, x);
+      } else {
+        Simd::store_first(out + i, x, head_dim - i);
+      }
+    }
+  }
+};
+
+size_t attend_scratch_bytes(const AttentionShape& shape) {
+  const int64_t width = padded_head_dim(shape);
+  const int64_t queries = largest_query_block(shape);
+  const int64_t floats =
+      queries * (width + kKeyBlock + 2 * (width + kStateExtra)) + 2 * kKeyBlock * width;
+  return static_cast<size_t>(floats) * sizeof(float);
+}
+
+void attend(const AttendArgs& args) {
+  const AttendBlock block{args};
+  block.load_queries();
+  for (int64_t q = 0; q < block.queries_count; ++q) block.total_state(q).reset();
+  for (int64_t c = args.chunk_begin; c < args.chunk_end; ++c) {
+    block.run_chunk(c);
+    for (int64_t q = 0; q < block.queries_count; ++q) {
+      if (args.partial == nullptr) {
+        merge_state(block.total_state(q), block.chunk_state(q));
+        continue;
+      }
+      float* const to = args.partial + (c * block.queries_count + q) * block.state_floats;
+      for (int64_t i = 0; i < block.state_floats; ++i) to[i] = block.chunk_state(q).mixed[i];
+    }
+  }
+  if (args.partial != nullptr) return;
+  for (int64_t q = 0; q < block.queries_count; ++q) block.write_out(q, block.total_state(q));
+}
+
+void merge_chunks(const AttendArgs& args) {
+  const AttendBlock block{args};
+  for (int64_t q = 0; q < block.queries_count; ++q) {
+    block.total_state(q).reset();
+    for (int64_t c = args.chunk_begin; c < args.chunk_end; ++c) {
+      float* const from = args.partial + (c * block.queries_count + q) * block.state_floats;
+      merge_state(block.total_state(q), {from, block.width});
+    }
+    block.write_out(q, block.total_state(q));
+  }
+}
+
+/// Two passes over the keys: maximum and sum of each head, then the probabilities.
+void last_row_probabilities(const AttendArgs& args, float* sums) {
+  const AttendBlock block{args};
+  block.load_queries();
+  const int64_t keys = block.last_visible();
+  for (int64_t q = 0; q < block.queries_count; ++q) block.total_state(q).reset();
+  for (int pass = 0; pass < 2; ++pass) {
+    for (int64_t key = 0; key < keys; key += kKeyBlock) {
+      const int64_t count = keys - key < kKeyBlock ? keys - key : kKeyBlock;
+      block.load_keys(key, count);
+      block.compute_scores(0);
+      for (int64_t j = 0; pass == 1 && j < count; ++j) sums[key + j] = 0.0F;
+      for (int64_t q = 0; q < block.queries_count; ++q) {
+        float* const scores = block.scores + q * kKeyBlock;
+        State state = block.total_state(q);
+        const float weight = pass == 1 ? 1.0F / state.sum() : 0.0F;
+        soften(scores, count, state);
+        for (int64_t j = 0; pass == 1 && j < count; ++j) sums[key + j] += scores[j] * weight;
+        if (pass == 1) state.sum() = 1.0F / weight;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvcast

@@ -1,0 +1,98 @@
+// RMSNorm, per-head norm with RoPE, SiLU times up. Included after the file's Simd and math_inl.h.
+#pragma once
+
+#include "kernels/kernel_table.h"
+
+namespace kvcast {
+namespace {
+
+/// f(i, count): whole vectors first, then one of the remaining lanes.
+template <typename Function>
+KVCAST_INLINE void for_each_lane_group(int64_t begin, int64_t end, Function&& f) {
+  int64_t i = begin;
+  for (; i + Simd::kWidth <= end; i += Simd::kWidth) f(i, int64_t{Simd::kWidth});
+  if (i < end) f(i, end - i);
+}
+KVCAST_INLINE Simd::F load_up_to(const float* p, int64_t count) {
+  return count == Simd::kWidth ? Simd::load(p) : Simd::load_first(p, count);
+}
+KVCAST_INLINE void store_up_to(float* p, Simd::F x, int64_t count) {
+  if (count == Simd::kWidth) {
+    Simd::store(p, x);
+  } else {
+    Simd::store_first(p, x, count);
+  }
+}
+
+/// 1 / sqrt(mean(x^2) + eps). Four chains hide the latency of the additions.
+KVCAST_INLINE float inverse_rms(const float* x, int64_t dim, float eps) {
+  Simd::F sums[4] = {Simd::zero(), Simd::zero(), Simd::zero(), Simd::zero()};
+  int64_t i = 0;
+  for (; i + 4 * Simd::kWidth <= dim; i += 4 * Simd::kWidth) {
+    KVCAST_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      const Simd::F v = Simd::load(x + i + j * Simd::kWidth);
+      sums[j] = Simd::fma(v, v, sums[j]);
+    }
+  }
+  for_each_lane_group(i, dim, [&](int64_t at, int64_t count) {
+    const Simd::F v = load_up_to(x + at, count);
+    sums[0] = Simd::fma(v, v, sums[0]);
+  });
+  const Simd::F total = Simd::add(Simd::add(sums[0], sums[1]), Simd::add(sums[2], sums[3]));
+  return 1.0F / __builtin_sqrtf(Simd::sum(total) / static_cast<float>(dim) + eps);
+}
+
+KVCAST_INLINE void normalise(const float* x, const float* weight, float* out, int64_t dim,
+                             float eps) {
+  const Simd::F scale = Simd::set(inverse_rms(x, dim, eps));
+  for_each_lane_group(0, dim, [&](int64_t i, int64_t count) {
+    const Simd::F scaled = Simd::mul(load_up_to(x + i, count), scale);
+    store_up_to(out + i, Simd::mul(scaled, load_up_to(weight + i, count)), count);
+  });
+}
+
+void rms_norm_rows(const RmsNormArgs& args, int64_t row_begin, int64_t row_end) {
+  for (int64_t r = row_begin; r < row_end; ++r) {
+    normalise(args.x + r * args.x_stride, args.weight, args.out + r * args.out_stride, args.dim,
+              args.eps);
+  }
+}
+
+void head_norm_rope_rows(const HeadNormRopeArgs& args, int64_t row_begin, int64_t row_end) {
+  const int64_t half = args.head_dim / 2;
+  for (int64_t r = row_begin; r < row_end; ++r) {
+    const float* const cosines = args.rope_cos + args.positions[r] * half;
+    const float* const sines = args.rope_sin + args.positions[r] * half;
+    for (int64_t h = 0; h < args.heads; ++h) {
+      float* const x = args.x + r * args.x_stride + h * args.head_dim;
+      if (args.norm_weight != nullptr) {
+        normalise(x, args.norm_weight, x, args.head_dim, args.eps);
+      }
+      for_each_lane_group(0, half, [&](int64_t i, int64_t count) {
+        const Simd::F a = load_up_to(x + i, count);
+        const Simd::F b = load_up_to(x + half + i, count);
+        const Simd::F cosine = load_up_to(cosines + i, count);
+        const Simd::F sine = load_up_to(sines + i, count);
+        store_up_to(x + i, Simd::sub(Simd::mul(a, cosine), Simd::mul(b, sine)), count);
+        store_up_to(x + half + i, Simd::fma(b, cosine, Simd::mul(a, sine)), count);
+      });
+    }
+  }
+}
+
+/// Columns [begin, end) of one row.
+void silu_mul_columns(const SiluMulArgs& args, int64_t row, int64_t begin, int64_t end) {
+  const float* const gate = args.gate_up + row * args.gate_up_stride;
+  const float* const up = gate + args.ffn_dim;
+  float* const out = args.out + row * args.out_stride;
+  const Simd::F one = Simd::set(1.0F);
+  for_each_lane_group(begin, end, [&](int64_t i, int64_t count) {
+    const Simd::F g = load_up_to(gate + i, count);
+    const Simd::F sigmoid = Simd::div(one, Simd::add(one, exp(Simd::sub(Simd::zero(), g))));
+    store_up_to(out + i, Simd::mul(Simd::mul(g, sigmoid), load_up_to(up + i, count)), count);
+  });
+}
+
+}  // namespace
+}  // namespace kvcast

@@ -1,0 +1,215 @@
+// The product in register tiles, for instruction sets that hold a tile in vector registers.
+// Every output element is one chain of multiply-adds over k from first to last, whatever the number
+// of rows, the tile it falls into or the blocking: results do not depend on how rows are batched.
+// Included after the file's Simd and dot_inl.h.
+#pragma once
+
+#include "kernels/kernel_table.h"
+
+namespace kvcast {
+namespace {
+
+constexpr int64_t kPanelRowBytes = 256;
+/// Groups per block along k: 128 KiB of a panel, so that a block, the next one on its way and the
+/// partial sums share a 1 MiB second-level cache.
+constexpr int64_t kGroupBlock = 512;
+constexpr int64_t kUnroll = 4;
+
+/// Lines to fetch while a block is multiplied, spread evenly over its work.
+struct Prefetch {
+  const std::byte* at = nullptr;
+  const std::byte* end = nullptr;
+  int lines_per_step = 0;
+
+  KVCAST_INLINE void step() {
+    for (int i = 0; i < lines_per_step; ++i, at += 64) __builtin_prefetch(at, 0, 2);
+  }
+  static Prefetch plan(const std::byte* begin, int64_t bytes, int64_t steps) {
+    if (begin == nullptr || bytes <= 0) return {};
+    const int64_t lines = bytes / 64;
+    return {begin, begin + bytes, static_cast<int>((lines + steps - 1) / steps)};
+  }
+};
+
+/// acc[r][v] += a[r, :] * b[:, v], one group-row of b every `b_stride` bytes.
+template <class Dot, int kRows, int kVectors>
+KVCAST_INLINE void multiply_add_group(const std::byte* a, int64_t a_stride, const std::byte* b,
+                                      typename Dot::Accumulator (&acc)[kRows][kVectors]) {
+  decltype(Dot::weights(b)) w[kVectors];
+  KVCAST_UNROLL
+  for (int v = 0; v < kVectors; ++v) w[v] = Dot::weights(b + v * Simd::kWidth * 4);
+  const auto step = [&]<int kStep>() KVCAST_LAMBDA_INLINE {
+    decltype(Dot::template expand<kStep>(w[0])) x[kVectors];
+    KVCAST_UNROLL
+    for (int v = 0; v < kVectors; ++v) x[v] = Dot::template expand<kStep>(w[v]);
+    KVCAST_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const auto activation = Dot::activation(a + r * a_stride + kStep * 4);
+      KVCAST_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        acc[r][v] = Dot::multiply_add(acc[r][v], activation, x[v]);
+      }
+    }
+  };
+  step.template operator()<0>();
+  if constexpr (Dot::kSteps == 2) step.template operator()<1>();
+}
+
+template <class Dot, int kRows, int kVectors>
+KVCAST_INLINE void multiply_add(const std::byte* a, int64_t a_stride, const std::byte* b,
+                                int64_t b_stride, int64_t groups, Prefetch& prefetch,
+                                typename Dot::Accumulator (&acc)[kRows][kVectors]) {
+  constexpr int64_t kGroupBytes = 4 * Dot::kSteps;
+  int64_t g = 0;
+  for (; g + kUnroll <= groups; g += kUnroll) {
+    prefetch.step();
+    KVCAST_UNROLL
+    for (int u = 0; u < kUnroll; ++u) {
+      multiply_add_group<Dot>(a + u * kGroupBytes, a_stride, b + u * b_stride, acc);
+    }
+    a += kUnroll * kGroupBytes;
+    b += kUnroll * b_stride;
+  }
+  for (; g < groups; ++g, a += kGroupBytes, b += b_stride) {
+    multiply_add_group<Dot>(a, a_stride, b, acc);
+  }
+}
+
+/// One register tile of a block along k.
+struct Tile {
+  const MultiplyArgs* args;
+  int64_t row;     // first row of the tile within the block of rows
+  int64_t column;  // first column within the panel
+  int64_t group_begin, group_end;
+};
+
+/// Adds bias and what is in `out`, and writes the columns that W has.
+template <int kRows, int kVectors>
+KVCAST_INLINE void finish_tile(const Tile& t, Simd::F (&acc)[kRows][kVectors]) {
+  const MultiplyArgs& m = *t.args;
+  KVCAST_UNROLL
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t column = t.column + v * Simd::kWidth;
+    const int64_t valid = m.columns - column < Simd::kWidth ? m.columns - column : Simd::kWidth;
+    if (valid <= 0) continue;
+    const Simd::F bias =
+        m.bias == nullptr ? Simd::zero() : Simd::load_first(m.bias + column, valid);
+    KVCAST_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      float* const out = m.out + (t.row + r) * m.out_stride + column;
+      Simd::F x = acc[r][v];
+      if (m.bias != nullptr) x = Simd::add(x, bias);
+      if (valid == Simd::kWidth) {
+        if (m.accumulate) x = Simd::add(x, Simd::load(out));
+        Simd::store(out, x);
+      } else {
+        if (m.accumulate) x = Simd::add(x, Simd::load_first(out, valid));
+        Simd::store_first(out, x, valid);
+      }
+    }
+  }
+}
+
+template <class Dot, int kRows, int kVectors>
+void run_tile(const Tile& t, Prefetch& prefetch) {
+  const MultiplyArgs& m = *t.args;
+  typename Dot::Accumulator acc[kRows][kVectors];
+  const auto partial = [&](int r, int v) {  // scratch: [rows, 64] sums
+    return m.scratch + ((t.row + r) * 64 + t.column + v * Simd::kWidth) * 4;
+  };
+  KVCAST_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    KVCAST_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      acc[r][v] = t.group_begin == 0 ? Dot::zero() : Dot::load(partial(r, v));
+    }
+  }
+  multiply_add<Dot>(m.a + t.row * m.a_stride_bytes + t.group_begin * 4 * Dot::kSteps,
+                    m.a_stride_bytes, m.panel + t.group_begin * kPanelRowBytes + t.column * 4,
+                    kPanelRowBytes, t.group_end - t.group_begin, prefetch, acc);
+  if (t.group_end < m.groups) {
+    KVCAST_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      KVCAST_UNROLL
+      for (int v = 0; v < kVectors; ++v) Dot::store(partial(r, v), acc[r][v]);
+    }
+    return;
+  }
+  if constexpr (requires { Dot::to_float(t, acc); }) {
+    auto scaled = Dot::to_float(t, acc);
+    finish_tile(t, scaled.values);
+  } else {
+    finish_tile(t, acc);
+  }
+}
+
+/// All columns of a row tile, in strips as wide as the tile.
+template <class Dot, int kRows>
+void run_row_tile(Tile t, Prefetch& prefetch) {
+  constexpr int kVectors = kRows == 1 ? Simd::kVectorTileVectors : Simd::kTileVectors;
+  const int64_t end = t.args->column_end;
+  while (t.column < end) {
+    if (prefetch.at >= prefetch.end) prefetch.lines_per_step = 0;
+    const int64_t vectors = (end - t.column) / Simd::kWidth;
+    if (vectors >= kVectors) {
+      run_tile<Dot, kRows, kVectors>(t, prefetch);
+      t.column += kVectors * Simd::kWidth;
+    } else if (kVectors > 4 && vectors >= 4) {
+      run_tile < Dot, kRows, kVectors<4 ? kVectors : 4>(t, prefetch);
+      t.column += 4 * Simd::kWidth;
+    } else if (kVectors > 2 && vectors >= 2) {
+      run_tile < Dot, kRows, kVectors<2 ? kVectors : 2>(t, prefetch);
+      t.column += 2 * Simd::kWidth;
+    } else {
+      run_tile<Dot, kRows, 1>(t, prefetch);
+      t.column += Simd::kWidth;
+    }
+  }
+}
+
+template <class Dot>
+void run_row_tile(int rows, const Tile& t, Prefetch& prefetch) {
+  switch (rows) {
+    case 1:
+      return run_row_tile<Dot, 1>(t, prefetch);
+    case 2:
+      return run_row_tile<Dot, 2>(t, prefetch);
+    case 3:
+      return run_row_tile<Dot, 3>(t, prefetch);
+    case 4:
+      return run_row_tile<Dot, 4>(t, prefetch);
+    case 5:
+      return run_row_tile < Dot, Simd::kTileRows < 5 ? 1 : 5 > (t, prefetch);
+    default:
+      return run_row_tile < Dot, Simd::kTileRows < 6 ? 1 : 6 > (t, prefetch);
+  }
+}
+
+template <class Dot>
+void multiply(const MultiplyArgs& m) {
+  const int64_t tiles = (m.rows + Simd::kTileRows - 1) / Simd::kTileRows;
+  const int64_t strip =
+      (m.rows == 1 ? Simd::kVectorTileVectors : Simd::kTileVectors) * Simd::kWidth;
+  const int64_t strips = (m.column_end - m.column_begin + strip - 1) / strip;
+  for (int64_t g = 0; g < m.groups; g += kGroupBlock) {
+    const int64_t end = g + kGroupBlock < m.groups ? g + kGroupBlock : m.groups;
+    const int64_t steps = tiles * strips * ((end - g) / kUnroll);
+    // The block after this one: of this panel, or the first of the next panel.
+    const std::byte* const next = end < m.groups ? m.panel + end * kPanelRowBytes : m.next;
+    const int64_t next_groups = end < m.groups && m.groups - end < kGroupBlock ? m.groups - end
+                                : m.groups < kGroupBlock                       ? m.groups
+                                                                               : kGroupBlock;
+    Prefetch prefetch =
+        Prefetch::plan(tiles * strips > 1 ? next : nullptr, next_groups * kPanelRowBytes, steps);
+    for (int64_t tile = 0; tile < tiles; ++tile) {  // as equal in height as they can be
+      const int64_t row = m.rows * tile / tiles;
+      const int64_t rows = m.rows * (tile + 1) / tiles - row;
+      run_row_tile<Dot>(static_cast<int>(rows), {&m, row, m.column_begin, g, end}, prefetch);
+    }
+  }
+}
+
+int64_t scratch_bytes(int64_t rows, int64_t) { return rows * 64 * 4; }
+
+}  // namespace
+}  // namespace kvcast

@@ -1,0 +1,14 @@
+#if defined(__x86_64__)
+#include "kernels/simd_avx2.h"
+// After Simd:
+#include "kernels/table_inl.h"
+
+namespace kvcast {
+
+const KernelTable& avx2_kernels() {
+  static const KernelTable table = base_table(Isa::kAvx2);
+  return table;
+}
+
+}  // namespace kvcast
+#endif  // __x86_64__

@@ -1,0 +1,130 @@
+// What one instruction set provides: single-threaded pieces of every kernel, as plain functions on
+// plain structs. Threads, scratch memory and the division of work are in matmul.cpp, attention.cpp
+// and elementwise.cpp, which are compiled for the baseline and know no instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/isa.h"
+#include "kernels/kernels.h"
+
+namespace kvcast {
+
+/// Converts rows of f32 activations to what a product reads: [rows, groups] with group_bytes each,
+/// row stride `out_stride` bytes, zero-padded to whole groups.
+struct ConvertArgs {
+  const float* a = nullptr;  // [rows, k], row stride a_stride
+  int64_t a_stride = 0;
+  int64_t rows = 0;
+  int64_t k = 0;
+  int64_t groups = 0;
+  std::byte* out = nullptr;
+  int64_t out_stride_bytes = 0;
+  float* row_scales = nullptr;  // [rows], int8 only
+};
+
+/// A block of one product: rows x the columns [column_begin, column_end) of consecutive panels.
+struct MultiplyArgs {
+  const std::byte* a = nullptr;  // first row of the block, converted
+  int64_t a_stride_bytes = 0;
+  const float* row_scales = nullptr;  // [rows], int8 only
+  int64_t rows = 0;
+  int64_t groups = 0;                // along k, padded
+  const std::byte* panel = nullptr;  // first panel
+  int64_t panel_bytes = 0;
+  int64_t panels = 1;
+  /// Multiples of 16 within a panel; less than the whole panel only if panels == 1.
+  int64_t column_begin = 0;
+  int64_t column_end = 64;
+  int64_t columns = 0;  ///< of W from the first panel's first column on; the rest is padding
+  const float* bias = nullptr;  // at the first panel's first column, or null
+  float* out = nullptr;         // first row, first panel's first column
+  int64_t out_stride = 0;
+  bool accumulate = false;
+  std::byte* scratch = nullptr;     // scratch_bytes(rows, panels)
+  const std::byte* next = nullptr;  ///< the panel this thread multiplies next: fetched meanwhile
+};
+
+/// The product for one weight type.
+struct MatmulKernels {
+  int64_t group_bytes = 4;       ///< of converted activations, per row and group
+  bool f32_activations = false;  ///< convert() would be a copy
+  bool bf16_activations = false;
+  int64_t row_multiple = 6;  ///< rows of a register tile
+  int64_t panels_per_block = 1;
+  int64_t largest_row_block = 1024;
+  int64_t (*scratch_bytes)(int64_t rows, int64_t panels) = nullptr;
+  void (*convert)(const ConvertArgs&) = nullptr;
+  void (*multiply)(const MultiplyArgs&) = nullptr;
+};
+
+/// Attention of the query heads of one KV head, rows [row_begin, row_end) of one sequence, over
+/// the key chunks [chunk_begin, chunk_end).
+struct AttendArgs {
+  const AttentionArgs* sequence = nullptr;
+  AttentionShape shape;
+  int64_t kv_head = 0;
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+  int64_t chunk_begin = 0;
+  int64_t chunk_end = 0;
+  std::byte* scratch = nullptr;  // attend_scratch_bytes
+  /// Null: the chunks are all there are; normalise and write the sequence's `out`. Otherwise the
+  /// state after each chunk goes here: [chunks][queries][padded head_dim + kStateExtra].
+  float* partial = nullptr;
+};
+
+struct KernelTable {
+  Isa isa = Isa::kPortable;
+  MatmulKernels f32, bf16, int8;
+
+  void (*rms_norm)(const RmsNormArgs&, int64_t row_begin, int64_t row_end) = nullptr;
+  void (*head_norm_rope)(const HeadNormRopeArgs&, int64_t row_begin, int64_t row_end) = nullptr;
+  void (*silu_mul)(const SiluMulArgs&, int64_t row, int64_t begin, int64_t end) = nullptr;
+
+  size_t (*attend_scratch_bytes)(const AttentionShape&) = nullptr;
+  void (*attend)(const AttendArgs&) = nullptr;
+  /// Merges the partial states of a block of rows in chunk order and writes `out`.
+  void (*merge)(const AttendArgs&) = nullptr;
+  /// Probabilities of the last row, summed over the query heads of kv_head: [keys].
+  void (*last_row)(const AttendArgs&, float* sums) = nullptr;
+
+  /// Runs the instruction of `type` in registers; returns how many operations that were.
+  double (*spin)(WeightType type, int64_t iterations) = nullptr;
+  /// Reads `bytes` (a multiple of 1024) once.
+  uint64_t (*read)(const std::byte* data, size_t bytes) = nullptr;
+
+  [[nodiscard]] const MatmulKernels& matmul(WeightType type) const {
+    return type == WeightType::kF32 ? f32 : type == WeightType::kBf16 ? bf16 : int8;
+  }
+};
+
+/// Keys per partial softmax: the same for every number of rows and threads, so that a row's result
+/// does not depend on how the work was divided.
+inline constexpr int64_t kChunkKeys = 512;
+/// A query's state beside its mixed values: running maximum, sum, padding to a whole line.
+inline constexpr int64_t kStateExtra = 16;
+/// Query vectors (rows x heads of a group) that attend() takes at once.
+inline constexpr int64_t kQueryBlock = 64;
+
+inline int64_t attention_rows_per_block(const AttentionShape& shape) {
+  const int64_t group = shape.query_heads / shape.kv_heads;
+  return group >= kQueryBlock ? 1 : kQueryBlock / group;
+}
+inline int64_t attention_state_floats(const AttentionShape& shape) {
+  return (shape.head_dim + 15) / 16 * 16 + kStateExtra;
+}
+
+/// The table in use.
+const KernelTable& kernels();
+
+const KernelTable& portable_kernels();
+#if defined(__x86_64__)
+const KernelTable& avx2_kernels();
+const KernelTable& avx512_kernels();
+const KernelTable& avx512bf16_kernels();
+const KernelTable& amx_kernels();
+#endif
+
+}  // namespace kvcast

@@ -1,0 +1,94 @@
+// What the machine can do, measured with the instructions and the memory that the kernels use.
+#include <omp.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+
+#include "kernels/kernel_table.h"
+#include "kernels/kernels.h"
+#include "kernels/memory.h"
+
+namespace kvcast {
+namespace {
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// Twice the last-level cache that the system reports: a cyclic read of that much finds nothing of
+/// itself in it. At least 256 MiB, at most 1 GiB (virtual machines report the cache of the whole
+/// socket, of which they have a part) and at most a quarter of the memory.
+size_t read_test_bytes() {
+  constexpr size_t kMiB = size_t{1} << 20;
+  const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  const long pages = sysconf(_SC_PHYS_PAGES);
+  const long page_bytes = sysconf(_SC_PAGESIZE);
+  size_t bytes = std::clamp(2 * static_cast<size_t>(std::max(cache, 0L)), 256 * kMiB, 1024 * kMiB);
+  if (pages > 0 && page_bytes > 0) {
+    bytes = std::min(bytes, static_cast<size_t>(pages) * static_cast<size_t>(page_bytes) / 4);
+  }
+  return bytes / kMiB * kMiB;
+}
+
+}  // namespace
+
+double measure_peak_ops_per_s(WeightType type, int threads, double seconds) {
+  const KernelTable& table = kernels();
+  constexpr int64_t kIterations = 20'000;
+  constexpr int kSlices = 8;  // the best slice: others may have been interrupted
+  double best = 0.0;
+  for (int slice = 0; slice < kSlices; ++slice) {
+    double operations = 0.0;
+    double begin = 0.0;
+    double end = 0.0;
+#pragma omp parallel num_threads(threads) reduction(+ : operations)
+    {
+      table.spin(type, kIterations);  // clocks and power licences settle
+#pragma omp barrier
+#pragma omp master
+      begin = now_s();
+#pragma omp barrier
+      const double stop = now_s() + seconds / kSlices;
+      do operations += table.spin(type, kIterations);
+      while (now_s() < stop);
+#pragma omp barrier
+#pragma omp master
+      end = now_s();
+    }
+    best = std::max(best, operations / (end - begin));
+  }
+  return best;
+}
+
+double measure_read_bytes_per_s(int threads, double seconds) {
+  const KernelTable& table = kernels();
+  const size_t bytes = read_test_bytes();
+  const std::shared_ptr<std::byte> data = allocate_weights(bytes);
+  if (data == nullptr) return 0.0;
+  constexpr size_t kPiece = size_t{256} << 10;  // about a panel: threads share the stream evenly
+  const size_t pieces = bytes / kPiece;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (size_t i = 0; i < pieces; ++i) std::memset(data.get() + i * kPiece, 1, kPiece);
+  double best = 0.0;
+  std::atomic<uint64_t> sink{0};
+  const double stop = now_s() + seconds;
+  do {
+    std::atomic<size_t> next{0};
+    const double begin = now_s();
+#pragma omp parallel num_threads(threads)
+    {
+      uint64_t fold = 0;
+      for (size_t i = next.fetch_add(1); i < pieces; i = next.fetch_add(1)) {
+        fold ^= table.read(data.get() + i * kPiece, kPiece);
+      }
+      sink.fetch_xor(fold, std::memory_order_relaxed);
+    }
+    best = std::max(best, static_cast<double>(pieces * kPiece) / (now_s() - begin));
+  } while (now_s() < stop);
+  return best;
+}
+
+}  // namespace kvcast

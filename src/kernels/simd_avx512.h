@@ -1,0 +1,109 @@
+// AVX-512 (F, BW, DQ, VL) behind the names that the shared kernel templates use. Everything is in
+// an anonymous namespace: files with different flags must not share one compiled copy.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/unroll.h"
+
+namespace kvcast {
+namespace {
+
+struct Simd {
+  using F = __m512;
+  using I = __m512i;
+  static constexpr int kWidth = 16;
+  /// Register tile of a product: rows x vectors; 24 accumulators of 32 registers.
+  static constexpr int kTileRows = 6;
+  static constexpr int kTileVectors = 4;
+  static constexpr int kVectorTileVectors = 4;  ///< for one row
+
+  static F zero() { return _mm512_setzero_ps(); }
+  static F set(float x) { return _mm512_set1_ps(x); }
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  static __mmask16 mask(int64_t n) {
+    return static_cast<__mmask16>(n >= 16 ? 0xffffU : (1U << n) - 1U);
+  }
+  /// The first n lanes, the rest zero; n in 0..kWidth.
+  static F load_first(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(mask(n), p); }
+  static void store_first(float* p, F x, int64_t n) { _mm512_mask_storeu_ps(p, mask(n), x); }
+  /// x in the first n lanes, y in the others.
+  static F first_or(F x, F y, int64_t n) { return _mm512_mask_blend_ps(mask(n), y, x); }
+  static F add(F x, F y) { return _mm512_add_ps(x, y); }
+  static F sub(F x, F y) { return _mm512_sub_ps(x, y); }
+  static F mul(F x, F y) { return _mm512_mul_ps(x, y); }
+  static F div(F x, F y) { return _mm512_div_ps(x, y); }
+  static F fma(F x, F y, F z) { return _mm512_fmadd_ps(x, y, z); }
+  static F max(F x, F y) { return _mm512_max_ps(x, y); }
+  static F min(F x, F y) { return _mm512_min_ps(x, y); }
+  static F abs(F x) { return _mm512_abs_ps(x); }
+  static F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT); }
+  /// x * 2^n for whole n; underflow gives zero.
+  static F scale_by_power(F x, F n) { return _mm512_scalef_ps(x, n); }
+  static float sum(F x) { return _mm512_reduce_add_ps(x); }
+  static float largest(F x) { return _mm512_reduce_max_ps(x); }
+
+  static I zero_int() { return _mm512_setzero_si512(); }
+  static I load_int(const std::byte* p) { return _mm512_loadu_si512(p); }
+  static void store_int(std::byte* p, I x) { _mm512_storeu_si512(p, x); }
+  static I set_int(int32_t x) { return _mm512_set1_epi32(x); }
+  static I xor_int(I x, I y) { return _mm512_xor_si512(x, y); }
+  static I sub_int(I x, I y) { return _mm512_sub_epi32(x, y); }
+  static I shift_left_int(I x, int n) { return _mm512_slli_epi32(x, static_cast<unsigned>(n)); }
+  static F to_float(I x) { return _mm512_cvtepi32_ps(x); }
+  static I to_int(F x) { return _mm512_cvtps_epi32(x); }
+  static F as_float(I x) { return _mm512_castsi512_ps(x); }
+  static I as_int(F x) { return _mm512_castps_si512(x); }
+  /// The upper halves of 32-bit lanes: odd elements of bf16 pairs.
+  static I high_halves(I x) { return _mm512_and_si512(x, _mm512_set1_epi32(-65536)); }
+
+  static I add_int(I x, I y) { return _mm512_add_epi32(x, y); }
+  /// Four int8 per lane -> elements 0 and 2 (even) or 1 and 3 (odd) as two int16.
+  static I widen_even(I x) { return _mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8); }
+  static I widen_odd(I x) { return _mm512_srai_epi16(x, 8); }
+  /// Per lane: sum of the products of its two int16.
+  static I multiply_pairs(I x, I y) { return _mm512_madd_epi16(x, y); }
+  /// The low byte of each lane: kWidth bytes.
+  static void store_bytes(std::byte* p, I x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
+  }
+  /// The low halves of the lanes as int16, every four in the order 0, 2, 1, 3 of widen_*.
+  static void store_widened(std::byte* p, I x) {
+    const I swapped = _mm512_shuffle_epi32(x, _MM_PERM_DBCA);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(swapped));
+  }
+
+  /// [kWidth keys][kWidth elements] -> [elements][keys].
+  static KVCAST_INLINE void transpose(F (&x)[16]) {
+    F t[16];
+    KVCAST_UNROLL
+    for (int i = 0; i < 16; i += 4) {
+      const F a = _mm512_unpacklo_ps(x[i], x[i + 1]);
+      const F b = _mm512_unpackhi_ps(x[i], x[i + 1]);
+      const F c = _mm512_unpacklo_ps(x[i + 2], x[i + 3]);
+      const F d = _mm512_unpackhi_ps(x[i + 2], x[i + 3]);
+      t[i] = _mm512_shuffle_ps(a, c, 0x44);
+      t[i + 1] = _mm512_shuffle_ps(a, c, 0xee);
+      t[i + 2] = _mm512_shuffle_ps(b, d, 0x44);
+      t[i + 3] = _mm512_shuffle_ps(b, d, 0xee);
+    }
+    KVCAST_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      const F a = _mm512_shuffle_f32x4(t[j], t[j + 4], 0x88);
+      const F b = _mm512_shuffle_f32x4(t[j], t[j + 4], 0xdd);
+      const F c = _mm512_shuffle_f32x4(t[j + 8], t[j + 12], 0x88);
+      const F d = _mm512_shuffle_f32x4(t[j + 8], t[j + 12], 0xdd);
+      x[j] = _mm512_shuffle_f32x4(a, c, 0x88);
+      x[j + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+      x[j + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+      x[j + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace kvcast

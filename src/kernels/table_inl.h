@@ -1,0 +1,92 @@
+// The part of a kernel table that every instruction set builds from its Simd in the same way.
+#pragma once
+
+#include "kernels/attention_inl.h"
+#include "kernels/convert_inl.h"
+#include "kernels/dot_inl.h"
+#include "kernels/dot_int8_inl.h"
+#include "kernels/elementwise_inl.h"
+
+namespace kvcast {
+namespace {
+
+/// Enough independent chains of the instruction to fill its pipelines.
+template <class Dot>
+double spin_dot(int64_t iterations, double operations_per_lane) {
+  constexpr int kRows = Simd::kTileRows;
+  constexpr int kVectors = Simd::kTileVectors;
+  typename Dot::Accumulator acc[kRows][kVectors];
+  alignas(64) std::byte data[64] = {};
+  auto a = Dot::activation(data);
+  const auto b = Dot::template expand<0>(Dot::weights(data));
+  KVCAST_UNROLL
+  for (int i = 0; i < kRows * kVectors; ++i) acc[i / kVectors][i % kVectors] = Dot::zero();
+  for (int64_t n = 0; n < iterations; ++n) {
+    __asm__ volatile("" ::: "memory");
+    KVCAST_UNROLL
+    for (int i = 0; i < kRows * kVectors; ++i) {
+      acc[i / kVectors][i % kVectors] = Dot::multiply_add(acc[i / kVectors][i % kVectors], a, b);
+    }
+  }
+  for (int i = 0; i < kRows * kVectors; ++i) {
+    Dot::store(data, acc[i / kVectors][i % kVectors]);
+    __asm__ volatile("" ::"r"(data) : "memory");
+  }
+  return static_cast<double>(iterations) * kRows * kVectors * Simd::kWidth * operations_per_lane;
+}
+
+/// Reads and folds memory: eight independent chains of one vector each.
+uint64_t read_bytes(const std::byte* data, size_t bytes) {
+  constexpr size_t kVector = Simd::kWidth * 4;
+  Simd::I fold[8];
+  for (Simd::I& x : fold) x = Simd::zero_int();
+  for (size_t i = 0; i + 8 * kVector <= bytes; i += 8 * kVector) {
+    KVCAST_UNROLL
+    for (size_t j = 0; j < 8; ++j) {
+      fold[j] = Simd::xor_int(fold[j], Simd::load_int(data + i + j * kVector));
+    }
+  }
+  for (int j = 1; j < 8; ++j) fold[0] = Simd::xor_int(fold[0], fold[j]);
+  alignas(64) uint64_t words[kVector / 8];
+  Simd::store_int(reinterpret_cast<std::byte*>(words), fold[0]);
+  return words[0] ^ words[1];
+}
+
+double spin_widened(WeightType type, int64_t iterations) {
+  // bf16 weights are widened and multiplied as f32; int8 takes pairs of int16: 4 operations a lane.
+  if (type == WeightType::kInt8) return spin_dot<DotInt8Widened>(iterations, 4.0);
+  return spin_dot<DotF32>(iterations, 2.0);
+}
+
+/// Everything with f32 and widened arithmetic; more capable sets replace what they do better.
+KernelTable base_table(Isa isa) {
+  KernelTable t;
+  t.isa = isa;
+  t.f32.f32_activations = true;
+  t.f32.convert = convert_f32<1>;
+  t.f32.multiply = multiply<DotF32>;
+  t.bf16.f32_activations = true;
+  t.bf16.group_bytes = 8;
+  t.bf16.convert = convert_f32<2>;
+  t.bf16.multiply = multiply<DotBf16Widened>;
+  t.int8.group_bytes = 8;
+  t.int8.convert = convert_int8_widened;
+  t.int8.multiply = multiply<DotInt8Widened>;
+  for (MatmulKernels* m : {&t.f32, &t.bf16, &t.int8}) {
+    m->row_multiple = Simd::kTileRows;
+    m->scratch_bytes = scratch_bytes;
+  }
+  t.rms_norm = rms_norm_rows;
+  t.head_norm_rope = head_norm_rope_rows;
+  t.silu_mul = silu_mul_columns;
+  t.attend_scratch_bytes = attend_scratch_bytes;
+  t.attend = attend;
+  t.merge = merge_chunks;
+  t.last_row = last_row_probabilities;
+  t.spin = spin_widened;
+  t.read = read_bytes;
+  return t;
+}
+
+}  // namespace
+}  // namespace kvcast

@@ -1,0 +1,70 @@
+#include "train/checkpoint.h"
+
+#include <fmt/format.h>
+
+#include "base/mapped_file.h"
+#include "train/data/error.h"
+#include "train/model_files.h"
+
+namespace kvcast::train {
+namespace {
+
+constexpr const char* kStateName = "training_state.json";
+constexpr const char* kOptimizerName = "optimizer.safetensors";
+
+void check_same(const std::filesystem::path& file, const char* key, uint64_t found,
+                uint64_t expected) {
+  if (found == expected) return;
+  throw TrainError(
+      fmt::format("{}: key \"{}\": expected {} as in the recipe, found {}; a run can "
+                  "only be resumed with the same seed and batches",
+                  file.string(), key, expected, found));
+}
+
+}  // namespace
+
+void write_checkpoint(const std::filesystem::path& directory, const Objective& objective,
+                      const FlatParameters& parameters, const AdamW& optimizer,
+                      const TrainingState& state, const Json& about) {
+  AtomicDirectory target(directory);
+  objective.write(target.staging(), directory, parameters.master_values(), DType::kF32,
+                  /*checkpoint=*/true, about);
+  write_tensors(target.staging() / kOptimizerName, optimizer.state(), DType::kF32);
+  const Json json = {{"format", 1},
+                     {"step", state.step},
+                     {"elapsed_seconds", state.elapsed_seconds},
+                     {"seed", state.seed},
+                     {"step_sequences", state.step_sequences},
+                     {"sequence_tokens", state.sequence_tokens}};
+  unwrap(write_file_atomically(target.staging() / kStateName, json.dump(1) + "\n"));
+  target.commit();
+}
+
+TrainingState read_checkpoint(const std::filesystem::path& directory, const Objective& objective,
+                              FlatParameters& parameters, AdamW& optimizer,
+                              const TrainingState& expected) {
+  const auto file = directory / kStateName;
+  const Json json = unwrap(read_json_object(file));
+  TrainingState state;
+  try {
+    state.step = json.at("step").get<int64_t>();
+    state.elapsed_seconds = json.at("elapsed_seconds").get<double>();
+    state.seed = json.at("seed").get<uint64_t>();
+    state.step_sequences = json.at("step_sequences").get<int64_t>();
+    state.sequence_tokens = json.at("sequence_tokens").get<int64_t>();
+  } catch (const Json::exception& error) {
+    throw TrainError(fmt::format("{}: not a training state: {}", file.string(), error.what()));
+  }
+  check_same(file, "seed", state.seed, expected.seed);
+  check_same(file, "step_sequences", state.step_sequences, expected.step_sequences);
+  check_same(file, "sequence_tokens", state.sequence_tokens, expected.sequence_tokens);
+
+  parameters.assign(objective.read(directory));
+  const auto moments = unwrap(Safetensors::open(directory / kOptimizerName));
+  TensorMap tensors;
+  for (const auto& [name, view] : moments->tensors()) tensors.emplace(name, to_tensor(view));
+  optimizer.restore(tensors, state.step);
+  return state;
+}
+
+}  // namespace kvcast::train

@@ -1,0 +1,189 @@
+#include "train/data/documents.h"
+
+#include <fmt/format.h>
+#include <zstd.h>
+
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "io/json.h"
+#include "train/data/error.h"
+
+namespace kvcast::train {
+namespace {
+
+constexpr std::string_view kEndOfText = "<|endoftext|>";
+constexpr size_t kReadBytes = size_t{1} << 20;
+/// Packed files may need a window of this many bytes (log2); the zstd library's default is 27.
+constexpr int kMaxWindowLog = 31;
+
+struct FileCloser {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+
+/// Cuts a stream of chunks into lines.
+class ChunkedLines : public LineReader {
+ public:
+  bool next(std::string& line) override {
+    line.clear();
+    while (true) {
+      const char* begin = chunk_.data() + position_;
+      const size_t left = chunk_.size() - position_;
+      if (const void* end = left > 0 ? std::memchr(begin, '\n', left) : nullptr) {
+        const size_t length = static_cast<const char*>(end) - begin;
+        line.append(begin, length);
+        position_ += length + 1;
+        break;
+      }
+      line.append(begin, left);
+      position_ = 0;
+      if (!read_chunk(chunk_)) {
+        chunk_.clear();
+        if (line.empty()) return false;
+        break;
+      }
+    }
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    return true;
+  }
+
+ protected:
+  /// Replaces `chunk` by the next one, never empty; false at the end.
+  virtual bool read_chunk(std::vector<char>& chunk) = 0;
+
+ private:
+  std::vector<char> chunk_;
+  size_t position_ = 0;
+};
+
+class PlainLines : public ChunkedLines {
+ public:
+  explicit PlainLines(const std::filesystem::path& path)
+      : path_(path), file_(std::fopen(path.c_str(), "rb")) {
+    if (!file_) throw TrainError(path.string() + ": cannot open: " + std::strerror(errno));
+  }
+
+ protected:
+  bool read_chunk(std::vector<char>& chunk) override {
+    chunk.resize(kReadBytes);
+    chunk.resize(std::fread(chunk.data(), 1, chunk.size(), file_.get()));
+    if (chunk.empty() && std::ferror(file_.get())) {
+      throw TrainError(path_.string() + ": cannot read: " + std::strerror(errno));
+    }
+    return !chunk.empty();
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::unique_ptr<std::FILE, FileCloser> file_;
+};
+
+struct DecoderFreer {
+  void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
+};
+
+class ZstdLines : public ChunkedLines {
+ public:
+  explicit ZstdLines(const std::filesystem::path& path)
+      : path_(path), file_(std::fopen(path.c_str(), "rb")), decoder_(ZSTD_createDCtx()) {
+    if (!file_) throw TrainError(path.string() + ": cannot open: " + std::strerror(errno));
+    ZSTD_DCtx_setParameter(decoder_.get(), ZSTD_d_windowLogMax, kMaxWindowLog);
+  }
+
+ protected:
+  bool read_chunk(std::vector<char>& chunk) override {
+    chunk.resize(ZSTD_DStreamOutSize() * 8);
+    ZSTD_outBuffer out{chunk.data(), chunk.size(), 0};
+    while (out.pos == 0) {
+      if (in_.pos == in_.size && !output_pending_) {
+        packed_.resize(ZSTD_DStreamInSize());
+        in_ = {packed_.data(), std::fread(packed_.data(), 1, packed_.size(), file_.get()), 0};
+        if (in_.size == 0) {
+          if (!frame_complete_) throw TrainError(path_.string() + ": zstd data ends too early");
+          return false;
+        }
+      }
+      const size_t status = ZSTD_decompressStream(decoder_.get(), &out, &in_);
+      if (ZSTD_isError(status)) {
+        throw TrainError(path_.string() + ": not zstd data: " + ZSTD_getErrorName(status));
+      }
+      frame_complete_ = status == 0;
+      output_pending_ = out.pos == out.size && !frame_complete_;
+    }
+    chunk.resize(out.pos);
+    return true;
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::unique_ptr<std::FILE, FileCloser> file_;
+  std::unique_ptr<ZSTD_DCtx, DecoderFreer> decoder_;
+  std::vector<char> packed_;
+  ZSTD_inBuffer in_{nullptr, 0, 0};
+  bool frame_complete_ = true, output_pending_ = false;
+};
+
+bool is_blank(const std::string& text) {
+  return text.find_first_not_of(" \t\r\n") == std::string::npos;
+}
+
+}  // namespace
+
+std::unique_ptr<LineReader> LineReader::open(const std::filesystem::path& path) {
+  if (path.extension() == ".zst") return std::make_unique<ZstdLines>(path);
+  return std::make_unique<PlainLines>(path);
+}
+
+DocumentReader::DocumentReader(const std::filesystem::path& path) : path_(path) {
+  const auto unpacked = path.extension() == ".zst" ? path.stem() : path.filename();
+  json_ = unpacked.extension() == ".jsonl";
+  if (!json_ && unpacked.extension() != ".txt") {
+    throw TrainError(path.string() + ": expected a .txt or .jsonl file, or either as .zst");
+  }
+  lines_ = LineReader::open(path);
+}
+
+std::optional<std::string> DocumentReader::next() {
+  while (true) {
+    auto document = json_ ? next_json() : next_text();
+    if (!document || !is_blank(*document)) return document;
+  }
+}
+
+std::optional<std::string> DocumentReader::next_text() {
+  std::string document, line;
+  bool any = false;
+  while (lines_->next(line)) {
+    any = true;
+    if (line == kEndOfText) break;
+    document += line;
+    document += '\n';
+  }
+  if (!any) return std::nullopt;
+  while (!document.empty() && document.back() == '\n') document.pop_back();
+  return document;
+}
+
+std::optional<std::string> DocumentReader::next_json() {
+  std::string line;
+  if (!lines_->next(line)) return std::nullopt;
+  ++line_number_;
+  if (is_blank(line)) return std::string();
+  const std::string where = fmt::format("{}: line {}", path_.string(), line_number_);
+  const Json object = unwrap(parse_json(line, where));
+  const auto field = [&](const char* key) -> std::optional<std::string> {
+    if (!object.is_object()) return std::nullopt;
+    const auto found = object.find(key);
+    if (found == object.end() || !found->is_string()) return std::nullopt;
+    return found->get<std::string>();
+  };
+  if (auto text = field("text")) return text;
+  const auto question = field("question"), answer = field("answer");
+  if (!question || !answer) {
+    throw TrainError(where + R"(: expected a string "text", or "question" and "answer")");
+  }
+  return "Question: " + *question + "\nAnswer: " + *answer;
+}
+
+}  // namespace kvcast::train

@@ -1,0 +1,182 @@
+#include "train/data/recipe.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "train/data/error.h"
+#include "train/data/toml_reader.h"
+
+namespace kvcast::train {
+namespace {
+
+constexpr int64_t kMany = int64_t{1} << 40;
+constexpr double kHuge = 1e12;
+
+uint64_t seed_of(TomlTable& table) {
+  return static_cast<uint64_t>(table.integer("seed", 1, 0, std::numeric_limits<int64_t>::max()));
+}
+
+std::vector<SourceRecipe> read_sources(TomlFile& file) {
+  std::vector<SourceRecipe> sources;
+  for (auto& table : file.tables("source")) {
+    SourceRecipe source;
+    source.path = table.text("path");
+    const std::string file_name = source.path.filename().string();
+    source.name = table.text("name", file_name.substr(0, file_name.find('.')));
+    source.epochs = table.number("epochs", 1.0, 0.001, 1000.0);
+    table.reject_unknown_keys();
+    const auto same = [&](const SourceRecipe& other) { return other.name == source.name; };
+    if (std::any_of(sources.begin(), sources.end(), same) ||
+        source.name.find('/') != std::string::npos) {
+      table.fail("name", "a name of its own for each source, without /");
+    }
+    sources.push_back(std::move(source));
+  }
+  return sources;
+}
+
+DataRecipe read_data(TomlFile& file) {
+  auto table = file.table("data", true);
+  DataRecipe data;
+  data.shards = table.text("shards");
+  data.sequence_tokens = table.integer("sequence_tokens", data.sequence_tokens, 2, 1 << 20);
+  data.begin_with_bos = table.boolean("begin_with_bos", data.begin_with_bos);
+  table.reject_unknown_keys();
+  return data;
+}
+
+OptimizerRecipe read_optimizer(TomlFile& file) {
+  auto table = file.table("optimizer", false);
+  OptimizerRecipe o;
+  o.learning_rate = table.number("learning_rate", o.learning_rate, 0.0, 10.0);
+  o.final_fraction = table.number("final_fraction", o.final_fraction, 0.0, 1.0);
+  o.warmup_steps = table.integer("warmup_steps", o.warmup_steps, 0, kMany);
+  o.weight_decay = table.number("weight_decay", o.weight_decay, 0.0, 10.0);
+  o.beta1 = table.number("beta1", o.beta1, 0.0, 0.9999);
+  o.beta2 = table.number("beta2", o.beta2, 0.0, 0.99999);
+  o.eps = table.number("eps", o.eps, 1e-16, 1.0);
+  o.clip_norm = table.number("clip_norm", o.clip_norm, 1e-6, kHuge);
+  o.z_loss = table.number("z_loss", o.z_loss, 0.0, 1.0);
+  table.reject_unknown_keys();
+  return o;
+}
+
+RunRecipe read_run(TomlFile& file) {
+  auto table = file.table("run", true);
+  RunRecipe run;
+  run.steps = table.integer("steps", 1, kMany);
+  run.micro_batch_sequences = table.integer("micro_batch_sequences", 1, 1 << 20);
+  run.accumulation = table.integer("accumulation", run.accumulation, 1, 1 << 20);
+  run.seed = seed_of(table);
+  run.precision = table.precision("precision", run.precision);
+  run.max_minutes = table.number("max_minutes", run.max_minutes, 0.0, kHuge);
+  run.log_every = table.integer("log_every", run.log_every, 1, kMany);
+  run.checkpoint_minutes = table.number("checkpoint_minutes", run.checkpoint_minutes, 0.0, kHuge);
+  table.reject_unknown_keys();
+  return run;
+}
+
+OutputRecipe read_output(TomlFile& file) {
+  auto table = file.table("output", true);
+  OutputRecipe output;
+  std::string directory = table.text("directory");
+  while (directory.size() > 1 && directory.back() == '/') directory.pop_back();
+  output.directory = directory;
+  output.checkpoint = table.text("checkpoint", directory + ".checkpoint");
+  output.log = table.text("log", directory + ".jsonl");
+  output.dtype = table.precision("dtype", output.dtype);
+  table.reject_unknown_keys();
+  return output;
+}
+
+ModelRecipe read_model(TomlFile& file) {
+  auto table = file.table("model", true);
+  ModelRecipe model;
+  model.start = table.text("start", "");
+  if (model.start.empty()) {
+    model.layers = table.integer("layers", 1, 1024);
+    model.model_dim = table.integer("model_dim", 8, 1 << 17);
+    model.head_dim = table.integer("head_dim", model.head_dim, 2, 512);
+    model.gqa_groups = table.integer("gqa_groups", model.gqa_groups, 1, 256);
+    model.ffn_dim_divisor = table.integer("ffn_dim_divisor", model.ffn_dim_divisor, 1, 1 << 16);
+    model.max_context_tokens = table.integer("max_context_tokens", 2048, 2, 1 << 20);
+    if (model.head_dim % 2 != 0) table.fail("head_dim", "an even number (RoPE turns pairs)");
+  }
+  table.reject_unknown_keys();
+  return model;
+}
+
+}  // namespace
+
+TokenizerRecipe read_tokenizer_recipe(const std::filesystem::path& path, const Settings& settings) {
+  TomlFile file(path, settings);
+  auto table = file.table("tokenizer", true);
+  TokenizerRecipe recipe;
+  recipe.output = table.text("output");
+  recipe.algorithm = table.text("algorithm", recipe.algorithm);
+  if (recipe.algorithm != "bpe" && recipe.algorithm != "unigram") {
+    table.fail("algorithm", R"("bpe" or "unigram")");
+  }
+  recipe.vocab_size = table.integer("vocab_size", 300, 1 << 24);
+  recipe.sample_fraction = table.number("sample_fraction", recipe.sample_fraction, 1e-6, 1.0);
+  recipe.seed = seed_of(table);
+  recipe.threads = table.integer("threads", 0, 0, 1024);
+  table.reject_unknown_keys();
+  recipe.sources = read_sources(file);
+  file.reject_unknown_tables({"shards"});
+  return recipe;
+}
+
+ShardsRecipe read_shards_recipe(const std::filesystem::path& path, const Settings& settings) {
+  TomlFile file(path, settings);
+  auto table = file.table("shards", true);
+  ShardsRecipe recipe;
+  recipe.output = table.text("output");
+  recipe.tokenizer = table.text("tokenizer");
+  recipe.held_out_fraction = table.number("held_out_fraction", recipe.held_out_fraction, 0.0, 0.5);
+  recipe.shard_tokens = table.integer("shard_tokens", recipe.shard_tokens, 1024, kMany);
+  recipe.seed = seed_of(table);
+  recipe.threads = table.integer("threads", 0, 0, 1024);
+  table.reject_unknown_keys();
+  recipe.sources = read_sources(file);
+  file.reject_unknown_tables({"tokenizer"});
+  return recipe;
+}
+
+PretrainRecipe read_pretrain_recipe(const std::filesystem::path& path, const Settings& settings) {
+  TomlFile file(path, settings);
+  PretrainRecipe recipe{.model = read_model(file),
+                        .data = read_data(file),
+                        .optimizer = read_optimizer(file),
+                        .run = read_run(file),
+                        .output = read_output(file)};
+  file.reject_unknown_tables();
+  return recipe;
+}
+
+KvpRecipe read_kvp_recipe(const std::filesystem::path& path, const Settings& settings) {
+  TomlFile file(path, settings);
+  auto table = file.table("kvp", true);
+  KvpRecipe recipe;
+  recipe.base = table.text("base");
+  recipe.auxiliary = table.text("auxiliary", "");
+  recipe.keep = table.text("keep", "");
+  if (recipe.auxiliary.empty() == recipe.keep.empty()) {
+    table.fail("auxiliary",
+               R"(either auxiliary = "MODEL DIRECTORY" or keep = "0.75", "0.50", "0.25")");
+  }
+  recipe.layer_map = table.integers("layer_map");
+  recipe.lambda_base = table.number("lambda_base", recipe.lambda_base, 0.0, kHuge);
+  recipe.lambda_auxiliary = table.number("lambda_auxiliary", recipe.lambda_auxiliary, 0.0, kHuge);
+  recipe.lambda_consistency = table.number("lambda_consistency", -1.0, 0.0, kHuge);
+  recipe.copy_base = table.boolean("copy_base", recipe.copy_base);
+  table.reject_unknown_keys();
+  recipe.data = read_data(file);
+  recipe.optimizer = read_optimizer(file);
+  recipe.run = read_run(file);
+  recipe.output = read_output(file);
+  file.reject_unknown_tables();
+  return recipe;
+}
+
+}  // namespace kvcast::train

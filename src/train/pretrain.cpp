@@ -1,0 +1,108 @@
+#include "train/pretrain.h"
+
+#include <fmt/format.h>
+
+#include "train/cross_entropy.h"
+#include "train/data/error.h"
+#include "train/model_files.h"
+
+namespace kvcast::train {
+namespace {
+
+class NextTokenObjective : public Objective {
+ public:
+  NextTokenObjective(ModelConfig config, const PretrainRecipe& recipe, const at::Device& device)
+      : config_(std::move(config)),
+        recipe_(recipe),
+        rope_(make_rope_table(recipe.data.sequence_tokens, config_.head_dim, config_.rope_theta,
+                              device)) {
+    cross_entropy_.z_loss = recipe.optimizer.z_loss;
+  }
+
+  ObjectiveLoss loss(const TensorMap& views, const Tensor& input_ids,
+                     const Tensor& targets) override {
+    const Model model = bind_model(config_, rope_, views, "");
+    const Tensor hidden = forward(model, input_ids).flatten(0, 1);
+    const CrossEntropy loss =
+        linear_cross_entropy(hidden, model.lm_head, targets.flatten(), cross_entropy_);
+    return {loss.total, {{"loss", loss.cross_entropy}, {"z_loss", loss.z_loss}}};
+  }
+
+  void write(const std::filesystem::path& directory, const std::filesystem::path&,
+             const TensorMap& values, DType dtype, bool, const Json& about) const override {
+    write_model(directory, config_, values, dtype, recipe_.data.shards);
+    Json json = about;
+    json["method"] = "pretrain";
+    json["parameters"] = config_.parameter_count();
+    write_json(directory / "training.json", json);
+  }
+
+  [[nodiscard]] TensorMap read(const std::filesystem::path& directory) const override {
+    return load_model(directory).values;
+  }
+
+  [[nodiscard]] double flops_per_token() const override {
+    const auto forward = forward_flops(config_, recipe_.data.sequence_tokens);
+    return 3.0 * (forward.layers + forward.lm_head);
+  }
+
+ private:
+  ModelConfig config_;
+  const PretrainRecipe& recipe_;
+  RopeTable rope_;
+  CrossEntropyOptions cross_entropy_;
+};
+
+ModelConfig config_from_recipe(const ModelRecipe& model, const ShardIndex& index) {
+  ModelConfig config = make_openelm_config({.n_layers = model.layers,
+                                            .model_dim = model.model_dim,
+                                            .head_dim = model.head_dim,
+                                            .gqa_groups = model.gqa_groups,
+                                            .ffn_dim_divisor = model.ffn_dim_divisor,
+                                            .vocab_size = index.vocab_size,
+                                            .max_context_tokens = model.max_context_tokens});
+  config.bos_token = index.bos_token;
+  config.eos_token = index.eos_token;
+  return config;
+}
+
+}  // namespace
+
+ForwardFlops forward_flops(const ModelConfig& config, int64_t sequence_tokens) {
+  ForwardFlops flops;
+  const auto dim = static_cast<double>(config.model_dim);
+  for (int64_t i = 0; i < config.n_layers(); ++i) {
+    const auto query = static_cast<double>(config.query_width(i));
+    const auto kv = static_cast<double>(config.kv_width(i));
+    const double weights = dim * (query + 2 * kv) + query * dim +
+                           3 * dim * static_cast<double>(config.layers[i].ffn_dim);
+    const double attended = static_cast<double>(sequence_tokens) / 2;  // causal, on average
+    flops.layers += 2 * weights + 4 * query * attended;
+  }
+  flops.lm_head = 2 * dim * static_cast<double>(config.vocab_size);
+  return flops;
+}
+
+TrainOutcome pretrain(const PretrainRecipe& recipe, const TrainControl& control) {
+  const WindowSampler sampler(recipe.data, recipe.run.seed);
+  LoadedModel model;
+  if (recipe.model.start.empty()) {
+    model.config = config_from_recipe(recipe.model, sampler.index());
+    model.values = initial_values(model_parameter_specs(model.config), recipe.run.seed);
+  } else {
+    model = load_model(recipe.model.start);
+  }
+  check_fits(model.config, recipe.data, sampler.index());
+  FlatParameters parameters(model_parameter_specs(model.config), model.values, control.device);
+  NextTokenObjective objective(model.config, recipe, control.device);
+  if (!control.quiet) {
+    fmt::print(stderr, "pretrain  {:.2f}M parameters  {:.1f}M tokens a pass  on {}\n",
+               static_cast<double>(parameters.count()) / 1e6,
+               static_cast<double>(sampler.samples_per_pass() * recipe.data.sequence_tokens) / 1e6,
+               control.device.str());
+  }
+  return train(objective, parameters,
+               {recipe.run, recipe.optimizer, recipe.output, sampler, control});
+}
+
+}  // namespace kvcast::train

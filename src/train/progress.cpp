@@ -1,0 +1,66 @@
+#include "train/progress.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "io/json.h"
+#include "train/data/error.h"
+
+namespace kvcast::train {
+namespace {
+
+std::string duration(double seconds) {
+  const auto s = static_cast<int64_t>(seconds + 0.5);
+  if (s >= 3600) return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
+  return fmt::format("{}m{:02}s", s / 60, s % 60);
+}
+
+/// 1234567 as 1.2M, 45678 as 45.7k.
+std::string short_count(double value) {
+  if (value >= 1e6) return fmt::format("{:.1f}M", value / 1e6);
+  if (value >= 1e3) return fmt::format("{:.1f}k", value / 1e3);
+  return fmt::format("{:.0f}", value);
+}
+
+std::string progress_line(const LogEntry& entry, int64_t total_steps) {
+  std::string line = fmt::format("step {}/{}", entry.step, total_steps);
+  for (const auto& [name, value] : entry.losses) line += fmt::format("  {} {:.4f}", name, value);
+  return line + fmt::format("  lr {:.2e}  {} tok/s  {:.2f} TFLOP/s  {} tokens  {} left",
+                            entry.learning_rate, short_count(entry.tokens_per_second),
+                            entry.teraflops, short_count(static_cast<double>(entry.tokens)),
+                            duration(entry.remaining_seconds));
+}
+
+}  // namespace
+
+ProgressLog::ProgressLog(const std::filesystem::path& file, int64_t total_steps, bool quiet)
+    : path_(file), total_steps_(total_steps), quiet_(quiet), terminal_(isatty(STDERR_FILENO) != 0) {
+  if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path());
+  file_.open(file, std::ios::app);
+  if (!file_) throw TrainError(file.string() + ": cannot write the log");
+}
+
+ProgressLog::~ProgressLog() {
+  if (line_open_) fmt::print(stderr, "\n");
+}
+
+void ProgressLog::write(const LogEntry& entry) {
+  Json losses;
+  for (const auto& [name, value] : entry.losses) losses[name] = value;
+  const Json json = {{"step", entry.step},
+                     {"tokens", entry.tokens},
+                     {"losses", losses},
+                     {"learning_rate", entry.learning_rate},
+                     {"gradient_norm", entry.gradient_norm},
+                     {"tokens_per_second", entry.tokens_per_second},
+                     {"teraflops", entry.teraflops},
+                     {"elapsed_seconds", entry.elapsed_seconds}};
+  file_ << json.dump() << '\n' << std::flush;
+  if (!file_) throw TrainError(path_.string() + ": cannot write the log");
+  if (quiet_) return;
+  const std::string line = progress_line(entry, total_steps_);
+  fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
+  line_open_ = terminal_;
+}
+
+}  // namespace kvcast::train

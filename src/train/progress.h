@@ -1,0 +1,39 @@
+// The log (JSON lines) and the progress line of a training run.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace kvcast::train {
+
+struct LogEntry {
+  int64_t step = 0;    ///< updates done
+  int64_t tokens = 0;  ///< seen since the beginning of training
+  double learning_rate = 0, gradient_norm = 0;
+  double tokens_per_second = 0, teraflops = 0;  ///< since the last entry
+  double elapsed_seconds = 0, remaining_seconds = 0;
+  std::vector<std::pair<std::string, double>> losses;  ///< means since the last entry
+};
+
+class ProgressLog {
+ public:
+  /// Appends to `file`.
+  ProgressLog(const std::filesystem::path& file, int64_t total_steps, bool quiet);
+  ~ProgressLog();
+  ProgressLog(const ProgressLog&) = delete;
+  ProgressLog& operator=(const ProgressLog&) = delete;
+
+  void write(const LogEntry& entry);
+
+ private:
+  std::ofstream file_;
+  std::filesystem::path path_;
+  int64_t total_steps_;
+  bool quiet_, terminal_, line_open_ = false;
+};
+
+}  // namespace kvcast::train

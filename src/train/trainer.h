@@ -1,0 +1,68 @@
+// The training loop: batches, gradient accumulation, schedule, log, checkpoints. What is optimised
+// is an Objective: pretrain.cpp and kvp.cpp.
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "io/json.h"
+#include "io/safetensors.h"
+#include "train/data/recipe.h"
+#include "train/data/window_sampler.h"
+#include "train/parameters.h"
+
+namespace kvcast::train {
+
+struct ObjectiveLoss {
+  Tensor total;                                       ///< scalar, differentiable
+  std::vector<std::pair<std::string, Tensor>> terms;  ///< scalars for the log, the same every call
+};
+
+class Objective {
+ public:
+  virtual ~Objective() = default;
+  /// The loss of one micro-batch, [B, T] each, with the trained parameters `views`.
+  virtual ObjectiveLoss loss(const TensorMap& views, const Tensor& input_ids,
+                             const Tensor& targets) = 0;
+  /// Writes the model directory or bundle with these (f32) trained parameters into the existing
+  /// `directory`, which will be renamed to `final_directory`. `about` says how it was trained.
+  virtual void write(const std::filesystem::path& directory,
+                     const std::filesystem::path& final_directory, const TensorMap& values,
+                     DType dtype, bool checkpoint, const Json& about) const = 0;
+  /// The trained parameters back from what write() wrote.
+  [[nodiscard]] virtual TensorMap read(const std::filesystem::path& directory) const = 0;
+  /// Floating-point operations of one token's forward and backward pass, matrix products only.
+  [[nodiscard]] virtual double flops_per_token() const = 0;
+};
+
+struct TrainControl {
+  at::Device device = at::kCPU;
+  bool resume = false;                      ///< from output.checkpoint, if there is one
+  bool quiet = false;                       ///< no progress on stderr
+  const std::atomic<bool>* stop = nullptr;  ///< set: write a checkpoint and return
+};
+
+enum class TrainOutcome { kFinished, kInterrupted };
+
+/// Everything but the objective and its parameters. All references must outlive the call.
+struct TrainingRun {
+  const RunRecipe& run;
+  const OptimizerRecipe& optimizer;
+  const OutputRecipe& output;
+  const WindowSampler& sampler;
+  TrainControl control;
+};
+
+/// Trains `parameters` in place and writes output.directory at the end. With max_minutes the
+/// schedule's progress is the larger of the share of steps and the share of time, so a run that
+/// would take too long still ends its cosine on time. A resumed run without max_minutes does
+/// exactly what an uninterrupted one does (the log may repeat steps after the checkpoint).
+TrainOutcome train(Objective& objective, FlatParameters& parameters, const TrainingRun& setup);
+
+/// "auto", "cpu" or "cuda".
+at::Device choose_device(const std::string& name);
+
+}  // namespace kvcast::train

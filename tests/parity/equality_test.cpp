@@ -1,0 +1,243 @@
+// What must not change an answer: how a prompt is cut, batched or threaded, and who computes a row.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "prefill/strategy.h"
+#include "support/tensors.h"
+
+namespace kvcast {
+namespace {
+
+/// A model big enough to have several panels, odd widths and GQA, small enough for the plain
+/// reference kernels.
+ModelConfig small_config(int64_t layers, int64_t model_dim) {
+  return make_openelm_config({.n_layers = layers,
+                              .model_dim = model_dim,
+                              .head_dim = 16,
+                              .gqa_groups = 2,
+                              .ffn_dim_divisor = 16,
+                              .vocab_size = 211,
+                              .max_context_tokens = 96});
+}
+
+Models pair(WeightType type, int threads) {
+  const ModelConfig base = small_config(6, 96), auxiliary = small_config(3, 64);
+  return random_models(base, &auxiliary, canonical_layer_map(6, 3), type, threads);
+}
+
+std::vector<int32_t> some_tokens(size_t count, int32_t salt = 0) {
+  std::vector<int32_t> tokens;
+  for (size_t i = 0; i < count; ++i) {
+    tokens.push_back(static_cast<int32_t>((i * 37 + 11 + static_cast<size_t>(salt) * 53) % 211));
+  }
+  return tokens;
+}
+
+/// Prefill of each prompt as one batch on fresh caches; the logits of all.
+std::vector<float> prefill(const Models& models, const std::string& spec,
+                           const std::vector<std::vector<int32_t>>& prompts) {
+  std::vector<Sequence> sequences;
+  std::vector<Sequence*> batch;
+  for (const auto& prompt : prompts) {
+    sequences.emplace_back(models);
+    sequences.back().tokens = prompt;
+  }
+  for (Sequence& sequence : sequences) batch.push_back(&sequence);
+  std::vector<float> logits(prompts.size() * static_cast<size_t>(models.base->config().vocab_size));
+  PrefillWorkspace workspace;
+  (*PrefillStrategy::parse(spec))->prefill(models, batch, logits.data(), workspace, {});
+  return logits;
+}
+
+std::vector<float> prefill(const Models& models, const std::string& spec,
+                           const std::vector<int32_t>& prompt) {
+  return prefill(models, spec, std::vector<std::vector<int32_t>>{prompt});
+}
+
+/// The prompt in pieces, each on the cache that the ones before left.
+std::vector<float> prefill_in_turns(const Models& models, const std::string& spec,
+                                    const std::vector<int32_t>& prompt,
+                                    const std::vector<size_t>& cuts) {
+  Sequence sequence(models);
+  Sequence* const batch[] = {&sequence};
+  std::vector<float> logits(static_cast<size_t>(models.base->config().vocab_size));
+  PrefillWorkspace workspace;
+  const auto strategy = *PrefillStrategy::parse(spec);
+  for (const size_t cut : cuts) {
+    sequence.tokens.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(cut));
+    strategy->prefill(models, batch, logits.data(), workspace, {});
+  }
+  return logits;
+}
+
+/// Weights and activations in bf16 are rounded the same way however rows are grouped, so f32 and
+/// bf16 both come down to the order of f32 sums.
+constexpr double kSumOrder = 2e-4;
+
+class Equality : public testing::TestWithParam<WeightType> {};
+
+TEST_P(Equality, ChunkedPromptEqualsWhole) {
+  const Models models = pair(GetParam(), 2);
+  const auto prompt = some_tokens(53);
+  for (const char* spec : {"exact", "auxiliary"}) {
+    const auto whole = prefill(models, spec, prompt);
+    EXPECT_LT(
+        relative_to_largest(prefill_in_turns(models, spec, prompt, {1, 17, 18, 40, 53}), whole),
+        kSumOrder)
+        << spec;
+  }
+}
+
+TEST_P(Equality, DecodingTokenByTokenEqualsPrefill) {
+  const Models models = pair(GetParam(), 2);
+  const auto prompt = some_tokens(21);
+  std::vector<size_t> one_by_one;
+  for (size_t i = 1; i <= prompt.size(); ++i) one_by_one.push_back(i);
+  for (const char* spec : {"exact", "auxiliary"}) {
+    EXPECT_LT(relative_to_largest(prefill_in_turns(models, spec, prompt, one_by_one),
+                                  prefill(models, spec, prompt)),
+              kSumOrder)
+        << spec;
+  }
+}
+
+TEST_P(Equality, BatchEqualsOneByOne) {
+  const Models models = pair(GetParam(), 2);
+  const std::vector<std::vector<int32_t>> prompts = {some_tokens(1, 1), some_tokens(40, 2),
+                                                     some_tokens(7, 3), some_tokens(2, 4),
+                                                     some_tokens(96, 5)};
+  for (const char* spec : {"exact", "auxiliary", "kv-prediction", "kv-prediction:tail=5"}) {
+    const auto together = prefill(models, spec, prompts);
+    const size_t vocab = together.size() / prompts.size();
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      const auto from = together.begin() + static_cast<std::ptrdiff_t>(i * vocab);
+      EXPECT_LT(relative_to_largest({from, from + static_cast<std::ptrdiff_t>(vocab)},
+                                    prefill(models, spec, prompts[i])),
+                kSumOrder)
+          << spec << ", prompt " << i;
+    }
+  }
+}
+
+TEST_P(Equality, OneThreadEqualsSeveral) {
+  const auto prompt = some_tokens(70);
+  const Models one = pair(GetParam(), 1);
+  for (const int threads : {2, 3, 5}) {
+    const Models several = pair(GetParam(), threads);
+    for (const char* spec : {"exact", "auxiliary", "kv-prediction:tail=9"}) {
+      EXPECT_LT(relative_to_largest(prefill(several, spec, prompt), prefill(one, spec, prompt)),
+                kSumOrder)
+          << spec << ", " << threads << " threads";
+    }
+  }
+}
+
+TEST_P(Equality, TailOfTheWholePromptEqualsExact) {
+  const Models models = pair(GetParam(), 2);
+  const auto prompt = some_tokens(30);
+  EXPECT_LT(relative_to_largest(prefill(models, "kv-prediction:tail=30", prompt),
+                                prefill(models, "exact", prompt)),
+            kSumOrder);
+  EXPECT_LT(relative_to_largest(prefill(models, "kv-prediction:tail=400", prompt),
+                                prefill(models, "exact", prompt)),
+            kSumOrder);
+}
+
+TEST_P(Equality, OneTokenPromptNeedsNoPrediction) {
+  const Models models = pair(GetParam(), 2);
+  EXPECT_LT(relative_to_largest(prefill(models, "kv-prediction", some_tokens(1)),
+                                prefill(models, "exact", some_tokens(1))),
+            kSumOrder);
+}
+
+// A prompt that comes in two turns: forecasts are made from what the auxiliary has read, which is
+// the same text either way; only the last token of the first turn differs, being exact there.
+TEST_P(Equality, SecondTurnForecastsWithTheWholeConversationInView) {
+  const Models models = pair(GetParam(), 2);
+  const auto prompt = some_tokens(40);
+  Sequence sequence(models);
+  Sequence* const batch[] = {&sequence};
+  std::vector<float> logits(211);
+  PrefillWorkspace workspace;
+  const auto strategy = *PrefillStrategy::parse("kv-prediction");
+  sequence.tokens.assign(prompt.begin(), prompt.begin() + 15);
+  strategy->prefill(models, batch, logits.data(), workspace, {});
+  sequence.tokens = prompt;
+  const auto report = strategy->prefill(models, batch, logits.data(), workspace, {});
+  EXPECT_EQ(report.predicted_tokens, 40 - 15 - 1);
+  EXPECT_EQ(report.computed_tokens, 1);
+  EXPECT_EQ(sequence.base.next_position(), 40);
+  EXPECT_EQ(sequence.auxiliary.next_position(), 39);
+
+  Sequence whole(models);
+  Sequence* const whole_batch[] = {&whole};
+  whole.tokens = prompt;
+  strategy->prefill(models, whole_batch, logits.data(), workspace, {});
+  for (int64_t layer = 0; layer < sequence.base.n_layers(); ++layer) {
+    const auto in_turns = cached_values(sequence.base, layer);
+    const auto at_once = cached_values(whole.base, layer);
+    const int64_t dim = sequence.base.head_dim();
+    const auto size = static_cast<int64_t>(at_once.size());
+    for (int64_t i = 0; i < size; ++i) {
+      const int64_t row = i / dim % 40;
+      const bool computed_by_the_base = row == 14 || row == 39;  // the last token of either turn
+      if (!computed_by_the_base) {
+        ASSERT_NEAR(in_turns[i], at_once[i], 1e-4) << "layer " << layer << ", row " << row;
+      }
+    }
+  }
+}
+
+TEST_P(Equality, StrategiesMayChangeBetweenTurns) {
+  const Models models = pair(GetParam(), 2);
+  const auto prompt = some_tokens(60);
+  Sequence sequence(models);
+  Sequence* const batch[] = {&sequence};
+  std::vector<float> logits(211);
+  PrefillWorkspace workspace;
+  const auto turn = [&](const char* spec, size_t tokens) {
+    sequence.tokens.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(tokens));
+    (*PrefillStrategy::parse(spec))->prefill(models, batch, logits.data(), workspace, {});
+    return logits;
+  };
+  turn("kv-prediction", 10);
+  turn("exact", 20);
+  turn("kv-prediction:tail=4", 45);
+  // The auxiliary reads everything itself, so what happened before must not show.
+  EXPECT_LT(relative_to_largest(turn("auxiliary", 60), prefill(models, "auxiliary", prompt)),
+            kSumOrder);
+}
+
+TEST_P(Equality, StoppedPrefillLeavesTheConversationAsItWas) {
+  const Models models = pair(GetParam(), 2);
+  for (const char* spec : {"exact", "auxiliary", "kv-prediction"}) {
+    Sequence sequence(models);
+    Sequence* const batch[] = {&sequence};
+    std::vector<float> logits(211);
+    PrefillWorkspace workspace;
+    const auto strategy = *PrefillStrategy::parse(spec);
+    sequence.tokens = some_tokens(12);
+    strategy->prefill(models, batch, logits.data(), workspace, {});
+    const int64_t base = sequence.base.next_position();
+    const int64_t auxiliary = sequence.auxiliary.next_position();
+    std::stop_source stopped;
+    stopped.request_stop();
+    sequence.tokens = some_tokens(50);
+    EXPECT_TRUE(
+        strategy->prefill(models, batch, logits.data(), workspace, stopped.get_token()).stopped);
+    EXPECT_EQ(sequence.base.next_position(), base) << spec;
+    EXPECT_EQ(sequence.auxiliary.next_position(), auxiliary) << spec;
+    for (int64_t layer = 0; layer < sequence.base.n_layers(); ++layer) {
+      EXPECT_EQ(sequence.base.rows(layer), base) << spec;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Dtypes, Equality, testing::Values(WeightType::kF32, WeightType::kBf16),
+                         [](const auto& parameter) {
+                           return parameter.param == WeightType::kF32 ? "F32" : "Bf16";
+                         });
+
+}  // namespace
+}  // namespace kvcast

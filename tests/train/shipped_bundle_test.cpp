@@ -1,0 +1,105 @@
+// The runtime's forward pass and the trainer's, on the bundle that the repository ships.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "prefill/strategy.h"
+#include "support/tensors.h"
+#include "train/model_files.h"
+#include "train/predictor.h"
+
+namespace kvcast {
+namespace {
+
+const std::filesystem::path kBundle =
+    std::filesystem::path(KVCAST_SOURCE_DIR) / "models" / "first-light";
+constexpr double kTolerance = 2e-4;  // of the largest logit, both in f32
+
+std::vector<int32_t> some_tokens(int64_t vocab_size) {
+  std::vector<int32_t> tokens = {1};
+  for (int64_t i = 1; i < 96; ++i)
+    tokens.push_back(static_cast<int32_t>(3 + i * 389 % (vocab_size - 3)));
+  return tokens;
+}
+
+at::Tensor as_batch(const std::vector<int32_t>& tokens) {
+  at::Tensor batch = at::empty({1, static_cast<int64_t>(tokens.size())}, at::kLong);
+  std::copy(tokens.begin(), tokens.end(), batch.data_ptr<int64_t>());
+  return batch;
+}
+
+std::vector<float> last_logits(const train::Model& model, const at::Tensor& hidden) {
+  const at::Tensor row = train::logits(model, hidden).reshape({-1, model.config.vocab_size})[-1];
+  const at::Tensor last = row.contiguous();
+  return {last.data_ptr<float>(), last.data_ptr<float>() + last.numel()};
+}
+
+class ShippedBundle : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    auto loaded = load_models(kBundle, WeightType::kF32, 2);
+    ASSERT_TRUE(loaded) << loaded.error().message;
+    runtime_ = new Models(std::move(*loaded));
+    bundle_ = new train::LoadedBundle(train::load_bundle(kBundle));
+  }
+  static void TearDownTestSuite() {
+    delete runtime_;
+    delete bundle_;
+  }
+
+  static train::Model bind(const train::LoadedModel& model) {
+    const train::RopeTable rope = train::make_rope_table(
+        model.config.max_context_tokens, model.config.head_dim, model.config.rope_theta, at::kCPU);
+    return train::bind_model(model.config, rope, model.values, "");
+  }
+
+  static std::vector<float> runtime_logits(const std::string& spec,
+                                           const std::vector<int32_t>& tokens) {
+    Sequence sequence(*runtime_);
+    Sequence* const batch[] = {&sequence};
+    sequence.tokens = tokens;
+    std::vector<float> logits(static_cast<size_t>(runtime_->base->config().vocab_size));
+    PrefillWorkspace workspace;
+    (*PrefillStrategy::parse(spec))->prefill(*runtime_, batch, logits.data(), workspace, {});
+    return logits;
+  }
+
+  static inline Models* runtime_ = nullptr;
+  static inline train::LoadedBundle* bundle_ = nullptr;
+};
+
+TEST_F(ShippedBundle, RuntimeAndTrainerAgreeOnBaseAndAuxiliary) {
+  const at::NoGradGuard no_gradients;
+  const auto tokens = some_tokens(runtime_->base->config().vocab_size);
+  const train::Model base = bind(bundle_->base), auxiliary = bind(bundle_->auxiliary);
+  EXPECT_LT(relative_to_largest(runtime_logits("exact", tokens),
+                                last_logits(base, train::forward(base, as_batch(tokens)))),
+            kTolerance);
+  EXPECT_LT(
+      relative_to_largest(runtime_logits("auxiliary", tokens),
+                          last_logits(auxiliary, train::forward(auxiliary, as_batch(tokens)))),
+      kTolerance);
+}
+
+TEST_F(ShippedBundle, RuntimeAndTrainerAgreeOnKvPrediction) {
+  const at::NoGradGuard no_gradients;
+  const auto tokens = some_tokens(runtime_->base->config().vocab_size);
+  const train::Model base = bind(bundle_->base), auxiliary = bind(bundle_->auxiliary);
+  const train::Predictor predictor =
+      train::bind_predictor(bundle_->manifest.layer_map, bundle_->predictor, "");
+  const auto count = static_cast<int64_t>(tokens.size());
+  for (const int64_t tail : {1, 16}) {
+    const at::Tensor batch = as_batch(tokens);
+    const train::Cache cache = train::forward_cache(auxiliary, batch.narrow(1, 0, count - tail));
+    const at::Tensor hidden = train::forward_after_prefix(
+        base, batch.narrow(1, count - tail, tail), train::predict_cache(predictor, base, cache));
+    EXPECT_LT(
+        relative_to_largest(runtime_logits("kv-prediction:tail=" + std::to_string(tail), tokens),
+                            last_logits(base, hidden)),
+        kTolerance)
+        << "tail " << tail;
+  }
+}
+
+}  // namespace
+}  // namespace kvcast

@@ -1,0 +1,223 @@
+// Whole training runs on a corpus of a few thousand tokens.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "io/json.h"
+#include "train/data/error.h"
+#include "train/heldout.h"
+#include "train/kvp.h"
+#include "train/model_files.h"
+#include "train/optimizer.h"
+#include "train/pretrain.h"
+#include "train_test_support.h"
+
+namespace kvcast::train {
+namespace {
+
+class Training : public testing::Test {
+ protected:
+  Training() { write_tiny_shards(directory_.path()); }
+
+  [[nodiscard]] PretrainRecipe pretrain_recipe(const std::string& name) const {
+    PretrainRecipe recipe;
+    recipe.model.layers = 2;
+    recipe.model.model_dim = 32;
+    recipe.model.head_dim = 8;
+    recipe.model.gqa_groups = 2;
+    recipe.model.ffn_dim_divisor = 8;
+    recipe.model.max_context_tokens = 64;
+    fill(name, recipe);
+    return recipe;
+  }
+
+  template <typename Recipe>
+  void fill(const std::string& name, Recipe& recipe) const {
+    recipe.data.shards = directory_.path() / "shards";
+    recipe.data.sequence_tokens = 32;
+    recipe.optimizer.learning_rate = 1e-2;
+    recipe.optimizer.warmup_steps = 5;
+    recipe.run.steps = 30;
+    recipe.run.micro_batch_sequences = 4;
+    recipe.run.accumulation = 2;
+    recipe.run.precision = Precision::kF32;
+    recipe.run.log_every = 5;
+    recipe.output.directory = directory_.path() / name;
+    recipe.output.checkpoint = directory_.path() / (name + ".checkpoint");
+    recipe.output.log = directory_.path() / (name + ".jsonl");
+    recipe.output.dtype = Precision::kF32;
+  }
+
+  static TrainControl quiet() {
+    return {.device = at::kCPU, .resume = false, .quiet = true, .stop = nullptr};
+  }
+
+  [[nodiscard]] std::vector<Json> log(const std::string& name) const {
+    std::ifstream file(directory_.path() / (name + ".jsonl"));
+    std::vector<Json> entries;
+    for (std::string line; std::getline(file, line);) entries.push_back(Json::parse(line));
+    return entries;
+  }
+
+  TemporaryDirectory directory_;
+};
+
+TEST_F(Training, PretrainingReducesTheLossAndWritesAModelDirectory) {
+  auto recipe = pretrain_recipe("model");
+  recipe.run.steps = 60;
+  ASSERT_EQ(pretrain(recipe, quiet()), TrainOutcome::kFinished);
+  const auto entries = log("model");
+  ASSERT_EQ(entries.size(), 12U);
+  EXPECT_GT(entries.front()["losses"]["loss"].get<double>(), 3.0);
+  EXPECT_LT(entries.back()["losses"]["loss"].get<double>(), 1.0);
+  EXPECT_EQ(entries.back()["tokens"], 60 * 8 * 32);
+  const LoadedModel model = load_model(recipe.output.directory);
+  EXPECT_EQ(model.config.vocab_size, 96);
+  EXPECT_EQ(model.config.n_layers(), 2);
+  EXPECT_FALSE(std::filesystem::exists(recipe.output.checkpoint));
+
+  HeldoutOptions options;
+  options.model = recipe.output.directory;
+  options.shards = recipe.data.shards;
+  options.prefix_tokens = 20;
+  options.suffix_tokens = 12;
+  const Json scores = heldout(options);
+  EXPECT_LT(scores["suffix_nll"]["exact"]["value"].get<double>(), 1.5);
+}
+
+TEST_F(Training, BF16FollowsF32) {
+  auto recipe = pretrain_recipe("model");
+  recipe.run.precision = Precision::kBF16;
+  recipe.run.steps = 60;
+  ASSERT_EQ(pretrain(recipe, quiet()), TrainOutcome::kFinished);
+  EXPECT_LT(log("model").back()["losses"]["loss"].get<double>(), 1.1);
+}
+
+TEST_F(Training, AnInterruptedRunGoesOnExactly) {
+  auto recipe = pretrain_recipe("whole");
+  ASSERT_EQ(pretrain(recipe, quiet()), TrainOutcome::kFinished);
+
+  auto cut = pretrain_recipe("cut");
+  std::atomic<bool> stop{true};  // after every single step
+  TrainControl control = quiet();
+  control.resume = true;
+  control.stop = &stop;
+  for (int i = 0; i < 7; ++i) ASSERT_EQ(pretrain(cut, control), TrainOutcome::kInterrupted);
+  // The checkpoint is a model directory at the same time.
+  EXPECT_EQ(load_model(cut.output.checkpoint).config.n_layers(), 2);
+  stop = false;
+  ASSERT_EQ(pretrain(cut, control), TrainOutcome::kFinished);
+
+  const LoadedModel a = load_model(recipe.output.directory), b = load_model(cut.output.directory);
+  for (const auto& [name, value] : a.values) {
+    EXPECT_TRUE(at::equal(value, b.values.at(name))) << name;
+  }
+}
+
+TEST_F(Training, ACheckpointOfAnotherRunIsRefused) {
+  auto recipe = pretrain_recipe("model");
+  const std::atomic<bool> stop{true};
+  TrainControl control = quiet();
+  control.stop = &stop;
+  ASSERT_EQ(pretrain(recipe, control), TrainOutcome::kInterrupted);
+  control.resume = true;
+  recipe.run.seed = 9;
+  EXPECT_THROW(pretrain(recipe, control), TrainError);
+}
+
+TEST_F(Training, ATimeLimitEndsTheRunInGoodOrder) {
+  auto recipe = pretrain_recipe("model");
+  recipe.run.steps = 1000000;
+  recipe.run.max_minutes = 0.02;
+  ASSERT_EQ(pretrain(recipe, quiet()), TrainOutcome::kFinished);
+  const auto entries = log("model");
+  EXPECT_LT(entries.back()["step"].get<int64_t>(), 1000000);
+  EXPECT_LT(entries.back()["learning_rate"].get<double>(), 0.3 * recipe.optimizer.learning_rate);
+}
+
+TEST_F(Training, KvpWritesABundleThatReadsBackAndLearns) {
+  auto base = pretrain_recipe("base");
+  base.model.layers = 3;
+  base.run.steps = 60;
+  ASSERT_EQ(pretrain(base, quiet()), TrainOutcome::kFinished);
+  auto auxiliary = pretrain_recipe("auxiliary");
+  auxiliary.model.model_dim = 16;
+  ASSERT_EQ(pretrain(auxiliary, quiet()), TrainOutcome::kFinished);
+
+  KvpRecipe recipe;
+  recipe.base = base.output.directory;
+  recipe.auxiliary = auxiliary.output.directory;
+  fill("bundle", recipe);
+  recipe.run.steps = 60;
+  // Interrupted once, to see that a bundle's checkpoint resumes too.
+  std::atomic<bool> stop{true};
+  TrainControl control = quiet();
+  control.resume = true;
+  control.stop = &stop;
+  ASSERT_EQ(train_kvp(recipe, control), TrainOutcome::kInterrupted);
+  EXPECT_EQ(load_bundle(recipe.output.checkpoint).base.config.n_layers(), 3);
+  stop = false;
+  ASSERT_EQ(train_kvp(recipe, control), TrainOutcome::kFinished);
+
+  const auto entries = log("bundle");
+  EXPECT_LT(entries.back()["losses"]["base"].get<double>(),
+            0.5 * entries.front()["losses"]["base"].get<double>());
+  const LoadedBundle bundle = load_bundle(recipe.output.directory);
+  EXPECT_EQ(bundle.manifest.layer_map, canonical_layer_map(3, 2));
+  const LoadedModel frozen_base = load_model(base.output.directory);
+  for (const auto& [name, value] : frozen_base.values) {
+    EXPECT_TRUE(at::equal(value, bundle.base.values.at(name))) << name;
+  }
+
+  HeldoutOptions options;
+  options.model = recipe.output.directory;
+  options.shards = recipe.data.shards;
+  options.prefix_tokens = 20;
+  options.suffix_tokens = 12;
+  const Json scores = heldout(options)["suffix_nll"];
+  EXPECT_LT(scores["kv_prediction"]["value"].get<double>(), 3.0);
+}
+
+TEST_F(Training, KvpFromKeptLayersRefersToTheBase) {
+  auto base = pretrain_recipe("base");
+  base.model.layers = 4;
+  base.run.steps = 2;
+  ASSERT_EQ(pretrain(base, quiet()), TrainOutcome::kFinished);
+  KvpRecipe recipe;
+  recipe.base = base.output.directory;
+  recipe.keep = "0.50";
+  recipe.copy_base = false;
+  fill("pruned", recipe);
+  recipe.run.steps = 2;
+  ASSERT_EQ(train_kvp(recipe, quiet()), TrainOutcome::kFinished);
+  const LoadedBundle bundle = load_bundle(recipe.output.directory);
+  EXPECT_EQ(bundle.manifest.layer_map, (std::vector<int64_t>{0, 0, 1, 1}));
+  EXPECT_EQ(bundle.auxiliary.config.n_layers(), 2);
+  EXPECT_FALSE(std::filesystem::exists(recipe.output.directory / "base"));
+}
+
+TEST_F(Training, ErrorsComeBeforeAnyOutput) {
+  auto recipe = pretrain_recipe("model");
+  recipe.data.sequence_tokens = 128;  // beyond the model's context of 64
+  EXPECT_THROW(pretrain(recipe, quiet()), TrainError);
+  recipe = pretrain_recipe("model");
+  recipe.data.shards = directory_.path() / "nowhere";
+  EXPECT_THROW(pretrain(recipe, quiet()), TrainError);
+  EXPECT_FALSE(std::filesystem::exists(recipe.output.directory));
+}
+
+TEST(Schedule, WarmsUpThenFollowsTheCosineToItsFraction) {
+  OptimizerRecipe recipe;
+  recipe.learning_rate = 1.0;
+  recipe.warmup_steps = 10;
+  const auto rate = [&](int64_t step) {
+    return learning_rate_at(recipe, step, static_cast<double>(step) / 100.0, 0.1);
+  };
+  EXPECT_DOUBLE_EQ(rate(0), 0.1);
+  EXPECT_DOUBLE_EQ(rate(9), 1.0);
+  EXPECT_DOUBLE_EQ(rate(10), 1.0);
+  EXPECT_NEAR(rate(55), 0.55, 1e-12);
+  EXPECT_NEAR(rate(100), 0.1, 1e-12);
+}
+
+}  // namespace
+}  // namespace kvcast::train

@@ -1,0 +1,154 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <deque>
+
+#include "kernels/kernels.h"
+#include "kernels/reference.h"
+#include "kernels_testing.h"
+
+namespace kvcast {
+namespace {
+
+using testing::random_floats;
+
+/// One sequence with its cache: [kv_heads][capacity][head_dim].
+struct Sequence {
+  Sequence(const AttentionShape& shape, int64_t rows, int64_t first_position, uint32_t seed,
+           float scale = 1.0F)
+      : width(shape.query_heads * shape.head_dim),
+        q(random_floats(rows * (width + 3), seed, scale)),
+        keys(
+            random_floats(shape.kv_heads * (first_position + rows + 2) * shape.head_dim, seed + 1)),
+        values(random_floats(static_cast<int64_t>(keys.size()), seed + 2)),
+        out(static_cast<size_t>(rows * (width + 5)), -7.0F),
+        probabilities(static_cast<size_t>(first_position + rows)),
+        args{.q = q.data(),
+             .q_stride = width + 3,
+             .rows = rows,
+             .first_position = first_position,
+             .keys = keys.data(),
+             .values = values.data(),
+             .head_stride = (first_position + rows + 2) * shape.head_dim,
+             .out = out.data(),
+             .out_stride = width + 5} {}
+  int64_t width;
+  std::vector<float> q, keys, values, out, probabilities;
+  AttentionArgs args;
+};
+
+/// Probabilities carry the error of exp and of scores of size |q||k|/sqrt(d) in f32; mixed values
+/// are averages of unit normals.
+constexpr double kTolerance = 2e-5;
+
+void expect_like_reference(const AttentionShape& shape,
+                           std::vector<std::pair<int64_t, int64_t>> sizes, int threads) {
+  std::deque<Sequence> fast, plain;
+  std::vector<AttentionArgs> fast_args, plain_args;
+  uint32_t seed = 40;
+  for (const auto& [rows, first_position] : sizes) {
+    for (auto* side : {&fast, &plain}) {
+      Sequence& s = side->emplace_back(shape, rows, first_position, seed);
+      s.args.last_row_probabilities = s.probabilities.data();
+      (side == &fast ? fast_args : plain_args).push_back(s.args);
+    }
+    seed += 10;
+  }
+  attention(fast_args, shape, threads);
+  reference::attention(plain_args, shape);
+  for (size_t s = 0; s < fast.size(); ++s) {
+    SCOPED_TRACE("rows " + std::to_string(sizes[s].first) + " after " +
+                 std::to_string(sizes[s].second) + ", head_dim " + std::to_string(shape.head_dim) +
+                 ", heads " + std::to_string(shape.query_heads) + "/" +
+                 std::to_string(shape.kv_heads) + ", threads " + std::to_string(threads));
+    for (size_t i = 0; i < fast[s].out.size(); ++i) {
+      ASSERT_NEAR(fast[s].out[i], plain[s].out[i], kTolerance) << i;
+    }
+    for (size_t i = 0; i < fast[s].probabilities.size(); ++i) {
+      ASSERT_NEAR(fast[s].probabilities[i], plain[s].probabilities[i], kTolerance) << i;
+    }
+  }
+}
+
+class Attention : public testing::EveryIsa {};
+KVCAST_FOR_EVERY_ISA(Attention);
+
+TEST_P(Attention, MatchesReferenceOnEveryHeadLayout) {
+  for (const int64_t head_dim : {8, 16, 24, 64, 80, 128}) {
+    for (const auto& [heads, kv_heads] :
+         {std::pair<int64_t, int64_t>{1, 1}, {4, 2}, {3, 1}, {8, 2}}) {
+      expect_like_reference({heads, kv_heads, head_dim}, {{33, 0}}, 2);
+      expect_like_reference({heads, kv_heads, head_dim}, {{1, 70}}, 2);
+    }
+  }
+}
+
+TEST_P(Attention, MatchesReferenceOnOddLengths) {
+  for (const int64_t rows : {1, 2, 15, 17, 63, 64, 65, 130}) {
+    for (const int64_t first_position : {0, 1, 63, 64, 100, 511, 513}) {
+      expect_like_reference({4, 2, 16}, {{rows, first_position}}, 3);
+    }
+  }
+}
+
+TEST_P(Attention, MatchesReferenceOnABatchOfDifferentLengths) {
+  for (const int threads : {1, 2, 3, 5}) {
+    expect_like_reference({4, 2, 64}, {{1, 1300}, {40, 0}, {1, 0}, {3, 500}, {90, 17}}, threads);
+  }
+}
+
+TEST_P(Attention, ThreadsAndSplittingOverKeysDoNotChangeABit) {
+  const AttentionShape shape{6, 2, 64};
+  for (const auto& [rows, first_position] :
+       {std::pair<int64_t, int64_t>{1, 2000}, {9, 1025}, {200, 3}}) {
+    Sequence one(shape, rows, first_position, 50);
+    attention({&one.args, 1}, shape, 1);
+    for (const int threads : {2, 3, 5, 16}) {
+      Sequence many(shape, rows, first_position, 50);
+      attention({&many.args, 1}, shape, threads);
+      ASSERT_EQ(std::memcmp(one.out.data(), many.out.data(), one.out.size() * 4), 0) << threads;
+    }
+  }
+}
+
+TEST_P(Attention, ARowDoesNotDependOnTheRowsBesideIt) {
+  const AttentionShape shape{4, 2, 64};
+  constexpr int64_t kRows = 600;
+  Sequence whole(shape, kRows, 0, 60);
+  attention({&whole.args, 1}, shape, 2);
+  for (const int64_t step : {1, 37, 64, 512}) {
+    Sequence chunks(shape, kRows, 0, 60);
+    for (int64_t r = 0; r < kRows; r += step) {
+      AttentionArgs part = chunks.args;
+      part.q += r * part.q_stride;
+      part.out += r * part.out_stride;
+      part.first_position = r;
+      part.rows = std::min(step, kRows - r);
+      attention({&part, 1}, shape, 2);
+    }
+    ASSERT_EQ(std::memcmp(whole.out.data(), chunks.out.data(), whole.out.size() * 4), 0) << step;
+  }
+}
+
+TEST_P(Attention, LargeScoresNeitherOverflowNorVanish) {
+  const AttentionShape shape{2, 1, 64};
+  Sequence s(shape, 70, 600, 70, 300.0F);  // scores in the hundreds
+  Sequence plain(shape, 70, 600, 70, 300.0F);
+  attention({&s.args, 1}, shape, 2);
+  reference::attention({&plain.args, 1}, shape);
+  for (size_t i = 0; i < s.out.size(); ++i) {
+    // An error of an ulp in a score of 1000 is 6e-5 of a probability.
+    ASSERT_NEAR(s.out[i], plain.out[i], 2e-3) << i;
+  }
+}
+
+TEST_P(Attention, NothingToDoIsDoneQuietly) {
+  attention({}, {4, 2, 64}, 2);
+  const AttentionShape shape{4, 2, 64};
+  Sequence empty(shape, 0, 5, 80);
+  attention({&empty.args, 1}, shape, 2);
+}
+
+}  // namespace
+}  // namespace kvcast

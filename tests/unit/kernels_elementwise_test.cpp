@@ -1,0 +1,150 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/kernels.h"
+#include "kernels/reference.h"
+#include "kernels_testing.h"
+
+namespace kvcast {
+namespace {
+
+using testing::random_floats;
+
+/// Relative to values of size one: a few roundings of f32.
+void expect_close(const std::vector<float>& a, const std::vector<float>& b, double tolerance) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    ASSERT_NEAR(a[i], b[i], tolerance * (1.0 + std::fabs(b[i]))) << i;
+  }
+}
+
+class Elementwise : public testing::EveryIsa {};
+KVCAST_FOR_EVERY_ISA(Elementwise);
+
+TEST_P(Elementwise, RmsNormMatchesReference) {
+  for (const int64_t dim : {1, 7, 8, 16, 33, 64, 100, 1280, 2049}) {
+    for (const int64_t rows : {1, 3, 70}) {
+      for (const int threads : {1, 3}) {
+        const auto x = random_floats(rows * (dim + 2), 1, 3.0F);
+        const auto weight = random_floats(dim, 2);
+        std::vector<float> fast(static_cast<size_t>(rows * (dim + 1))), plain(fast);
+        RmsNormArgs args{.x = x.data(),
+                         .x_stride = dim + 2,
+                         .weight = weight.data(),
+                         .out = fast.data(),
+                         .out_stride = dim + 1,
+                         .rows = rows,
+                         .dim = dim};
+        rms_norm(args, threads);
+        args.out = plain.data();
+        reference::rms_norm(args);
+        expect_close(fast, plain, 1e-6);
+      }
+    }
+  }
+}
+
+TEST_P(Elementwise, RmsNormWorksInPlace) {
+  auto x = random_floats(5 * 100, 3);
+  auto plain = x;
+  const auto weight = random_floats(100, 4);
+  RmsNormArgs args{.x = x.data(),
+                   .x_stride = 100,
+                   .weight = weight.data(),
+                   .out = x.data(),
+                   .out_stride = 100,
+                   .rows = 5,
+                   .dim = 100};
+  rms_norm(args, 2);
+  args.x = args.out = plain.data();
+  reference::rms_norm(args);
+  expect_close(x, plain, 1e-6);
+}
+
+TEST_P(Elementwise, HeadNormRopeMatchesReference) {
+  for (const int64_t head_dim : {2, 8, 16, 24, 64, 80, 128}) {
+    for (const bool norm : {false, true}) {
+      for (const int64_t rows : {1, 9, 130}) {
+        constexpr int64_t kHeads = 5;
+        auto fast = random_floats(rows * (kHeads * head_dim + 3), 5);
+        auto plain = fast;
+        const auto weight = random_floats(head_dim, 6);
+        const auto cosines = random_floats(200 * head_dim / 2, 7);
+        const auto sines = random_floats(200 * head_dim / 2, 8);
+        std::vector<int64_t> positions(static_cast<size_t>(rows));
+        for (int64_t r = 0; r < rows; ++r) positions[r] = (r * 37 + 11) % 200;
+        HeadNormRopeArgs args{.x = fast.data(),
+                              .x_stride = kHeads * head_dim + 3,
+                              .rows = rows,
+                              .heads = kHeads,
+                              .head_dim = head_dim,
+                              .norm_weight = norm ? weight.data() : nullptr,
+                              .positions = positions.data(),
+                              .rope_cos = cosines.data(),
+                              .rope_sin = sines.data()};
+        head_norm_rope(args, 3);
+        args.x = plain.data();
+        reference::head_norm_rope(args);
+        expect_close(fast, plain, 3e-6);
+      }
+    }
+  }
+}
+
+TEST_P(Elementwise, SiluMulMatchesReference) {
+  for (const int64_t ffn_dim : {1, 7, 16, 100, 4096, 9001}) {
+    for (const int64_t rows : {1, 20}) {
+      const auto gate_up = random_floats(rows * (2 * ffn_dim + 3), 9, 5.0F);
+      std::vector<float> fast(static_cast<size_t>(rows * (ffn_dim + 1))), plain(fast);
+      SiluMulArgs args{.gate_up = gate_up.data(),
+                       .gate_up_stride = 2 * ffn_dim + 3,
+                       .out = fast.data(),
+                       .out_stride = ffn_dim + 1,
+                       .rows = rows,
+                       .ffn_dim = ffn_dim};
+      silu_mul(args, 3);
+      args.out = plain.data();
+      reference::silu_mul(args);
+      expect_close(fast, plain, 2e-6);
+    }
+  }
+}
+
+TEST_P(Elementwise, SiluOfExtremeGatesIsFinite) {
+  const std::vector<float> gate_up = {-1e30F, -200.0F, -88.0F, 0.0F, 88.0F, 200.0F, 1e30F,
+                                      1.0F,   1.0F,    1.0F,   1.0F, 1.0F,  1.0F,   1.0F};
+  std::vector<float> out(7);
+  silu_mul({.gate_up = gate_up.data(),
+            .gate_up_stride = 14,
+            .out = out.data(),
+            .out_stride = 7,
+            .rows = 1,
+            .ffn_dim = 7},
+           1);
+  EXPECT_NEAR(out[0], 0.0F, 1e-6F);
+  EXPECT_NEAR(out[1], 0.0F, 1e-6F);
+  EXPECT_NEAR(out[2], 0.0F, 1e-6F);
+  EXPECT_EQ(out[3], 0.0F);
+  EXPECT_EQ(out[4], 88.0F);
+  EXPECT_EQ(out[5], 200.0F);
+  EXPECT_EQ(out[6], 1e30F);
+}
+
+TEST_P(Elementwise, ThreadsDoNotChangeABit) {
+  const auto gate_up = random_floats(64 * 2 * 5000, 20);
+  std::vector<float> one(64 * 5000), many(one);
+  SiluMulArgs args{.gate_up = gate_up.data(),
+                   .gate_up_stride = 10000,
+                   .out = one.data(),
+                   .out_stride = 5000,
+                   .rows = 64,
+                   .ffn_dim = 5000};
+  silu_mul(args, 1);
+  args.out = many.data();
+  silu_mul(args, 5);
+  EXPECT_EQ(one, many);
+}
+
+}  // namespace
+}  // namespace kvcast

@@ -1,0 +1,210 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "base/half.h"
+#include "kernels/kernel_table.h"
+#include "kernels/kernels.h"
+#include "kernels/reference.h"
+#include "kernels_testing.h"
+
+namespace kvcast {
+namespace {
+
+using testing::pack_floats;
+using testing::random_floats;
+using testing::type_name;
+
+constexpr WeightType kTypes[] = {WeightType::kF32, WeightType::kBf16, WeightType::kInt8};
+
+reference::Activations activations_of(WeightType type) {
+  if (type == WeightType::kInt8) return reference::Activations::kInt8;
+  return kernels().matmul(type).bf16_activations ? reference::Activations::kBf16
+                                                 : reference::Activations::kF32;
+}
+
+struct Case {
+  WeightType type;
+  int64_t rows, n, k;
+  bool bias = false, accumulate = false;
+  int threads = 1;
+  int64_t a_extra = 0, out_extra = 0;  ///< strides beyond the widths
+};
+
+struct Data {
+  explicit Data(const Case& c)
+      : a_stride(c.k + c.a_extra),
+        out_stride(c.n + c.out_extra),
+        a(random_floats(c.rows * a_stride, 11)),
+        bias(random_floats(c.n, 12)),
+        out(random_floats(c.rows * out_stride, 13)),
+        weight(pack_floats(random_floats(c.n * c.k, 14), c.n, c.k, c.type)),
+        args{.a = a.data(),
+             .a_stride = a_stride,
+             .rows = c.rows,
+             .weight = &weight,
+             .bias = c.bias ? bias.data() : nullptr,
+             .out = out.data(),
+             .out_stride = out_stride,
+             .accumulate = c.accumulate} {}
+  int64_t a_stride, out_stride;
+  std::vector<float> a, bias, out;
+  PackedMatrix weight;
+  MatmulArgs args;
+};
+
+/// A sum of k products of unit normals, each rounded, in one chain: its error is a random walk of
+/// k steps of half an ulp of a sum of size sqrt(k): k * 2^-24. int8 sums are exact; what is left is
+/// the rounding of the result and of the two scales.
+double tolerance(const Case& c, double reference) {
+  const double product_error =
+      c.type == WeightType::kInt8 ? 0.0 : 6.0 * static_cast<double>(c.k) * 0x1p-24;
+  return product_error + 4e-6 + std::fabs(reference) * 1e-6;
+}
+
+void expect_like_reference(const Case& c) {
+  SCOPED_TRACE(type_name(c.type) + " rows " + std::to_string(c.rows) + " n " + std::to_string(c.n) +
+               " k " + std::to_string(c.k) + " threads " + std::to_string(c.threads));
+  Data fast(c);
+  Data plain(c);
+  matmul(fast.args, c.threads);
+  reference::matmul(plain.args, activations_of(c.type));
+  for (size_t i = 0; i < fast.out.size(); ++i) {
+    ASSERT_NEAR(fast.out[i], plain.out[i], tolerance(c, plain.out[i]))
+        << "row " << i / fast.out_stride << " column " << i % fast.out_stride;
+  }
+}
+
+class Matmul : public testing::EveryIsa {};
+KVCAST_FOR_EVERY_ISA(Matmul);
+
+TEST_P(Matmul, MatchesReferenceForEveryNumberOfRows) {
+  for (const WeightType type : kTypes) {
+    for (int64_t rows = 1; rows <= 70; ++rows) {
+      expect_like_reference({type, rows, 67, 45});
+    }
+  }
+}
+
+TEST_P(Matmul, MatchesReferenceOnOddShapes) {
+  for (const WeightType type : kTypes) {
+    for (const int64_t n : {1, 2, 15, 16, 17, 63, 64, 65, 129, 300}) {
+      for (const int64_t k : {1, 2, 3, 4, 5, 16, 31, 64, 65, 127}) {
+        for (const int64_t rows : {1, 5, 18}) {
+          expect_like_reference({type, rows, n, k, true, true, 3, 3, 5});
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Matmul, MatchesReferenceWhereTheSumIsBlocked) {
+  for (const WeightType type : kTypes) {
+    for (const int64_t k : {1023, 1025, 2560, 5000}) {
+      for (const int64_t rows : {1, 2, 7, 33}) {
+        expect_like_reference({type, rows, 70, k, true, true, 2});
+      }
+    }
+  }
+}
+
+TEST_P(Matmul, MatchesReferenceForManyRowsAndThreads) {
+  for (const WeightType type : kTypes) {
+    for (const int threads : {1, 2, 3, 5}) {
+      expect_like_reference({type, 333, 200, 96, false, true, threads});
+      expect_like_reference({type, 1100, 72, 33, true, false, threads});
+    }
+  }
+}
+
+TEST_P(Matmul, BytesBetweenRowsOfOutStay) {
+  for (const WeightType type : kTypes) {
+    Data d({type, 9, 30, 20, false, false, 1, 0, 7});
+    const auto before = d.out;
+    matmul(d.args, 2);
+    for (int64_t r = 0; r < 9; ++r) {
+      for (int64_t c = 30; c < 37; ++c) ASSERT_EQ(d.out[r * 37 + c], before[r * 37 + c]);
+    }
+  }
+}
+
+TEST_P(Matmul, ThreadsDoNotChangeABit) {
+  for (const WeightType type : kTypes) {
+    for (const int64_t rows : {1, 3, 50, 300}) {
+      const Case c{type, rows, 333, 700, true, true};
+      Data one(c);
+      matmul(one.args, 1);
+      for (const int threads : {2, 3, 5, 16}) {
+        Data many(c);
+        matmul(many.args, threads);
+        ASSERT_EQ(std::memcmp(one.out.data(), many.out.data(), one.out.size() * 4), 0)
+            << type_name(type) << ", " << rows << " rows, " << threads << " threads";
+      }
+    }
+  }
+}
+
+TEST_P(Matmul, ARowDoesNotDependOnTheRowsBesideIt) {
+  for (const WeightType type : kTypes) {
+    const Case c{type, 77, 130, 1100, true, true};
+    Data whole(c);
+    matmul(whole.args, 2);
+    for (const int64_t step : {1, 2, 5, 6, 7, 16, 31, 40}) {
+      Data chunks(c);
+      for (int64_t r = 0; r < c.rows; r += step) {
+        MatmulArgs part = chunks.args;
+        part.a += r * part.a_stride;
+        part.out += r * part.out_stride;
+        part.rows = std::min(step, c.rows - r);
+        matmul(part, 2);
+      }
+      ASSERT_EQ(std::memcmp(whole.out.data(), chunks.out.data(), whole.out.size() * 4), 0)
+          << type_name(type) << " in chunks of " << step;
+    }
+  }
+}
+
+TEST_P(Matmul, SharedInputEqualsOneByOne) {
+  for (const WeightType type : kTypes) {
+    for (const int64_t rows : {1, 20, 150}) {
+      Data a({type, rows, 100, 300, true, false});
+      Data b({type, rows, 30, 300, false, true});
+      Data c({type, rows, 257, 300});
+      Data together_a = Data({type, rows, 100, 300, true, false});
+      Data together_b = Data({type, rows, 30, 300, false, true});
+      Data together_c = Data({type, rows, 257, 300});
+      for (Data* d : {&a, &b, &c}) matmul(d->args, 3);
+      MatmulArgs products[3] = {together_a.args, together_b.args, together_c.args};
+      products[0].weight = &a.weight;  // a Data that moved would leave its weight behind
+      products[1].weight = &b.weight;
+      products[2].weight = &c.weight;
+      for (MatmulArgs& p : products) p.a = a.a.data();
+      matmul_shared_input(products, 3);
+      EXPECT_EQ(a.out, together_a.out);
+      EXPECT_EQ(b.out, together_b.out);
+      EXPECT_EQ(c.out, together_c.out);
+    }
+  }
+}
+
+TEST_P(Matmul, RowOfZerosGivesTheBias) {
+  for (const WeightType type : kTypes) {
+    Data d({type, 2, 70, 33, true});
+    std::fill(d.a.begin(), d.a.end(), 0.0F);
+    matmul(d.args, 1);
+    for (int64_t c = 0; c < 70; ++c) ASSERT_EQ(d.out[70 + c], d.bias[c]);
+  }
+}
+
+TEST(MatmulReference, Bf16ActivationsAreRounded) {
+  Data d({WeightType::kF32, 1, 1, 1});
+  d.a[0] = 1.00390625F;  // 1 + 2^-8, a tie that goes to 1
+  reference::matmul(d.args, reference::Activations::kBf16);
+  std::vector<float> w(1);
+  d.weight.unpack_row(0, w);
+  EXPECT_EQ(d.out[0], w[0]);
+}
+
+}  // namespace
+}  // namespace kvcast

@@ -1,0 +1,52 @@
+// What the kernel tests share: random data, and one test instance per instruction set.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/isa.h"
+#include "kernels/kernels.h"
+
+namespace kvcast::testing {
+
+inline std::vector<float> random_floats(int64_t count, uint32_t seed, float scale = 1.0F) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal(0.0F, scale);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& v : values) v = normal(generator);
+  return values;
+}
+
+inline PackedMatrix pack_floats(const std::vector<float>& w, int64_t n, int64_t k, WeightType type,
+                                int threads = 2) {
+  return PackedMatrix::pack(reinterpret_cast<const std::byte*>(w.data()), SourceType::kF32, n, k,
+                            type, threads);
+}
+
+inline std::string type_name(WeightType type) {
+  return type == WeightType::kF32 ? "f32" : type == WeightType::kBf16 ? "bf16" : "int8";
+}
+
+/// Runs with every instruction set that this machine has.
+class EveryIsa : public ::testing::TestWithParam<Isa> {
+ protected:
+  EveryIsa() : scoped_(GetParam()) {}
+
+ private:
+  ScopedIsa scoped_;
+};
+
+inline std::string isa_test_name(const ::testing::TestParamInfo<Isa>& info) {
+  return std::string(isa_name(info.param));
+}
+
+#define KVCAST_FOR_EVERY_ISA(suite)                                               \
+  INSTANTIATE_TEST_SUITE_P(Kernels, suite, ::testing::ValuesIn(supported_isas()), \
+                           ::kvcast::testing::isa_test_name)
+
+}  // namespace kvcast::testing

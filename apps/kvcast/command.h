@@ -24,6 +24,7 @@ void register_bench(CLI::App& app, int& exit_code);
 void register_info(CLI::App& app, int& exit_code);
 void register_flops(CLI::App& app, int& exit_code);
 void register_inspect(CLI::App& app, int& exit_code);
+void register_serve(CLI::App& app, int& exit_code);
 
 /// "kvcast: message" on stderr, one line; returns kExitFailed.
 int report_error(const Error& error);

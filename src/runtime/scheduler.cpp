@@ -192,6 +192,7 @@ SchedulerStats Scheduler::stats() const {
   return impl_->stats;
 }
 
+const std::string& Scheduler::default_prefill() const { return impl_->options.default_prefill; }
 const Model& Scheduler::model() const { return *impl_->model; }
 
 int64_t Scheduler::Impl::cache_bytes_of(const EngineRequest& request,

@@ -72,6 +72,8 @@ class Scheduler {
   void cancel_all();
   [[nodiscard]] SchedulerStats stats() const;
   [[nodiscard]] const Model& model() const;
+  /// The canonical spec of the strategy of requests that name none.
+  [[nodiscard]] const std::string& default_prefill() const;
   /// The canonical spec of a strategy, or why this model cannot run it.
   Result<std::string> check_strategy(std::string_view spec) const;
 

@@ -64,6 +64,15 @@ std::string Tokenizer::piece_bytes(int32_t token) const {
   return implementation_->contains(token) ? implementation_->surface(token) : std::string();
 }
 
+std::vector<std::pair<std::string, int32_t>> Tokenizer::control_tokens() const {
+  const auto& processor = implementation_->processor;
+  std::vector<std::pair<std::string, int32_t>> tokens;
+  for (int32_t id = 0; id < processor.GetPieceSize(); ++id) {
+    if (processor.IsControl(id)) tokens.emplace_back(processor.IdToPiece(id), id);
+  }
+  return tokens;
+}
+
 int64_t Tokenizer::vocab_size() const { return implementation_->processor.GetPieceSize(); }
 int32_t Tokenizer::bos_token() const { return implementation_->processor.bos_id(); }
 int32_t Tokenizer::eos_token() const { return implementation_->processor.eos_id(); }

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kvcast/result.h"
@@ -34,6 +35,9 @@ class Tokenizer {
   /// Bytes that one token adds in the middle of a text: its leading space kept, a byte piece as its
   /// one byte, nothing for control tokens and ids outside the vocabulary.
   [[nodiscard]] std::string piece_bytes(int32_t token) const;
+
+  /// Name and id of every control token ("<s>", "</s>", ...), which no text encodes to.
+  [[nodiscard]] std::vector<std::pair<std::string, int32_t>> control_tokens() const;
 
   [[nodiscard]] int64_t vocab_size() const;
   /// -1 if the model has none, as for eos_token().

@@ -1,0 +1,125 @@
+// kvcast serve: the OpenAI-compatible server.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "base/macros.h"
+#include "base/mapped_file.h"
+#include "command.h"
+#include "server/server.h"
+
+namespace kvcast {
+namespace {
+
+struct ServeOptions {
+  ModelOptions model;
+  ServerOptions server;
+  std::string api_key_file;
+  int64_t cache_mib = 2048;
+};
+
+/// One key a line; empty lines and lines that begin with # are left out.
+Result<std::vector<std::string>> read_api_keys(const std::string& file) {
+  std::vector<std::string> keys;
+  if (const char* key = std::getenv("KVCAST_API_KEY"); key && *key) keys.emplace_back(key);
+  if (file.empty()) return keys;
+  KVCAST_TRY(const std::string text, read_text_file(file));
+  size_t at = 0;
+  while (at < text.size()) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    std::string line = text.substr(at, end - at);
+    at = end + 1;
+    if (line.ends_with('\r')) line.pop_back();
+    if (!line.empty() && line.front() != '#') keys.push_back(std::move(line));
+  }
+  if (keys.empty()) return fail(fmt::format("{}: no API key in it; expected one a line", file));
+  return keys;
+}
+
+Result<int> serve(const ServeOptions& chosen) {
+  const InterruptScope interrupt;
+  ServerOptions options = chosen.server;
+  options.model_directory = chosen.model.directory;
+  if (options.model_directory.empty()) {
+    KVCAST_TRY(options.model_directory, default_model_directory());
+  }
+  KVCAST_TRY(options.load.dtype, parse_dtype(chosen.model.dtype));
+  options.load.threads = chosen.model.threads;
+  options.load.tokenizer = chosen.model.tokenizer;
+  options.scheduler.max_cache_bytes = chosen.cache_mib << 20;
+  KVCAST_TRY(options.api_keys, read_api_keys(chosen.api_key_file));
+  const std::string host = options.host;
+  KVCAST_TRY(const auto server, Server::listen(std::move(options)));
+  const uint16_t port = server->port();
+  fmt::print(stderr, "kvcast: loading; http://{}:{}/health says when it is done\n", host, port);
+  KVCAST_CHECK(server->run(interrupt.token(), [host, port] {
+    fmt::print(stderr, "kvcast: ready at http://{}:{}/\n", host, port);
+  }));
+  return kExitOk;
+}
+
+void add_limits(CLI::App& command, ServeOptions& options) {
+  ServerOptions& server = options.server;
+  SchedulerOptions& scheduler = server.scheduler;
+  const CLI::Range positive(int64_t{1}, int64_t{1} << 40);
+  command
+      .add_option("--chunk-tokens", scheduler.chunk_tokens,
+                  "prompt tokens read between two tokens of running answers")
+      ->check(positive)
+      ->capture_default_str();
+  command.add_option("--max-batch", scheduler.max_batch, "answers decoded together")
+      ->check(positive)
+      ->capture_default_str();
+  command.add_option("--max-queue", scheduler.max_queue, "requests waiting; more get 429")
+      ->check(positive)
+      ->capture_default_str();
+  command.add_option("--cache-mib", options.cache_mib, "memory for KV caches, in MiB")
+      ->check(positive)
+      ->capture_default_str();
+  command.add_option("--max-body-bytes", server.http.max_body_bytes, "largest request body")
+      ->check(positive)
+      ->capture_default_str();
+  command.add_option("--max-connections", server.http.max_connections, "open connections")
+      ->check(positive)
+      ->capture_default_str();
+  command
+      .add_option("--request-seconds", server.request_seconds,
+                  "longest a request may take; 0: no limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      .add_option("--drain-seconds", server.drain_seconds,
+                  "how long running answers may go on after SIGTERM")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void register_serve(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<ServeOptions>();
+  CLI::App& command = *app.add_subcommand("serve", "an OpenAI-compatible server, and a page at /");
+  options->model.add_to(command);
+  ServerOptions& server = options->server;
+  command.add_option("--host", server.host, "address to listen on")->capture_default_str();
+  command.add_option("--port", server.port, "0: a free one")->capture_default_str();
+  command.add_option("--prefill", server.scheduler.default_prefill,
+                     "strategy of requests that name none (default: the model's)");
+  command.add_option("--model-name", server.model_name,
+                     "name for clients (default: the directory's)");
+  command.add_option("--api-key-file", options->api_key_file,
+                     "API keys, one a line; KVCAST_API_KEY in the environment is one more");
+  command
+      .add_option("--cors-origin", server.cors_origins,
+                  "origin whose pages may call the API; may be repeated")
+      ->take_all();
+  add_limits(command, *options);
+  command.callback([options, &exit_code] {
+    const auto result = serve(*options);
+    exit_code = result ? *result : report_error(result.error());
+  });
+}
+
+}  // namespace kvcast

@@ -1,0 +1,145 @@
+#include "server/access.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace kvcast {
+namespace {
+
+/// Takes as long for a wrong key as for a right one of the same length.
+bool equal_in_constant_time(std::string_view a, std::string_view b) {
+  if (a.size() != b.size()) return false;
+  unsigned difference = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]);
+  }
+  return difference == 0;
+}
+
+bool has_scheme(std::string_view header, std::string_view scheme) {
+  return header.size() > scheme.size() &&
+         std::ranges::equal(header.substr(0, scheme.size()), scheme,
+                            [](char a, char b) { return std::tolower(a) == b; });
+}
+
+/// "localhost:8080" -> "localhost"; "[::1]:8080" -> "[::1]".
+std::string_view without_port(std::string_view host) {
+  const size_t colon = host.rfind(':');
+  const bool in_brackets = host.ends_with(']');
+  return colon == std::string_view::npos || in_brackets ? host : host.substr(0, colon);
+}
+
+}  // namespace
+
+std::optional<std::string> decode_base64(std::string_view text) {
+  while (text.ends_with('=')) text.remove_suffix(1);
+  constexpr std::string_view kAlphabet =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string bytes;
+  unsigned bits = 0;
+  int held = 0;
+  for (const char c : text) {
+    const size_t value = kAlphabet.find(c);
+    if (value == std::string_view::npos) return std::nullopt;
+    bits = (bits << 6 | static_cast<unsigned>(value)) & 0xFFFFU;
+    held += 6;
+    if (held >= 8) {
+      held -= 8;
+      bytes.push_back(static_cast<char>(bits >> held & 0xFFU));
+    }
+  }
+  return bytes;
+}
+
+bool Access::host_is_fine(std::string_view host) const {
+  const std::string_view name = without_port(host);
+  return !options_.loopback_only || host.empty() || name == "localhost" || name == "[::1]" ||
+         name.starts_with("127.") || name == options_.host;
+}
+
+bool Access::origin_is_fine(const HttpRequest& request) const {
+  const std::string& origin = request.origin;
+  if (origin.empty() || origin == "http://" + request.host || origin == "https://" + request.host) {
+    return true;
+  }
+  return std::ranges::any_of(options_.cors_origins, [&](const std::string& allowed) {
+    return allowed == "*" || allowed == origin;
+  });
+}
+
+std::optional<size_t> Access::key_of(std::string_view header) const {
+  std::string given;
+  if (has_scheme(header, "bearer ")) {
+    given = header.substr(7);
+  } else if (has_scheme(header, "basic ")) {
+    const auto decoded = decode_base64(header.substr(6));
+    if (!decoded) return std::nullopt;
+    const size_t colon = decoded->find(':');
+    if (colon == std::string::npos) return std::nullopt;
+    given = decoded->substr(colon + 1);
+  }
+  std::optional<size_t> found;
+  for (size_t i = 0; i < options_.api_keys.size(); ++i) {
+    if (equal_in_constant_time(given, options_.api_keys[i])) found = i;
+  }
+  return found;
+}
+
+tl::expected<Caller, ApiError> Access::check(const HttpRequest& request) const {
+  if (!host_is_fine(request.host)) {
+    return tl::unexpected(ApiError{403,
+                                   "permission_error",
+                                   "host_not_allowed",
+                                   {},
+                                   fmt::format("Host \"{}\" is not this machine; a server bound to "
+                                               "loopback answers only to loopback names",
+                                               request.host)});
+  }
+  if (!origin_is_fine(request)) {
+    return tl::unexpected(ApiError{403,
+                                   "permission_error",
+                                   "origin_not_allowed",
+                                   {},
+                                   fmt::format("requests from pages of {} are not allowed (see "
+                                               "--cors-origin)",
+                                               request.origin)});
+  }
+  if (options_.api_keys.empty() || request.path == "/health") {
+    return Caller{request.client_address};
+  }
+  const auto key = key_of(request.authorization);
+  if (!key) {
+    return tl::unexpected(ApiError{401,
+                                   "authentication_error",
+                                   "invalid_api_key",
+                                   {},
+                                   "expected \"Authorization: Bearer KEY\" with one of the "
+                                   "server's API keys"});
+  }
+  return Caller{fmt::format("key {}", *key)};
+}
+
+HttpHeaders Access::cors_headers(const HttpRequest& request) const {
+  if (options_.cors_origins.empty() || request.origin.empty() || !origin_is_fine(request)) {
+    return {};
+  }
+  return {{"Access-Control-Allow-Origin", request.origin}, {"Vary", "Origin"}};
+}
+
+HttpResponse Access::preflight(const HttpRequest& request) const {
+  HttpHeaders headers = cors_headers(request);
+  if (headers.empty() || !host_is_fine(request.host)) {
+    return to_response({403,
+                        "permission_error",
+                        "origin_not_allowed",
+                        {},
+                        "cross-origin requests are off (see --cors-origin)"});
+  }
+  headers.emplace_back("Access-Control-Allow-Methods", "GET, POST");
+  headers.emplace_back("Access-Control-Allow-Headers", "Authorization, Content-Type");
+  headers.emplace_back("Access-Control-Max-Age", "600");
+  return {204, "text/plain", "", std::move(headers)};
+}
+
+}  // namespace kvcast

@@ -1,0 +1,258 @@
+#include "server/api.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "base/stopwatch.h"
+#include "runtime/model_impl.h"
+#include "server/page.h"
+
+namespace kvcast {
+namespace {
+
+using OrderedJson = nlohmann::ordered_json;
+
+HttpResponse json_response(const OrderedJson& json) {
+  return {200, "application/json",
+          json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace)};
+}
+
+int64_t unix_seconds() {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+constexpr std::string_view kModelsPrefix = "/v1/models/";
+
+}  // namespace
+
+/// A path, the method it takes, and who answers.
+struct Api::Route {
+  std::string_view method;
+  std::string_view path;
+  void (Api::*serve)(Call& call);
+  bool needs_model;
+};
+
+Api::Api(ApiOptions options, Access access, Metrics& metrics, Post post)
+    : options_(std::move(options)),
+      access_(std::move(access)),
+      metrics_(metrics),
+      post_(std::move(post)),
+      created_(unix_seconds()) {}
+
+void Api::set_ready(Scheduler& scheduler, std::unique_ptr<ChatTemplate> chat) {
+  scheduler_ = &scheduler;
+  chat_ = std::move(chat);
+}
+
+void Api::answer(const Call& call, HttpResponse response) const {
+  response.headers.insert(response.headers.end(), call.headers.begin(), call.headers.end());
+  call.exchange->respond(std::move(response));
+}
+
+void Api::refuse(const Call& call, const ApiError& error) {
+  metrics_.count_refused(error.status);
+  HttpResponse response = to_response(error);
+  if (error.status == 401) {
+    // A browser asks for the key by itself; to programs Basic would only be confusing.
+    response.headers.emplace_back("WWW-Authenticate", call.request.path.starts_with("/v1/")
+                                                          ? "Bearer"
+                                                          : "Basic realm=\"kvcast API key\"");
+  }
+  answer(call, std::move(response));
+}
+
+void Api::handle(HttpRequest request, const std::shared_ptr<HttpExchange>& exchange) {
+  Call call{std::move(request), exchange, {}, {}};
+  if (call.request.method == "OPTIONS") {
+    return call.exchange->respond(access_.preflight(call.request));
+  }
+  const auto caller = access_.check(call.request);
+  if (!caller) return refuse(call, caller.error());
+  call.client = caller->client;
+  call.headers = access_.cors_headers(call.request);
+  try {
+    serve(call);
+  } catch (const std::bad_alloc&) {
+    refuse(call, {500, "server_error", {}, {}, "not enough memory for this request"});
+  }
+}
+
+void Api::serve(Call& call) {
+  static constexpr Route kRoutes[] = {
+      {"GET", "/health", &Api::health, false},
+      {"GET", "/metrics", &Api::metrics, true},
+      {"GET", "/v1/models", &Api::models, true},
+      {"GET", "/tokenizer_info", &Api::tokenizer_info, true},
+      {"POST", "/tokenize", &Api::tokenize, true},
+      {"POST", "/detokenize", &Api::detokenize, true},
+      {"POST", "/v1/completions", &Api::completions, true},
+      {"POST", "/v1/chat/completions", &Api::chat_completions, true},
+      {"GET", kModelsPrefix, &Api::one_model, true},
+  };
+  HttpRequest& request = call.request;
+  if (page(call)) return;
+  const auto route = std::ranges::find_if(kRoutes, [&](const Route& candidate) {
+    return candidate.path == kModelsPrefix ? request.path.starts_with(kModelsPrefix)
+                                           : request.path == candidate.path;
+  });
+  if (route == std::end(kRoutes)) {
+    return refuse(call, {404,
+                         "invalid_request_error",
+                         "not_found",
+                         {},
+                         "no such route; docs/SERVER.md lists them"});
+  }
+  const bool is_get = request.method == "GET" || request.method == "HEAD";
+  if (request.method != route->method && !(is_get && route->method == "GET")) {
+    call.headers.emplace_back("Allow", route->method == "GET" ? "GET, HEAD" : "POST");
+    return refuse(call, {405,
+                         "invalid_request_error",
+                         "method_not_allowed",
+                         {},
+                         fmt::format("{} takes {}", route->path, route->method)});
+  }
+  if (route->needs_model && !scheduler_) {
+    return refuse(call, {503, "unavailable_error", "loading", {}, "the model is being loaded"});
+  }
+  if (route->method == "POST" && !check_body(call)) return;
+  (this->*route->serve)(call);
+}
+
+bool Api::check_body(Call& call) {
+  // Anything else a page of another origin could send without being asked (no preflight).
+  const std::string& type = call.request.content_type;
+  if (type.empty() || type.substr(0, type.find(';')) == "application/json") return true;
+  refuse(call, {415,
+                "invalid_request_error",
+                "unsupported_media_type",
+                {},
+                "expected Content-Type: application/json"});
+  return false;
+}
+
+bool Api::page(Call& call) {
+  const bool is_get = call.request.method == "GET" || call.request.method == "HEAD";
+  for (const PageFile& file : page_files()) {
+    if (call.request.path != file.path || !is_get) continue;
+    answer(call, {200,
+                  std::string(file.content_type),
+                  std::string(file.body),
+                  {{"Cache-Control", "no-cache"},
+                   {"X-Content-Type-Options", "nosniff"},
+                   {"Content-Security-Policy",
+                    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+                    "img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+                    "frame-ancestors 'none'"}}});
+    return true;
+  }
+  return false;
+}
+
+void Api::health(Call& call) {
+  const char* status = draining_ ? "draining" : scheduler_ ? "ok" : "loading";
+  HttpResponse response = json_response({{"status", status}});
+  if (draining_ || !scheduler_) response.status = 503;
+  answer(call, std::move(response));
+}
+
+void Api::metrics(Call& call) {
+  Metrics::Gauges gauges{.scheduler = scheduler_->stats()};
+  if (http_) {
+    gauges.connections = http_->connections();
+    gauges.dropped_connections = http_->dropped_connections();
+  }
+  answer(call, {200, "text/plain; version=0.0.4", metrics_.expose(options_.model_name, gauges)});
+}
+
+std::string Api::model_json() const {
+  const Model& model = scheduler_->model();
+  OrderedJson available = OrderedJson::array();
+  for (const auto* spec : {"exact", "kv-prediction", "kv-prediction:tail=16", "auxiliary"}) {
+    if (scheduler_->check_strategy(spec)) available.push_back(spec);
+  }
+  return OrderedJson{
+      {"id", options_.model_name},
+      {"object", "model"},
+      {"created", created_},
+      {"owned_by", "kvcast"},
+      {"max_model_len", model.context_tokens()},
+      {"prefill", {{"default", scheduler_->default_prefill()}, {"available", available}}}}
+      .dump();
+}
+
+void Api::models(Call& call) {
+  answer(call, {200, "application/json", "{\"object\":\"list\",\"data\":[" + model_json() + "]}"});
+}
+
+void Api::one_model(Call& call) {
+  if (call.request.path.substr(kModelsPrefix.size()) != options_.model_name) {
+    return refuse(call, {404, "invalid_request_error", "model_not_found", "model",
+                         fmt::format("this server has the model \"{}\"", options_.model_name)});
+  }
+  answer(call, {200, "application/json", model_json()});
+}
+
+void Api::tokenize(Call& call) {
+  auto asked = parse_tokenize_request(call.request.body, options_.limits);
+  if (!asked) return refuse(call, asked.error());
+  const Model& model = scheduler_->model();
+  const Tokenizer* tokenizer = model.impl().tokenizer.get();
+  if (!tokenizer) return refuse(call, bad_request(model.impl().tokenizer_hint));
+  std::vector<int32_t> tokens;
+  if (const auto* messages = std::get_if<std::vector<ChatMessage>>(&asked->input)) {
+    auto prompt = chat_->render(*messages);
+    if (!prompt) return refuse(call, bad_request(prompt.error().message, "messages"));
+    tokens = std::move(prompt->tokens);
+  } else {
+    const auto& text = std::get<std::string>(asked->input);
+    // LM Evaluation Harness asks for the id of the end-of-text token by its name.
+    const auto controls = tokenizer->control_tokens();
+    const auto control = std::ranges::find(controls, text, &std::pair<std::string, int32_t>::first);
+    if (control != controls.end()) {
+      tokens = {control->second};
+    } else {
+      tokens = tokenizer->encode(text, asked->add_special_tokens);
+    }
+  }
+  OrderedJson json = {
+      {"count", tokens.size()}, {"max_model_len", model.context_tokens()}, {"tokens", tokens}};
+  if (asked->return_token_strings) {
+    json["token_strs"] = OrderedJson::array();
+    for (const int32_t token : tokens) json["token_strs"].push_back(tokenizer->piece_bytes(token));
+  }
+  answer(call, json_response(json));
+}
+
+void Api::detokenize(Call& call) {
+  const auto tokens = parse_detokenize_request(call.request.body);
+  if (!tokens) return refuse(call, tokens.error());
+  const auto text = scheduler_->model().detokenize(*tokens);
+  if (!text) return refuse(call, bad_request(text.error().message));
+  answer(call, json_response({{"prompt", *text}}));
+}
+
+void Api::tokenizer_info(Call& call) {
+  const Model& model = scheduler_->model();
+  const Tokenizer* tokenizer = model.impl().tokenizer.get();
+  if (!tokenizer) return refuse(call, bad_request(model.impl().tokenizer_hint));
+  const auto name = [&](int32_t id) -> OrderedJson {
+    for (const auto& [text, token] : tokenizer->control_tokens()) {
+      if (token == id) return text;
+    }
+    return nullptr;
+  };
+  OrderedJson json = {
+      {"tokenizer_class", "sentencepiece"},         {"bos_token", name(tokenizer->bos_token())},
+      {"eos_token", name(tokenizer->eos_token())},  {"pad_token", nullptr},
+      {"model_max_length", model.context_tokens()}, {"vocab_size", tokenizer->vocab_size()}};
+  json["chat_template"] = chat_->source().empty() ? OrderedJson() : OrderedJson(chat_->source());
+  answer(call, json_response(json));
+}
+
+}  // namespace kvcast

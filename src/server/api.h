@@ -1,0 +1,82 @@
+// The routes: from an HTTP request to its answer. All on the server's thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "runtime/chat_template.h"
+#include "runtime/scheduler.h"
+#include "server/access.h"
+#include "server/completion_task.h"
+#include "server/http.h"
+#include "server/metrics.h"
+#include "server/requests.h"
+
+namespace kvcast {
+
+struct ApiOptions {
+  std::string model_name;
+  double request_seconds = 600;  ///< longest a request may take; 0: no limit
+  RequestLimits limits;
+};
+
+class Api {
+ public:
+  using Post = std::function<void(std::function<void()>)>;
+  Api(ApiOptions options, Access access, Metrics& metrics, Post post);
+
+  /// From here on the API answers; until then everything but /health says 503. The scheduler must
+  /// outlive the Api; `chat` is null for a model without a tokenizer.
+  void set_ready(Scheduler& scheduler, std::unique_ptr<ChatTemplate> chat);
+  void set_draining() { draining_ = true; }
+  /// For the gauges of /metrics.
+  void set_http(const HttpServer& http) { http_ = &http; }
+
+  void handle(HttpRequest request, const std::shared_ptr<HttpExchange>& exchange);
+
+ private:
+  struct Route;
+  struct Call {
+    HttpRequest request;
+    std::shared_ptr<HttpExchange> exchange;
+    std::string client;
+    HttpHeaders headers;  // of every answer: CORS
+  };
+  void answer(const Call& call, HttpResponse response) const;
+  void refuse(const Call& call, const ApiError& error);
+  void serve(Call& call);
+
+  void health(Call& call);
+  void metrics(Call& call);
+  void models(Call& call);
+  void one_model(Call& call);
+  void tokenize(Call& call);
+  void detokenize(Call& call);
+  void tokenizer_info(Call& call);
+  void completions(Call& call);
+  void chat_completions(Call& call);
+  bool page(Call& call);
+
+  [[nodiscard]] std::string model_json() const;
+  ApiResult<EngineRequest> engine_request(const Call& call, const GenerationFields& fields,
+                                          int64_t default_max_tokens) const;
+  ApiResult<TaskPrompt> encode(const CompletionRequest& asked, const PromptInput& input,
+                               EngineRequest request) const;
+  void start_task(Call& call, const GenerationFields& fields, AnswerKind kind,
+                  std::vector<TaskPrompt> prompts, bool echo);
+  bool check_body(Call& call);
+
+  ApiOptions options_;
+  Access access_;
+  Metrics& metrics_;
+  Post post_;
+  Scheduler* scheduler_ = nullptr;
+  std::unique_ptr<ChatTemplate> chat_;
+  const HttpServer* http_ = nullptr;
+  int64_t created_;
+  uint64_t next_id_ = 1;
+  bool draining_ = false;
+};
+
+}  // namespace kvcast

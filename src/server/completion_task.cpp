@@ -1,0 +1,269 @@
+#include "server/completion_task.h"
+
+#include <algorithm>
+
+#include "runtime/model_impl.h"
+
+namespace kvcast {
+namespace {
+
+/// Passes what the scheduler reports about one prompt on to the task, and times the tokens.
+class TaskObserver final : public RequestObserver {
+ public:
+  TaskObserver(TaskContext context, std::weak_ptr<CompletionTask> task, size_t prompt,
+               const EngineRequest& request)
+      : context_(std::move(context)),
+        task_(std::move(task)),
+        prompt_(prompt),
+        arrival_(request.arrival),
+        last_token_(static_cast<size_t>(request.choices)) {}
+
+  void on_progress(int64_t done, int64_t cached) override {
+    pass([=, p = prompt_](CompletionTask& task) { task.add_progress(p, done, cached); });
+  }
+  void on_prompt_scores(int64_t first, std::vector<TokenScore> scores) override {
+    pass([first, scores = std::move(scores), p = prompt_](CompletionTask& task) mutable {
+      task.add_prompt_scores(p, first, std::move(scores));
+    });
+  }
+  void on_token(const TokenEvent& event) override {
+    const auto now = SteadyClock::now();
+    auto& last = last_token_[static_cast<size_t>(event.choice)];
+    if (last != SteadyClock::time_point{}) {
+      context_.metrics.observe_inter_token_latency(
+          std::chrono::duration<double>(now - last).count());
+    }
+    last = now;
+    std::optional<TokenScore> score;
+    if (event.score) score = *event.score;
+    if (event.text.empty() && !score) return;
+    pass([choice = event.choice, text = std::string(event.text), score = std::move(score),
+          p = prompt_](CompletionTask& task) mutable {
+      task.add_token(p, choice, std::move(text), std::move(score));
+    });
+  }
+  void on_choice_finished(int64_t choice, std::string_view text, FinishReason reason) override {
+    context_.metrics.count_finish_reason(api_finish_reason(reason));
+    pass([choice, text = std::string(text), reason, p = prompt_](CompletionTask& task) mutable {
+      task.end_choice(p, choice, std::move(text), reason);
+    });
+  }
+  void on_finished(const EngineTimings& timings) override {
+    context_.metrics.observe_finished(
+        timings, std::chrono::duration<double>(SteadyClock::now() - arrival_).count());
+    pass([timings, p = prompt_](CompletionTask& task) { task.end_prompt(p, timings); });
+  }
+  void on_error(const EngineError& error) override {
+    if (error.kind == EngineError::Kind::kCancelled) context_.metrics.count_cancelled();
+    pass([error](CompletionTask& task) { task.fail(error); });
+  }
+
+ private:
+  template <typename Action>
+  void pass(Action action) {
+    // The task is kept alive by the exchange's on_gone; once nobody wants the answer it is gone.
+    context_.post([task = task_, action = std::move(action)]() mutable {
+      if (const auto alive = task.lock()) action(*alive);
+    });
+  }
+  TaskContext context_;
+  std::weak_ptr<CompletionTask> task_;
+  size_t prompt_;
+  SteadyClock::time_point arrival_;
+  std::vector<SteadyClock::time_point> last_token_;  // per choice
+};
+
+std::vector<ScoredToken> to_scored(const std::vector<TokenScore>& scores) {
+  std::vector<ScoredToken> scored;
+  for (const TokenScore& score : scores) scored.push_back({score.logprob, score.token, score.top});
+  return scored;
+}
+
+}  // namespace
+
+CompletionTask::CompletionTask(TaskContext context, TaskOptions options,
+                               std::vector<TaskPrompt> prompts,
+                               std::shared_ptr<HttpExchange> exchange)
+    : context_(std::move(context)),
+      options_(std::move(options)),
+      exchange_(std::move(exchange)),
+      tokenizer_(context_.scheduler.model().impl().tokenizer.get()) {
+  choices_per_prompt_ = prompts.front().request.choices;
+  arrival_ = prompts.front().request.arrival;
+  for (TaskPrompt& prompt : prompts) {
+    prompts_.push_back({});
+    prompts_.back().asked = std::move(prompt);
+  }
+  choices_.resize(prompts_.size() * static_cast<size_t>(choices_per_prompt_));
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    choices_[i].answer.index = static_cast<int64_t>(i);
+  }
+}
+
+void CompletionTask::start() {
+  for (size_t i = 0; i < prompts_.size(); ++i) {
+    const EngineRequest& request = prompts_[i].asked.request;
+    auto observer = std::make_shared<TaskObserver>(context_, weak_from_this(), i, request);
+    auto ticket = context_.scheduler.submit(request, std::move(observer));
+    if (!ticket) return fail(ticket.error());
+    prompts_[i].ticket = std::move(*ticket);
+  }
+  if (options_.stream) {
+    HttpHeaders headers = options_.headers;
+    headers.emplace_back("Cache-Control", "no-cache");
+    headers.emplace_back("X-Accel-Buffering", "no");  // proxies: pass pieces on at once
+    exchange_->begin_stream({200, "text/event-stream", "", std::move(headers)});
+  }
+  exchange_->on_gone([self = shared_from_this()] {
+    self->over_ = true;
+    self->cancel();
+  });
+}
+
+CompletionTask::Choice& CompletionTask::choice_of(size_t prompt, int64_t choice) {
+  return choices_[prompt * static_cast<size_t>(choices_per_prompt_) + static_cast<size_t>(choice)];
+}
+
+void CompletionTask::add_progress(size_t prompt, int64_t done, int64_t cached) {
+  if (over_ || !options_.stream) return;
+  const double elapsed =
+      std::chrono::duration<double, std::milli>(SteadyClock::now() - arrival_).count();
+  const StreamPiece::Progress progress{
+      static_cast<int64_t>(prompts_[prompt].asked.request.prompt.size()), cached, done, elapsed};
+  StreamPiece piece;
+  piece.progress = &progress;
+  exchange_->write(answer_event(options_.head, piece, false, tokenizer_));
+}
+
+void CompletionTask::add_prompt_scores(size_t prompt, int64_t first,
+                                       std::vector<TokenScore> scores) {
+  auto& all = prompts_[prompt].prompt_scores;
+  const auto& tokens = prompts_[prompt].asked.request.prompt;
+  while (static_cast<int64_t>(all.size()) < first) {  // not scored
+    all.push_back({std::nullopt, tokens[all.size()], {}});
+  }
+  auto scored = to_scored(scores);
+  std::ranges::move(scored, std::back_inserter(all));
+}
+
+/// Puts the prompt before the answer of each of its choices.
+void CompletionTask::echo_prompt(size_t index) {
+  Prompt& prompt = prompts_[index];
+  if (!options_.echo || prompt.echoed) return;
+  prompt.echoed = true;
+  if (options_.logprobs) {
+    add_prompt_scores(index, static_cast<int64_t>(prompt.asked.request.prompt.size()), {});
+  }
+  for (int64_t i = 0; i < choices_per_prompt_; ++i) {
+    Choice& choice = choice_of(index, i);
+    choice.answer.text = prompt.asked.text;
+    choice.answer.scores = prompt.prompt_scores;
+  }
+  prompt.prompt_scores = {};
+}
+
+void CompletionTask::add_token(size_t prompt, int64_t index, std::string text,
+                               std::optional<TokenScore> score) {
+  if (over_) return;
+  echo_prompt(prompt);
+  Choice& choice = choice_of(prompt, index);
+  choice.answer.text += text;
+  if (score) {
+    choice.answer.scores.push_back({score->logprob, score->token, std::move(score->top)});
+  }
+  if (options_.stream) send_pending(choice);
+}
+
+void CompletionTask::end_choice(size_t prompt, int64_t index, std::string text,
+                                FinishReason reason) {
+  if (over_) return;
+  echo_prompt(prompt);
+  Choice& choice = choice_of(prompt, index);
+  choice.answer.text += text;
+  choice.answer.finish_reason = api_finish_reason(reason);
+}
+
+void CompletionTask::end_prompt(size_t index, EngineTimings timings) {
+  if (over_) return;
+  Prompt& prompt = prompts_[index];
+  prompt.finished = true;
+  prompt.timings = std::move(timings);
+  if (options_.stream) {
+    for (int64_t i = 0; i < choices_per_prompt_; ++i) {
+      send_pending(choice_of(index, i), std::span(&prompt.timings, 1));
+    }
+  }
+  if (std::ranges::all_of(prompts_, &Prompt::finished)) finish();
+}
+
+void CompletionTask::send_pending(Choice& choice, std::span<const EngineTimings> timings) {
+  StreamPiece piece;
+  piece.choice = &choice.answer;
+  piece.first_of_choice = !choice.started;
+  piece.text_offset = choice.sent_characters;
+  piece.timings = timings;
+  exchange_->write(answer_event(options_.head, piece, options_.logprobs, tokenizer_));
+  choice.started = true;
+  choice.sent_characters += count_characters(choice.answer.text);
+  choice.answer.text.clear();
+  choice.answer.scores.clear();
+}
+
+Usage CompletionTask::usage() const {
+  Usage usage;
+  for (const Prompt& prompt : prompts_) {
+    usage.prompt_tokens += prompt.timings.prompt_tokens;
+    usage.completion_tokens += prompt.timings.generated_tokens;
+    usage.cached_tokens += prompt.timings.cached_tokens;
+  }
+  return usage;
+}
+
+void CompletionTask::finish() {
+  over_ = true;
+  const Usage used = usage();
+  if (options_.stream) {
+    if (options_.include_usage) {
+      StreamPiece piece;
+      piece.usage = &used;
+      exchange_->write(answer_event(options_.head, piece, false, tokenizer_));
+    }
+    exchange_->write("data: [DONE]\n\n");
+    exchange_->end_stream();
+    return;
+  }
+  WholeAnswer answer;
+  answer.usage = used;
+  for (Choice& choice : choices_) answer.choices.push_back(std::move(choice.answer));
+  for (const Prompt& prompt : prompts_) answer.timings.push_back(prompt.timings);
+  exchange_->respond({200, "application/json",
+                      answer_json(options_.head, answer, options_.logprobs, tokenizer_),
+                      options_.headers});
+}
+
+void CompletionTask::cancel() {
+  for (const Prompt& prompt : prompts_) {
+    if (prompt.ticket) prompt.ticket->cancel();
+  }
+}
+
+void CompletionTask::fail(const EngineError& error) {
+  if (over_) return;
+  over_ = true;
+  const ApiError api_error = to_api_error(error);
+  context_.metrics.count_refused(api_error.status);
+  const bool head_sent = options_.stream && prompts_.back().ticket != nullptr;
+  cancel();
+  if (!head_sent) {
+    HttpResponse response = to_response(api_error);
+    response.headers.insert(response.headers.end(), options_.headers.begin(),
+                            options_.headers.end());
+    exchange_->respond(std::move(response));
+    return;
+  }
+  exchange_->write("data: " + error_body(api_error) + "\n\n");
+  exchange_->write("data: [DONE]\n\n");
+  exchange_->end_stream();
+}
+
+}  // namespace kvcast

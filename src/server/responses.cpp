@@ -1,0 +1,193 @@
+#include "server/responses.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/utf8.h"
+
+namespace kvcast {
+namespace {
+
+using OrderedJson = nlohmann::ordered_json;
+
+std::string dump(const OrderedJson& json) {
+  return json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+}
+
+/// A token's text; tokens without any, and bytes that are no character, get a name.
+std::string token_name(int32_t token, const Tokenizer* tokenizer) {
+  const std::string text = tokenizer ? tokenizer->piece_bytes(token) : std::string();
+  if (text.empty()) return fmt::format("<token {}>", token);
+  if (is_valid_utf8(text)) return text;
+  std::string name = "bytes:";
+  for (const char byte : text) name += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+  return name;
+}
+
+OrderedJson finite(std::optional<float> logprob) {
+  if (!logprob) return nullptr;
+  constexpr float kImpossible = -9999.0F;  // what OpenAI writes for minus infinity
+  return std::max(*logprob, kImpossible);
+}
+
+OrderedJson legacy_logprobs(const ChoiceAnswer& choice, int64_t offset,
+                            const Tokenizer* tokenizer) {
+  OrderedJson tokens = OrderedJson::array(), logprobs = OrderedJson::array();
+  OrderedJson tops = OrderedJson::array(), offsets = OrderedJson::array();
+  for (const ScoredToken& score : choice.scores) {
+    const std::string name = token_name(score.token, tokenizer);
+    tokens.push_back(name);
+    logprobs.push_back(finite(score.logprob));
+    OrderedJson top = OrderedJson::object();
+    // Most probable first: of tokens with one name the first stays.
+    for (const auto& [token, logprob] : score.top) {
+      top.emplace(token_name(token, tokenizer), finite(logprob));
+    }
+    tops.push_back(score.logprob ? top : OrderedJson());
+    offsets.push_back(offset);
+    offset += tokenizer ? count_characters(tokenizer->piece_bytes(score.token)) : 0;
+  }
+  return {{"tokens", tokens},
+          {"token_logprobs", logprobs},
+          {"top_logprobs", tops},
+          {"text_offset", offsets}};
+}
+
+OrderedJson chat_token(int32_t token, std::optional<float> logprob, const Tokenizer* tokenizer) {
+  OrderedJson bytes = OrderedJson::array();
+  if (tokenizer) {
+    for (const char byte : tokenizer->piece_bytes(token)) {
+      bytes.push_back(static_cast<unsigned char>(byte));
+    }
+  }
+  return {{"token", token_name(token, tokenizer)}, {"logprob", finite(logprob)}, {"bytes", bytes}};
+}
+
+OrderedJson chat_logprobs(const ChoiceAnswer& choice, const Tokenizer* tokenizer) {
+  OrderedJson content = OrderedJson::array();
+  for (const ScoredToken& score : choice.scores) {
+    OrderedJson entry = chat_token(score.token, score.logprob, tokenizer);
+    entry["top_logprobs"] = OrderedJson::array();
+    for (const auto& [token, logprob] : score.top) {
+      entry["top_logprobs"].push_back(chat_token(token, logprob, tokenizer));
+    }
+    content.push_back(std::move(entry));
+  }
+  return {{"content", content}};
+}
+
+OrderedJson to_json(const EngineTimings& t) {
+  const double per_second =
+      t.decode_ms > 0 ? 1e3 * static_cast<double>(t.decode_tokens) / t.decode_ms : 0;
+  return {{"prefill", t.prefill},
+          {"queue_ms", t.queue_ms},
+          {"tokenize_ms", t.tokenize_ms},
+          {"auxiliary_ms", t.auxiliary_ms},
+          {"predictor_ms", t.predictor_ms},
+          {"base_ms", t.base_ms},
+          {"prefill_ms", t.prefill_ms},
+          {"ttft_ms", t.ttft_ms},
+          {"decode_ms", t.decode_ms},
+          {"prompt_tokens", t.prompt_tokens},
+          {"cached_tokens", t.cached_tokens},
+          {"predicted_tokens", t.predicted_tokens},
+          {"generated_tokens", t.generated_tokens},
+          {"decode_tokens_per_s", per_second}};
+}
+
+/// An object for one prompt, a list for several.
+OrderedJson to_json(std::span<const EngineTimings> timings) {
+  if (timings.size() == 1) return to_json(timings.front());
+  OrderedJson list = OrderedJson::array();
+  for (const EngineTimings& of_prompt : timings) list.push_back(to_json(of_prompt));
+  return list;
+}
+
+OrderedJson to_json(const Usage& usage) {
+  return {{"prompt_tokens", usage.prompt_tokens},
+          {"completion_tokens", usage.completion_tokens},
+          {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+}
+
+OrderedJson head_json(const AnswerHead& head, bool streamed) {
+  const bool chat = head.kind == AnswerKind::kChat;
+  return {{"id", head.id},
+          {"object", !chat      ? "text_completion"
+                     : streamed ? "chat.completion.chunk"
+                                : "chat.completion"},
+          {"created", head.created},
+          {"model", head.model}};
+}
+
+OrderedJson reason_json(const ChoiceAnswer& choice) {
+  return choice.finish_reason.empty() ? OrderedJson() : OrderedJson(choice.finish_reason);
+}
+
+}  // namespace
+
+std::string answer_json(const AnswerHead& head, const WholeAnswer& answer, bool logprobs,
+                        const Tokenizer* tokenizer) {
+  OrderedJson json = head_json(head, false);
+  json["choices"] = OrderedJson::array();
+  for (const ChoiceAnswer& choice : answer.choices) {
+    OrderedJson one = {{"index", choice.index}};
+    if (head.kind == AnswerKind::kChat) {
+      one["message"] = {{"role", "assistant"}, {"content", choice.text}};
+      one["logprobs"] = logprobs ? chat_logprobs(choice, tokenizer) : OrderedJson();
+    } else {
+      one["text"] = choice.text;
+      one["logprobs"] = logprobs ? legacy_logprobs(choice, 0, tokenizer) : OrderedJson();
+    }
+    one["finish_reason"] = reason_json(choice);
+    json["choices"].push_back(std::move(one));
+  }
+  json["usage"] = to_json(answer.usage);
+  json["timings"] = to_json(std::span(answer.timings));
+  return dump(json);
+}
+
+std::string answer_event(const AnswerHead& head, const StreamPiece& piece, bool logprobs,
+                         const Tokenizer* tokenizer) {
+  OrderedJson json = head_json(head, true);
+  json["choices"] = OrderedJson::array();
+  if (const ChoiceAnswer* choice = piece.choice) {
+    OrderedJson one = {{"index", choice->index}};
+    const bool scored = logprobs && !choice->scores.empty();
+    if (head.kind == AnswerKind::kChat) {
+      one["delta"] = OrderedJson::object();
+      if (piece.first_of_choice) one["delta"]["role"] = "assistant";
+      if (piece.first_of_choice || !choice->text.empty()) one["delta"]["content"] = choice->text;
+      one["logprobs"] = scored ? chat_logprobs(*choice, tokenizer) : OrderedJson();
+    } else {
+      one["text"] = choice->text;
+      one["logprobs"] =
+          scored ? legacy_logprobs(*choice, piece.text_offset, tokenizer) : OrderedJson();
+    }
+    one["finish_reason"] = reason_json(*choice);
+    json["choices"].push_back(std::move(one));
+  }
+  if (const auto* progress = piece.progress) {
+    json["prompt_progress"] = {{"total", progress->total},
+                               {"cache", progress->cached},
+                               {"processed", progress->processed},
+                               {"time_ms", progress->time_ms}};
+  }
+  if (piece.usage) json["usage"] = to_json(*piece.usage);
+  if (!piece.timings.empty()) json["timings"] = to_json(piece.timings);
+  return "data: " + dump(json) + "\n\n";
+}
+
+std::string_view api_finish_reason(FinishReason reason) {
+  return reason == FinishReason::kEndOfText || reason == FinishReason::kStopString ? "stop"
+                                                                                   : "length";
+}
+
+int64_t count_characters(std::string_view text) {
+  return std::ranges::count_if(
+      text, [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; });
+}
+
+}  // namespace kvcast

@@ -1,0 +1,178 @@
+#include "server/server.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "base/macros.h"
+#include "model/bundle.h"
+#include "runtime/chat_template.h"
+#include "runtime/model_impl.h"
+#include "server/api.h"
+
+namespace kvcast {
+namespace {
+
+/// Touches the memory and starts the threads, so that the first request is not the slow one.
+class WarmUp final : public RequestObserver {
+ public:
+  void on_token(const TokenEvent& /*event*/) override {}
+  void on_choice_finished(int64_t, std::string_view, FinishReason) override {}
+  void on_finished(const EngineTimings& /*timings*/) override { set_done(); }
+  void on_error(const EngineError& /*error*/) override { set_done(); }
+  void wait() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return done_; });
+  }
+
+ private:
+  void set_done() {
+    const std::lock_guard lock(mutex_);
+    done_ = true;
+    changed_.notify_all();
+  }
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool done_ = false;
+};
+
+void warm_up(Scheduler& scheduler) {
+  EngineRequest request;
+  const auto tokens = std::min<int64_t>(32, scheduler.model().context_tokens());
+  request.prompt.assign(static_cast<size_t>(tokens), 1);
+  request.max_tokens = 2;
+  const auto observer = std::make_shared<WarmUp>();
+  if (scheduler.submit(std::move(request), observer)) observer->wait();
+}
+
+std::string name_of(const std::filesystem::path& directory) {
+  const auto absolute = std::filesystem::absolute(directory).lexically_normal();
+  const auto last = absolute.filename().empty() ? absolute.parent_path() : absolute;
+  return last.filename().string();
+}
+
+Result<std::unique_ptr<ChatTemplate>> load_chat_template(const std::filesystem::path& directory,
+                                                         const Tokenizer& tokenizer) {
+  if (!is_bundle(directory)) return ChatTemplate::load(directory, tokenizer);
+  KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
+  return ChatTemplate::load(manifest.base, tokenizer);
+}
+
+}  // namespace
+
+struct Server::Impl {
+  ServerOptions options;
+  Metrics metrics;
+  std::unique_ptr<HttpServer> http;
+  std::unique_ptr<Api> api;
+  std::unique_ptr<Scheduler> scheduler;  // before http and metrics, which its observers use
+  std::mutex mutex;                      // guards scheduler and error
+  std::optional<Error> error;
+
+  Status load(const std::stop_token& stop, const std::function<void()>& on_ready);
+  void drain();
+};
+
+Result<std::unique_ptr<Server>> Server::listen(ServerOptions options) {
+  auto impl = std::make_unique<Impl>();
+  Impl& state = *impl;
+  if (options.model_name.empty()) options.model_name = name_of(options.model_directory);
+  state.options = std::move(options);
+  const ServerOptions& chosen = state.options;
+  KVCAST_TRY(state.http, HttpServer::listen(chosen.host, chosen.port, chosen.http,
+                                            [&state](HttpRequest request, auto exchange) {
+                                              state.api->handle(std::move(request), exchange);
+                                            }));
+  state.api = std::make_unique<Api>(
+      ApiOptions{chosen.model_name, chosen.request_seconds, chosen.requests},
+      Access({chosen.api_keys, chosen.cors_origins, state.http->is_loopback(), chosen.host}),
+      state.metrics, [&state](std::function<void()> task) { state.http->post(std::move(task)); });
+  state.api->set_http(*state.http);
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Server::~Server() {
+  impl_->scheduler.reset();  // no callbacks from here on
+  impl_->http.reset();       // drops the connections and with them the tasks
+}
+
+uint16_t Server::port() const { return impl_->http->port(); }
+
+Status Server::Impl::load(const std::stop_token& stop, const std::function<void()>& on_ready) {
+  KVCAST_TRY(const auto model, Model::load(options.model_directory, options.load));
+  if (stop.stop_requested()) return {};
+  KVCAST_TRY(auto started, Scheduler::start(model, options.scheduler));
+  std::unique_ptr<ChatTemplate> chat;
+  if (model->has_tokenizer()) {
+    KVCAST_TRY(chat, load_chat_template(options.model_directory, *model->impl().tokenizer));
+  }
+  warm_up(*started);
+  Scheduler& ready = *started;
+  {
+    const std::lock_guard lock(mutex);
+    scheduler = std::move(started);
+  }
+  http->post([this, &ready,
+              template_of_model = std::make_shared<std::unique_ptr<ChatTemplate>>(
+                  std::move(chat))] { api->set_ready(ready, std::move(*template_of_model)); });
+  if (on_ready) on_ready();
+  return {};
+}
+
+/// Lets running answers finish, then cancels what is left, and ends the server's loop.
+void Server::Impl::drain() {
+  http->post([this] { api->set_draining(); });
+  http->drain();
+  const auto deadline =
+      SteadyClock::now() + std::chrono::duration_cast<SteadyClock::duration>(
+                               std::chrono::duration<double>(options.drain_seconds));
+  const auto wait_until_idle = [&](SteadyClock::time_point until) {
+    while (SteadyClock::now() < until && http->connections() > 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+  };
+  {
+    const std::lock_guard lock(mutex);
+    if (scheduler) scheduler->drain();
+  }
+  wait_until_idle(deadline);
+  {
+    const std::lock_guard lock(mutex);
+    if (scheduler) scheduler->cancel_all();
+  }
+  // Time to tell the clients.
+  wait_until_idle(SteadyClock::now() + std::chrono::seconds(2));
+  http->stop();
+}
+
+Status Server::run(const std::stop_token& stop, const std::function<void()>& on_ready) {
+  Impl& state = *impl_;
+  std::mutex mutex;
+  std::condition_variable_any changed;
+  bool failed = false;
+  std::jthread loader([&](const std::stop_token&) {
+    if (Status status = state.load(stop, on_ready); !status) {
+      const std::lock_guard lock(mutex);
+      state.error = std::move(status.error());
+      failed = true;
+      changed.notify_all();
+    }
+  });
+  std::jthread stopper([&] {
+    {
+      std::unique_lock lock(mutex);
+      changed.wait(lock, stop, [&] { return failed; });
+    }
+    if (failed) return state.http->stop();
+    state.drain();
+  });
+  state.http->run();
+  stopper.join();
+  loader.join();
+  if (state.error) return tl::unexpected(*state.error);
+  return {};
+}
+
+}  // namespace kvcast

@@ -169,7 +169,8 @@ tl::expected<std::shared_ptr<Ticket>, EngineError> Scheduler::submit(
         EngineError::Kind::kQueueFull,
         fmt::format("{} requests are waiting already; try again later", state.queue.size())});
   }
-  state.queue.push(job->request.client, std::move(job));
+  const std::string client = job->request.client;
+  state.queue.push(client, std::move(job));
   state.stats.waiting = static_cast<int64_t>(state.queue.size());
   state.work.notify_one();
   return ticket;

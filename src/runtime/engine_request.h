@@ -33,6 +33,8 @@ struct EngineRequest {
   /// rest itself, as it reads its own answer. Only with score_prompt; tokens from here on are
   /// scored. Strategies that do not compute every prompt row need it.
   std::optional<int64_t> context_tokens;
+  /// Start from rows that an earlier request left, and leave this one's.
+  bool reuse_prefix = true;
   bool report_progress = false;
   std::string client;  ///< whose turn it is: clients take turns, each client's requests are FIFO
   SteadyClock::time_point arrival = SteadyClock::now();  ///< TTFT counts from here

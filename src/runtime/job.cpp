@@ -44,8 +44,10 @@ void Job::begin(const Models& models, const Tokenizer* tokenizer, PrefixPool& po
   choices.push_back(std::make_unique<Choice>(models, request, 0, tokenizer));
   Sequence& sequence = choices.front()->sequence;
   sequence.tokens.assign(request.prompt.begin(), request.prompt.begin() + prefill_tokens());
-  timings.cached_tokens =
-      pool.take(strategy->cache_family(), strategy->reusable_rows(prefill_tokens()), sequence);
+  if (request.reuse_prefix) {
+    timings.cached_tokens =
+        pool.take(strategy->cache_family(), strategy->reusable_rows(prefill_tokens()), sequence);
+  }
   if (request.report_progress) observer->on_progress(timings.cached_tokens, timings.cached_tokens);
 }
 
@@ -116,7 +118,7 @@ void Job::fork(const Models& models, const Tokenizer* tokenizer) {
 }
 
 void Job::store_prefix(PrefixPool& pool) const {
-  if (choices.empty()) return;
+  if (choices.empty() || !request.reuse_prefix) return;
   const Sequence& sequence = choices.front()->sequence;
   const std::string_view family = strategy->cache_family();
   // Of a forecast cache only the forecast rows: what the base read itself over them depends on

@@ -215,6 +215,7 @@ void HttpConnection::dispatch() {
 void HttpConnection::refuse(int status, std::string_view message) {
   ++shared_->dropped;
   state_ = State::kAnswering;
+  refused_ = true;
   keep_alive_ = false;
   head_only_ = false;
   answer_complete_ = false;
@@ -325,7 +326,10 @@ void HttpConnection::write_next() {
 
 void HttpConnection::finish_answer() {
   gone_ = {};
-  if (!keep_alive_ || shared_->draining) return linger();
+  if (!keep_alive_ || shared_->draining) {
+    const bool may_send_more = refused_ || buffer_.size() > 0;
+    return may_send_more ? linger() : close();
+  }
   next_request();
 }
 

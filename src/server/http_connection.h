@@ -92,6 +92,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   size_t unsent_bytes_ = 0;
   bool writing_ = false;
   bool answer_complete_ = false;
+  bool refused_ = false;  // the request may not have been read to its end
   size_t lingered_bytes_ = 0;
 };
 

@@ -31,6 +31,7 @@ struct GenerationFields {
   bool ignore_end_of_text = false;
   bool stream = false;
   bool include_usage = false;       ///< stream_options.include_usage
+  bool cache_prompt = true;         ///< false: neither take from nor leave to other requests
   bool return_progress = false;     ///< prompt_progress while the prompt is read
   std::optional<int64_t> logprobs;  ///< alternatives per token
 };

@@ -33,7 +33,8 @@ class RandomTensors {
     tensors_.push_back({std::move(name), DType::kF32, {count}, {}});
   }
   void write(const std::filesystem::path& file) {
-    for (size_t i = 0; i < tensors_.size(); ++i) tensors_[i].bytes = std::as_bytes(std::span(values_[i]));
+    for (size_t i = 0; i < tensors_.size(); ++i)
+      tensors_[i].bytes = std::as_bytes(std::span(values_[i]));
     const Status status = write_safetensors(file, tensors_);
     ASSERT_TRUE(status) << status.error().message;
   }
@@ -47,11 +48,19 @@ class RandomTensors {
 class TinyBundle {
  public:
   TinyBundle() {
-    base_ = make_openelm_config({.n_layers = 4, .model_dim = 64, .head_dim = 16, .gqa_groups = 2,
-                                 .ffn_dim_divisor = 32, .vocab_size = 400,
+    base_ = make_openelm_config({.n_layers = 4,
+                                 .model_dim = 64,
+                                 .head_dim = 16,
+                                 .gqa_groups = 2,
+                                 .ffn_dim_divisor = 32,
+                                 .vocab_size = 400,
                                  .max_context_tokens = 256});
-    auxiliary_ = make_openelm_config({.n_layers = 2, .model_dim = 32, .head_dim = 16,
-                                      .gqa_groups = 2, .ffn_dim_divisor = 32, .vocab_size = 400,
+    auxiliary_ = make_openelm_config({.n_layers = 2,
+                                      .model_dim = 32,
+                                      .head_dim = 16,
+                                      .gqa_groups = 2,
+                                      .ffn_dim_divisor = 32,
+                                      .vocab_size = 400,
                                       .max_context_tokens = 256});
     write_model("base", base_, 1);
     write_model("auxiliary", auxiliary_, 2);
@@ -63,7 +72,8 @@ class TinyBundle {
     for (int64_t i = 0; i < base_.n_layers(); ++i) {
       for (const std::string kind : {"key", "value"}) {
         const std::string name = kind + "_transforms." + std::to_string(i) + ".";
-        const int64_t width = base_.kv_width(i), from = auxiliary_.kv_width(map[static_cast<size_t>(i)]);
+        const int64_t width = base_.kv_width(i),
+                      from = auxiliary_.kv_width(map[static_cast<size_t>(i)]);
         predictor.add(name + "weight", {width, from}, 0.3F);
         predictor.add(name + "bias", {width}, 0.1F);
       }

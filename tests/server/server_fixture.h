@@ -1,0 +1,83 @@
+// A running server on the tiny bundle.
+#pragma once
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "server/http_client.h"
+#include "server/server.h"
+#include "server/tiny_bundle.h"
+
+namespace kvcast {
+
+inline const TinyBundle& tiny_bundle() {
+  static const TinyBundle bundle;
+  return bundle;
+}
+
+class RunningServer {
+ public:
+  explicit RunningServer(ServerOptions options = {}) {
+    options.model_directory = tiny_bundle().path();
+    options.model_name = "tiny";
+    options.load.threads = 1;
+    options.port = 0;
+    auto listening = Server::listen(std::move(options));
+    EXPECT_TRUE(listening) << listening.error().message;
+    server_ = std::move(*listening);
+    thread_ = std::thread([this] {
+      status_ = server_->run(stop_.get_token(), [this] {
+        const std::lock_guard lock(mutex_);
+        ready_ = true;
+        changed_.notify_all();
+      });
+    });
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60), [this] { return ready_; }));
+    lock.unlock();
+    // on_ready comes just before the API is told.
+    while (HttpClient(port()).get("/health").status != 200) {
+    }
+  }
+  ~RunningServer() { stop(); }
+  RunningServer(const RunningServer&) = delete;
+  RunningServer& operator=(const RunningServer&) = delete;
+
+  void ask_to_stop() { stop_.request_stop(); }
+  void stop() {
+    ask_to_stop();
+    if (thread_.joinable()) thread_.join();
+    EXPECT_TRUE(status_);
+  }
+  [[nodiscard]] uint16_t port() const { return server_->port(); }
+
+  /// A gauge or counter of /metrics.
+  [[nodiscard]] double metric(const std::string& name) const {
+    const std::string text = HttpClient(port()).get("/metrics").body;
+    const size_t at = text.find("\nkvcast:" + name + "{");
+    if (at == std::string::npos) return -1;
+    return std::stod(text.substr(text.find("} ", at) + 2));
+  }
+  /// Waits until nothing is running or waiting.
+  [[nodiscard]] bool becomes_idle(double seconds = 20) const {
+    const auto end = std::chrono::steady_clock::now() +
+                     std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3));
+    while (std::chrono::steady_clock::now() < end) {
+      if (metric("num_requests_running") == 0 && metric("num_requests_waiting") == 0) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
+  }
+
+ private:
+  std::unique_ptr<Server> server_;
+  std::stop_source stop_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool ready_ = false;
+  Status status_;
+  std::thread thread_;
+};
+
+}  // namespace kvcast

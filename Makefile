@@ -8,7 +8,7 @@ CONFIGURE = cmake --preset release
 run: setup-runtime
 	$(CONFIGURE)
 	cmake --build --preset release -j $(JOBS) --target kvcast_program
-	build/release/kvcast run -p "The city of Rome was founded" -n 48 --prefill exact --compare kv-prediction
+	build/release/kvcast run -f examples/prompt.txt -n 64 --prefill exact --compare kv-prediction
 
 ## The same set-up, the trainer's included, then every test.
 test: build

@@ -1,4 +1,4 @@
-// kvcast-train: trains tokenizers, models and KV-prediction bundles. See docs/TRAINING.md.
+// kvcast-train: trains tokenizers, models and KV-prediction bundles. See recipes/README.md.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -173,6 +173,7 @@ int run(int argc, char** argv) {
   }
   CLI::App app("Trains tokenizers, models and KV-prediction bundles", "kvcast-train");
   app.require_subcommand(1);
+  app.failure_message(one_line_failure);
   app.add_subcommand("tokenizer", "Train a SentencePiece tokenizer: kvcast-train tokenizer RECIPE");
   app.add_subcommand("shards", "Turn text into shards of tokens: kvcast-train shards RECIPE");
   TrainArguments training;

@@ -9,12 +9,18 @@
 
 namespace kvcast::train {
 
+/// Bad usage as one line.
+inline std::string one_line_failure(const CLI::App* app, const CLI::Error& error) {
+  return "kvcast-train: " + std::string(error.what()) + "; see kvcast-train " +
+         (app->get_parent() != nullptr ? app->get_name() + " " : "") + "--help\n";
+}
+
 struct RecipeArguments {
   std::string recipe;
   std::vector<std::string> set;
 
   void add_to(CLI::App& command) {
-    command.add_option("recipe", recipe, "TOML file; see recipes/ and docs/TRAINING.md")
+    command.add_option("recipe", recipe, "TOML file; see recipes/README.md")
         ->required()
         ->check(CLI::ExistingFile);
     command

@@ -68,6 +68,7 @@ void run_shards(const RecipeArguments& arguments) {
 int run(int argc, char** argv) {
   CLI::App app("The commands of kvcast-train that handle text", "kvcast-train");
   app.require_subcommand(1);
+  app.failure_message(one_line_failure);
   RecipeArguments arguments;
   auto* tokenizer = app.add_subcommand("tokenizer", "Train a SentencePiece tokenizer");
   arguments.add_to(*tokenizer);

@@ -49,7 +49,8 @@ std::vector<int64_t> layer_map_for(const std::string& base_name, const std::stri
 Result<WeightType> weight_type(const std::string& dtype) {
   if (dtype == "f32") return WeightType::kF32;
   if (dtype == "bf16") return WeightType::kBf16;
-  return fail(fmt::format("unknown dtype \"{}\": expected f32 or bf16", dtype));
+  if (dtype == "int8") return WeightType::kInt8;
+  return fail(fmt::format("unknown dtype \"{}\": expected f32, bf16 or int8", dtype));
 }
 
 Result<Subject> make_subject(const BenchOptions& options, const std::string& dtype, int threads) {
@@ -187,9 +188,9 @@ void register_bench(CLI::App& app, int& exit_code) {
       ->capture_default_str();
   command.add_option("--prefill", options->prefills, "strategies, measured in turns")
       ->delimiter(',');
-  command.add_option("--dtype", options->dtypes, "f32, bf16")
+  command.add_option("--dtype", options->dtypes, "f32, bf16, int8")
       ->delimiter(',')
-      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
       ->default_val(std::vector<std::string>{"bf16"});
   command.add_option("-r,--repetitions", options->repetitions, "of each case")
       ->check(CLI::Range(1, 1000))

@@ -35,7 +35,7 @@ void ModelOptions::add_to(CLI::App& command) {
   command.add_option("MODEL", directory,
                      "model directory or KV-prediction bundle (default: the bundle shipped with "
                      "kvcast)");
-  command.add_option("--dtype", dtype, "weights in memory: auto, f32 or bf16")
+  command.add_option("--dtype", dtype, "weights in memory: auto, f32, bf16 or int8")
       ->capture_default_str();
   command.add_option("--threads", threads, "threads; 0: all cores")->capture_default_str();
   command.add_option("--tokenizer", tokenizer,

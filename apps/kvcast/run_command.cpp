@@ -94,7 +94,6 @@ Result<Answer> answer(const std::shared_ptr<const Model>& model, const std::stri
   Session session(model);
   TextSink sink;
   if (stream) {
-    fmt::print("{}", prompt);
     sink = [](std::string_view piece) {
       std::fwrite(piece.data(), 1, piece.size(), stdout);
       return std::fflush(stdout) == 0;
@@ -127,6 +126,7 @@ Result<int> run(RunOptions options) {
   for (const std::string& spec : specs) {
     generate.prefill = spec;
     if (specs.size() == 2 && !options.json) fmt::print("--- {}\n", spec);
+    if (options.file.empty() && !options.json) fmt::print("{}", prompt);  // the answer goes on
     KVCAST_TRY(Answer next, answer(model, prompt, generate, !options.json));
     const bool interrupted = interrupt.token().stop_requested();
     answers.push_back(std::move(next));

@@ -17,9 +17,10 @@ enum class Dtype {
   kAuto,  ///< as stored: f32 stays f32, bf16 and f16 become bf16
   kF32,
   kBf16,
+  kInt8,  ///< quantised at load, a scale per output channel; activations per row on the fly
 };
 
-/// "auto", "f32", "bf16".
+/// "auto", "f32", "bf16", "int8".
 Result<Dtype> parse_dtype(std::string_view name);
 std::string_view dtype_text(Dtype dtype);
 

@@ -83,29 +83,28 @@ struct Tile {
   int64_t group_begin, group_end;
 };
 
-/// Adds bias and what is in `out`, and writes the columns that W has.
+/// Adds bias and what is in `out` to one vector of finished sums, and writes the columns W has.
+KVCAST_INLINE void finish_vector(const MultiplyArgs& m, int64_t row, int64_t column, Simd::F x) {
+  const int64_t valid = m.columns - column;
+  float* const out = m.out + row * m.out_stride + column;
+  if (valid >= Simd::kWidth) {
+    if (m.bias != nullptr) x = Simd::add(x, Simd::load(m.bias + column));
+    if (m.accumulate) x = Simd::add(x, Simd::load(out));
+    Simd::store(out, x);
+  } else if (valid > 0) {
+    if (m.bias != nullptr) x = Simd::add(x, Simd::load_first(m.bias + column, valid));
+    if (m.accumulate) x = Simd::add(x, Simd::load_first(out, valid));
+    Simd::store_first(out, x, valid);
+  }
+}
+
 template <int kRows, int kVectors>
 KVCAST_INLINE void finish_tile(const Tile& t, Simd::F (&acc)[kRows][kVectors]) {
-  const MultiplyArgs& m = *t.args;
   KVCAST_UNROLL
-  for (int v = 0; v < kVectors; ++v) {
-    const int64_t column = t.column + v * Simd::kWidth;
-    const int64_t valid = m.columns - column < Simd::kWidth ? m.columns - column : Simd::kWidth;
-    if (valid <= 0) continue;
-    const Simd::F bias =
-        m.bias == nullptr ? Simd::zero() : Simd::load_first(m.bias + column, valid);
+  for (int r = 0; r < kRows; ++r) {
     KVCAST_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      float* const out = m.out + (t.row + r) * m.out_stride + column;
-      Simd::F x = acc[r][v];
-      if (m.bias != nullptr) x = Simd::add(x, bias);
-      if (valid == Simd::kWidth) {
-        if (m.accumulate) x = Simd::add(x, Simd::load(out));
-        Simd::store(out, x);
-      } else {
-        if (m.accumulate) x = Simd::add(x, Simd::load_first(out, valid));
-        Simd::store_first(out, x, valid);
-      }
+    for (int v = 0; v < kVectors; ++v) {
+      finish_vector(*t.args, t.row + r, t.column + v * Simd::kWidth, acc[r][v]);
     }
   }
 }

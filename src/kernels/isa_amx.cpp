@@ -1,12 +1,12 @@
 #if defined(__x86_64__)
 #include "kernels/simd_avx512.h"
 // After Simd:
-#include "kernels/avx512bf16_inl.h"
+#include "kernels/amx_inl.h"
 
 namespace kvcast {
 
 const KernelTable& amx_kernels() {
-  static const KernelTable table = avx512bf16_table(Isa::kAmx);
+  static const KernelTable table = amx_table();
   return table;
 }
 

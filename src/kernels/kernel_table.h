@@ -12,7 +12,7 @@
 namespace kvcast {
 
 /// Converts rows of f32 activations to what a product reads: [rows, groups] with group_bytes each,
-/// row stride `out_stride` bytes, zero-padded to whole groups.
+/// zero-padded to whole groups, row stride `out_stride_bytes` (AMX: see amx_inl.h).
 struct ConvertArgs {
   const float* a = nullptr;  // [rows, k], row stride a_stride
   int64_t a_stride = 0;
@@ -51,7 +51,11 @@ struct MatmulKernels {
   int64_t group_bytes = 4;       ///< of converted activations, per row and group
   bool f32_activations = false;  ///< convert() would be a copy
   bool bf16_activations = false;
-  int64_t row_multiple = 6;  ///< rows of a register tile
+  int64_t row_multiple = 6;         ///< rows of a register tile; row blocks start at multiples
+  int64_t rows_per_conversion = 1;  ///< convert() takes this many, from a multiple of it on
+  /// Beyond a converted row: rows a power of two apart would share cache sets.
+  int64_t row_padding_bytes = 64;
+  int64_t most_parts_per_panel = 4;
   int64_t panels_per_block = 1;
   int64_t largest_row_block = 1024;
   int64_t (*scratch_bytes)(int64_t rows, int64_t panels) = nullptr;

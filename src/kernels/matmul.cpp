@@ -53,7 +53,11 @@ class Call {
   void run() {
     const bool convert_alone =
         threads_ == 1 || first_.rows * first_.weight->k() <= kSerialConversion;
-    if (activations_.converted && convert_alone) convert(0, first_.rows);
+    if (activations_.converted && convert_alone) {
+      for (int64_t r = 0; r < first_.rows; r += kernels_.rows_per_conversion) {
+        convert(r, std::min(r + kernels_.rows_per_conversion, first_.rows));
+      }
+    }
     if (threads_ == 1) {
       work();
       return;
@@ -62,7 +66,9 @@ class Call {
     {
       if (activations_.converted && !convert_alone) {
 #pragma omp for schedule(static)
-        for (int64_t r = 0; r < first_.rows; ++r) convert(r, r + 1);
+        for (int64_t r = 0; r < first_.rows; r += kernels_.rows_per_conversion) {
+          convert(r, std::min(r + kernels_.rows_per_conversion, first_.rows));
+        }
       }
       work();
     }
@@ -86,7 +92,7 @@ class Call {
     }
     plan_.rows_per_block = ceil_divide(tiles, plan_.row_blocks) * kernels_.row_multiple;
     plan_.row_blocks = ceil_divide(rows, plan_.rows_per_block);
-    while (plan_.panels_per_task == 1 && plan_.parts_per_panel < 4 &&
+    while (plan_.panels_per_task == 1 && plan_.parts_per_panel < kernels_.most_parts_per_panel &&
            blocks * plan_.row_blocks * plan_.parts_per_panel < 2 * threads_ && threads_ > 1) {
       plan_.parts_per_panel *= 2;
     }
@@ -99,8 +105,7 @@ class Call {
       activations_.stride_bytes = first_.a_stride * static_cast<int64_t>(sizeof(float));
       return;
     }
-    // One line more than the row: rows a power of two apart would share cache sets.
-    activations_.stride_bytes = w.groups() * kernels_.group_bytes + 64;
+    activations_.stride_bytes = w.groups() * kernels_.group_bytes + kernels_.row_padding_bytes;
     thread_local Scratch scratch;
     const auto row_bytes = static_cast<size_t>(first_.rows * activations_.stride_bytes);
     std::byte* const data =

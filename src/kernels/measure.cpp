@@ -37,8 +37,8 @@ size_t read_test_bytes() {
 
 double measure_peak_ops_per_s(WeightType type, int threads, double seconds) {
   const KernelTable& table = kernels();
-  constexpr int64_t kIterations = 20'000;
-  constexpr int kSlices = 8;  // the best slice: others may have been interrupted
+  constexpr int64_t kIterations = 5'000;
+  constexpr int kSlices = 40;  // the best slice: others may have been interrupted
   double best = 0.0;
   for (int slice = 0; slice < kSlices; ++slice) {
     double operations = 0.0;

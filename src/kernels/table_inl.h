@@ -10,6 +10,20 @@
 namespace kvcast {
 namespace {
 
+/// The value may have changed, as far as the compiler knows.
+template <typename T>
+KVCAST_INLINE void hide(T& value) {
+#if defined(__x86_64__)
+  if constexpr (requires { value[0]; }) {
+    __asm__ volatile("" : "+v"(value));
+  } else {
+    __asm__ volatile("" : "+m"(value));
+  }
+#else
+  __asm__ volatile("" : "+m"(value));
+#endif
+}
+
 /// Enough independent chains of the instruction to fill its pipelines.
 template <class Dot>
 double spin_dot(int64_t iterations, double operations_per_lane) {
@@ -18,11 +32,15 @@ double spin_dot(int64_t iterations, double operations_per_lane) {
   typename Dot::Accumulator acc[kRows][kVectors];
   alignas(64) std::byte data[64] = {};
   auto a = Dot::activation(data);
-  const auto b = Dot::template expand<0>(Dot::weights(data));
+  auto b = Dot::template expand<0>(Dot::weights(data));
   KVCAST_UNROLL
-  for (int i = 0; i < kRows * kVectors; ++i) acc[i / kVectors][i % kVectors] = Dot::zero();
+  for (int i = 0; i < kRows * kVectors; ++i) {
+    acc[i / kVectors][i % kVectors] = Dot::zero();
+    hide(acc[i / kVectors][i % kVectors]);  // else equal chains would be computed once
+  }
   for (int64_t n = 0; n < iterations; ++n) {
-    __asm__ volatile("" ::: "memory");
+    hide(a);  // else the compiler would take the product, which never changes, out of the loop
+    hide(b);
     KVCAST_UNROLL
     for (int i = 0; i < kRows * kVectors; ++i) {
       acc[i / kVectors][i % kVectors] = Dot::multiply_add(acc[i / kVectors][i % kVectors], a, b);

@@ -7,6 +7,7 @@
 #include <exception>
 
 #include "base/macros.h"
+#include "kernels/isa.h"
 #include "kvcast/version.h"
 #include "model/bundle.h"
 #include "prefill/strategy.h"
@@ -23,13 +24,22 @@ std::optional<WeightType> weight_type(Dtype dtype) {
       return WeightType::kF32;
     case Dtype::kBf16:
       return WeightType::kBf16;
+    case Dtype::kInt8:
+      return WeightType::kInt8;
     case Dtype::kAuto:
       break;
   }
   return std::nullopt;
 }
 
-Dtype dtype_of(WeightType type) { return type == WeightType::kF32 ? Dtype::kF32 : Dtype::kBf16; }
+Dtype dtype_of(WeightType type) {
+  switch (type) {
+    case WeightType::kF32: return Dtype::kF32;
+    case WeightType::kBf16: return Dtype::kBf16;
+    case WeightType::kInt8: break;
+  }
+  return Dtype::kInt8;
+}
 
 /// A tokenizer is optional: models without one still work on token ids.
 Status load_tokenizer(Model::Impl& impl, const std::filesystem::path& base_directory,
@@ -54,10 +64,10 @@ std::string_view version() { return KVCAST_VERSION; }
 std::string_view commit() { return KVCAST_COMMIT; }
 
 Result<Dtype> parse_dtype(std::string_view name) {
-  for (const Dtype dtype : {Dtype::kAuto, Dtype::kF32, Dtype::kBf16}) {
+  for (const Dtype dtype : {Dtype::kAuto, Dtype::kF32, Dtype::kBf16, Dtype::kInt8}) {
     if (name == dtype_text(dtype)) return dtype;
   }
-  return fail(fmt::format("unknown dtype \"{}\": expected auto, f32 or bf16", name));
+  return fail(fmt::format("unknown dtype \"{}\": expected auto, f32, bf16 or int8", name));
 }
 
 std::string_view dtype_text(Dtype dtype) {
@@ -66,6 +76,8 @@ std::string_view dtype_text(Dtype dtype) {
       return "f32";
     case Dtype::kBf16:
       return "bf16";
+    case Dtype::kInt8:
+      return "int8";
     case Dtype::kAuto:
       break;
   }
@@ -84,6 +96,7 @@ Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& di
   if (options.threads < 0 || options.threads > kMaxThreads) {
     return fail(fmt::format("threads: {} is not within 0..{}", options.threads, kMaxThreads));
   }
+  KVCAST_CHECK(isa_from_environment());  // a KVCAST_ISA that cannot be met is an error here
   try {
     const int threads = options.threads > 0 ? options.threads : omp_get_num_procs();
     auto impl = std::make_unique<Impl>();

@@ -116,7 +116,7 @@ void add_with_prefix(TensorMap& into, std::string_view prefix, const TensorMap& 
 TensorMap frozen(const TensorMap& values, at::ScalarType dtype, const at::Device& device) {
   TensorMap result;
   for (const auto& [name, value] : values) {
-    result.emplace(name, value.to(device, value.dim() > 1 ? dtype : at::kFloat));
+    result.emplace(name, value.to(device, dtype));
   }
   return result;
 }

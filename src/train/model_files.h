@@ -55,7 +55,7 @@ TensorMap without_prefix(const TensorMap& values, std::string_view prefix);
 /// `into` gets every tensor of `values` under prefix + name.
 void add_with_prefix(TensorMap& into, std::string_view prefix, const TensorMap& values);
 
-/// All tensors cast to `dtype` (matrices) or f32 (vectors) on `device`: a frozen model's weights.
+/// All tensors in `dtype` on `device`: a frozen model's weights.
 TensorMap frozen(const TensorMap& values, at::ScalarType dtype, const at::Device& device);
 
 /// A directory that takes the place of `path` only when it is complete: files are written into

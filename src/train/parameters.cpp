@@ -102,7 +102,7 @@ TensorMap FlatParameters::split_by_name(const Tensor& matrices, const Tensor& ve
 
 TensorMap FlatParameters::views(at::ScalarType compute) const {
   const auto matrix_slots = matrices_.to(compute).split_with_sizes(slots(specs_, true));
-  const auto vector_slots = vectors_.split_with_sizes(slots(specs_, false));
+  const auto vector_slots = vectors_.to(compute).split_with_sizes(slots(specs_, false));
   TensorMap result;
   size_t matrix = 0, vector = 0;
   for (const auto& spec : specs_) {

@@ -42,8 +42,8 @@ class FlatParameters {
   FlatParameters(std::vector<ParameterSpec> specs, const TensorMap& values,
                  const at::Device& device);
 
-  /// The parameters for a forward pass: matrices in `compute`, vectors in f32, connected to the
-  /// buffers by autograd. Valid for one step.
+  /// The parameters for a forward pass in `compute`, connected to the buffers by autograd. Valid
+  /// for one step.
   [[nodiscard]] TensorMap views(at::ScalarType compute) const;
 
   /// The f32 master values, views of the buffers without autograd.

@@ -1,4 +1,4 @@
-// Recipes: TOML files that say what a training command does (docs/TRAINING.md lists every key).
+// Recipes: TOML files that say what a training command does (recipes/README.md lists every key).
 // Parsed here into plain structs; an unknown key, a wrong type or a value out of range is an error
 // that names file, key and expectation.
 #pragma once

@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
   register_flops(app, exit_code);
   register_inspect(app, exit_code);
   register_serve(app, exit_code);
+  register_chat(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

@@ -1,5 +1,15 @@
 #include "runtime/chat_template.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/macros.h"
+#include "base/mapped_file.h"
+#include "io/json.h"
+#include "model/bundle.h"
+#include "runtime/jinja/template.h"
+
 namespace kvcast {
 namespace {
 
@@ -35,15 +45,148 @@ class PlainTemplate final : public ChatTemplate {
   std::string source_;
 };
 
+/// U+FDD0, which is no character: put into names of control tokens that a message spells out, so
+/// that only the template itself can make control tokens.
+constexpr std::string_view kBreaker = "\xEF\xB7\x90";
+
+std::string without_breakers(std::string text) {
+  for (size_t at = 0; (at = text.find(kBreaker, at)) != std::string::npos;) {
+    text.erase(at, kBreaker.size());
+  }
+  return text;
+}
+
+class JinjaTemplate final : public ChatTemplate {
+ public:
+  JinjaTemplate(jinja::Template parsed, const Tokenizer& tokenizer)
+      : template_(std::move(parsed)), tokenizer_(tokenizer), controls_(tokenizer.control_tokens()) {
+    std::erase_if(controls_, [](const auto& control) { return control.first.size() < 2; });
+  }
+
+  Result<ChatPrompt> render(const std::vector<ChatMessage>& messages) const override {
+    jinja::List list;
+    for (const ChatMessage& message : messages) {
+      list.emplace_back(jinja::Map{{"role", jinja::Value(disarmed(message.role))},
+                                   {"content", jinja::Value(disarmed(message.content))}});
+    }
+    const jinja::Value globals(jinja::Map{{"messages", jinja::Value(std::move(list))},
+                                          {"add_generation_prompt", jinja::Value(true)},
+                                          {"bos_token", name_of(tokenizer_.bos_token())},
+                                          {"eos_token", name_of(tokenizer_.eos_token())},
+                                          {"tools", jinja::Value(jinja::None{})}});
+    KVCAST_TRY(const std::string text, template_.render(globals));
+    ChatPrompt prompt;
+    prompt.tokens = encode(text);
+    prompt.text = without_breakers(text);
+    return prompt;
+  }
+  [[nodiscard]] std::vector<std::string> stop_strings() const override { return {}; }
+  [[nodiscard]] const std::string& source() const override { return template_.source(); }
+
+ private:
+  [[nodiscard]] jinja::Value name_of(int32_t id) const {
+    for (const auto& [name, token] : controls_) {
+      if (token == id) return name;
+    }
+    return "";
+  }
+
+  [[nodiscard]] std::string disarmed(std::string text) const {
+    text = without_breakers(std::move(text));
+    for (const auto& [name, token] : controls_) {
+      for (size_t at = 0; (at = text.find(name, at)) != std::string::npos;) {
+        text.insert(at + 1, kBreaker);
+        at += kBreaker.size() + name.size();
+      }
+    }
+    return text;
+  }
+
+  /// Names of control tokens become their ids, the text between them is tokenized.
+  [[nodiscard]] std::vector<int32_t> encode(std::string_view text) const {
+    std::vector<int32_t> tokens;
+    size_t at = 0;
+    while (at < text.size()) {
+      size_t next = text.size();
+      const std::pair<std::string, int32_t>* found = nullptr;
+      for (const auto& control : controls_) {
+        const size_t position = text.find(control.first, at);
+        const bool longer = found && position == next && control.first.size() > found->first.size();
+        if (position < next || longer) {
+          next = position;
+          found = &control;
+        }
+      }
+      if (next > at) {
+        const auto piece =
+            tokenizer_.encode(without_breakers(std::string(text.substr(at, next - at))), false);
+        tokens.insert(tokens.end(), piece.begin(), piece.end());
+      }
+      if (!found) break;
+      tokens.push_back(found->second);
+      at = next + found->first.size();
+    }
+    const int32_t bos = tokenizer_.bos_token();
+    if (bos >= 0 && (tokens.empty() || tokens.front() != bos)) tokens.insert(tokens.begin(), bos);
+    return tokens;
+  }
+
+  jinja::Template template_;
+  const Tokenizer& tokenizer_;
+  std::vector<std::pair<std::string, int32_t>> controls_;
+};
+
+/// `chat_template` of a tokenizer_config.json: text, or a list of named ones of which "default"
+/// counts. Empty if there is none.
+Result<std::string> template_in(const std::filesystem::path& file) {
+  KVCAST_TRY(const Json config, read_json_object(file));
+  const auto found = config.find("chat_template");
+  if (found == config.end() || found->is_null()) return std::string();
+  if (found->is_string()) return found->get<std::string>();
+  if (found->is_array()) {
+    for (const Json& named : *found) {
+      if (!named.is_object() || named.value("name", Json()) != "default") continue;
+      const auto text = named.find("template");
+      if (text != named.end() && text->is_string()) return text->get<std::string>();
+    }
+  }
+  return fail(
+      fmt::format("{}: chat_template: expected a string, or a list with a template named "
+                  "\"default\"",
+                  file.string()));
+}
+
 }  // namespace
 
 std::unique_ptr<ChatTemplate> ChatTemplate::plain(const Tokenizer& tokenizer) {
   return std::make_unique<PlainTemplate>(tokenizer);
 }
 
-Result<std::unique_ptr<ChatTemplate>> ChatTemplate::load(const std::filesystem::path& /*directory*/,
+Result<std::unique_ptr<ChatTemplate>> ChatTemplate::from_source(std::string source,
+                                                                const Tokenizer& tokenizer) {
+  KVCAST_TRY(jinja::Template parsed, jinja::Template::parse(std::move(source)));
+  return std::make_unique<JinjaTemplate>(std::move(parsed), tokenizer);
+}
+
+Result<std::unique_ptr<ChatTemplate>> ChatTemplate::load(const std::filesystem::path& directory,
                                                          const Tokenizer& tokenizer) {
-  return plain(tokenizer);
+  if (is_bundle(directory)) {
+    KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
+    return load(manifest.base, tokenizer);
+  }
+  std::error_code ignored;
+  std::string source;
+  auto file = directory / "chat_template.jinja";
+  if (std::filesystem::exists(file, ignored)) {
+    KVCAST_TRY(source, read_text_file(file));
+  } else if (file = directory / "tokenizer_config.json"; std::filesystem::exists(file, ignored)) {
+    KVCAST_TRY(source, template_in(file));
+  }
+  if (source.empty()) return plain(tokenizer);
+  auto loaded = from_source(std::move(source), tokenizer);
+  if (!loaded)
+    return fail(fmt::format("{}: chat template: {}", file.string(), loaded.error().message));
+  return loaded;
 }
 
 }  // namespace kvcast

@@ -32,6 +32,9 @@ class ChatTemplate {
   /// the file and the place in the template.
   static Result<std::unique_ptr<ChatTemplate>> load(const std::filesystem::path& directory,
                                                     const Tokenizer& tokenizer);
+  /// A Jinja template. Errors name the line.
+  static Result<std::unique_ptr<ChatTemplate>> from_source(std::string source,
+                                                           const Tokenizer& tokenizer);
   /// "System text\n\nUser: ...\nAssistant: ...\nUser: ...\nAssistant:".
   static std::unique_ptr<ChatTemplate> plain(const Tokenizer& tokenizer);
 

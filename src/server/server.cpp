@@ -6,7 +6,6 @@
 #include <thread>
 
 #include "base/macros.h"
-#include "model/bundle.h"
 #include "runtime/chat_template.h"
 #include "runtime/model_impl.h"
 #include "server/api.h"
@@ -50,13 +49,6 @@ std::string name_of(const std::filesystem::path& directory) {
   const auto absolute = std::filesystem::absolute(directory).lexically_normal();
   const auto last = absolute.filename().empty() ? absolute.parent_path() : absolute;
   return last.filename().string();
-}
-
-Result<std::unique_ptr<ChatTemplate>> load_chat_template(const std::filesystem::path& directory,
-                                                         const Tokenizer& tokenizer) {
-  if (!is_bundle(directory)) return ChatTemplate::load(directory, tokenizer);
-  KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-  return ChatTemplate::load(manifest.base, tokenizer);
 }
 
 }  // namespace
@@ -106,7 +98,7 @@ Status Server::Impl::load(const std::stop_token& stop, const std::function<void(
   KVCAST_TRY(auto started, Scheduler::start(model, options.scheduler));
   std::unique_ptr<ChatTemplate> chat;
   if (model->has_tokenizer()) {
-    KVCAST_TRY(chat, load_chat_template(options.model_directory, *model->impl().tokenizer));
+    KVCAST_TRY(chat, ChatTemplate::load(options.model_directory, *model->impl().tokenizer));
   }
   warm_up(*started);
   Scheduler& ready = *started;

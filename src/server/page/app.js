@@ -278,7 +278,10 @@ async function startRace(event) {
     plot([left, right]);
   } catch (error) {
     showError(explain(error));
-    for (const lane of [left, right]) if (!lane.timings) lane.note.textContent = 'stopped';
+    for (const lane of [left, right].filter((each) => !each.timings)) {
+      lane.clock.textContent = '–';
+      lane.note.textContent = 'stopped';
+    }
   }
   raceAbort = null;
   $('race-start').disabled = false;
@@ -289,7 +292,14 @@ async function startRace(event) {
 
 const SAMPLE = 'The lighthouse stood at the end of the long stone pier, and every evening the old ' +
   'keeper climbed its narrow stairs to light the lamp. One night the fog came in so thick that he ' +
-  'could not see the water. He heard a bell, then a voice, and then';
+  'could not see the water. He heard a bell, then a voice, and then the sound of oars. He took the ' +
+  'brass horn from its hook, opened the narrow window, and called into the dark. Nobody answered. ' +
+  'The bell rang again, nearer this time, and a small boat came out of the fog with a woman in it, ' +
+  'who held up her hand against the light. She had come from the island, she said, where the ' +
+  'winter stores had burned, and there were eleven people who had not eaten for two days. The ' +
+  'keeper looked at the sea, then at the lamp, which must not go out before morning. He thought of ' +
+  'his brother, who had been lost on such a night, and of the rule that hung on the wall above his ' +
+  'bed. Then he put on his coat, filled the lamp to the brim, and said';
 
 function choose(tab) {
   for (const name of ['chat', 'race']) {

@@ -1,0 +1,264 @@
+// kvcast chat: a conversation in the terminal.
+#include <fmt/format.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <csignal>
+#include <cstdio>
+#include <iostream>
+#include <mutex>
+#include <nlohmann/json.hpp>
+
+#include "base/atomic_file.h"
+#include "base/macros.h"
+#include "command.h"
+#include "runtime/chat_template.h"
+#include "runtime/model_impl.h"
+#include "runtime/scheduler.h"
+
+namespace kvcast {
+namespace {
+
+constexpr const char* kHelp =
+    "/prefill SPEC  change the prefill strategy     /stats    times of the last answer\n"
+    "/history       the conversation so far         /save FILE  write it as JSON\n"
+    "/system TEXT   set the system message          /reset    forget the conversation\n"
+    "/help          this                            /quit     end (also Ctrl-D)\n"
+    "Ctrl-C stops the answer that is being written.\n";
+
+volatile std::sig_atomic_t interrupted = 0;
+
+/// Prints an answer as it comes, on the scheduler's thread.
+class TerminalAnswer final : public RequestObserver {
+ public:
+  void on_token(const TokenEvent& event) override { print(event.text); }
+  void on_choice_finished(int64_t, std::string_view rest, FinishReason) override { print(rest); }
+  void on_finished(const EngineTimings& done) override {
+    timings = done;
+    end();
+  }
+  void on_error(const EngineError& failure) override {
+    error = failure;
+    end();
+  }
+
+  /// Waits for the end; Ctrl-C cancels.
+  void wait(Ticket& ticket) {
+    std::unique_lock lock(mutex_);
+    while (!ended_) {
+      changed_.wait_for(lock, std::chrono::milliseconds(20));
+      if (interrupted) ticket.cancel();
+    }
+  }
+
+  std::string text;
+  EngineTimings timings;
+  std::optional<EngineError> error;
+
+ private:
+  void print(std::string_view piece) {
+    if (text.empty()) piece.remove_prefix(std::min(piece.find_first_not_of(' '), piece.size()));
+    text += piece;
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
+    std::fflush(stdout);
+  }
+  void end() {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+    changed_.notify_all();
+  }
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool ended_ = false;
+};
+
+struct ChatOptions {
+  ModelOptions model;
+  std::string prefill, system;
+  int64_t max_tokens = 512;
+  SamplingOptions sampling;
+};
+
+class Chat {
+ public:
+  Chat(ChatOptions options, Scheduler& scheduler, const ChatTemplate& chat_template)
+      : options_(std::move(options)), scheduler_(scheduler), template_(chat_template) {}
+
+  /// Reads lines until the end of the input or /quit.
+  void run() {
+    const bool terminal = isatty(STDIN_FILENO) != 0;
+    if (terminal) fmt::print("/help lists the commands.\n");
+    std::string line;
+    while (true) {
+      interrupted = 0;
+      if (terminal) fmt::print("\n> ");
+      std::fflush(stdout);
+      if (!std::getline(std::cin, line)) {
+        if (!interrupted) break;
+        std::cin.clear();
+        clearerr(stdin);
+        fmt::print("\n(/quit or Ctrl-D ends)");
+        continue;
+      }
+      if (line.empty()) continue;
+      if (line == "/quit" || line == "/exit") break;
+      const Status status = line.front() == '/' ? command(line) : answer(line);
+      if (!status) fmt::print("{}\n", status.error().message);
+    }
+  }
+
+ private:
+  [[nodiscard]] std::vector<ChatMessage> conversation() const {
+    std::vector<ChatMessage> all;
+    if (!options_.system.empty()) all.push_back({"system", options_.system});
+    all.insert(all.end(), messages_.begin(), messages_.end());
+    return all;
+  }
+
+  Status answer(const std::string& question) {
+    const auto arrival = SteadyClock::now();
+    std::vector<ChatMessage> all = conversation();
+    all.push_back({"user", question});
+    KVCAST_TRY(ChatPrompt prompt, template_.render(all));
+    EngineRequest request;
+    request.prompt = std::move(prompt.tokens);
+    request.prefill = options_.prefill;
+    request.max_tokens = options_.max_tokens;
+    request.sampling = options_.sampling;
+    request.sampling.seed += messages_.size();
+    request.stop = template_.stop_strings();
+    request.arrival = arrival;
+    request.tokenize_ms =
+        std::chrono::duration<double, std::milli>(SteadyClock::now() - arrival).count();
+    const auto observer = std::make_shared<TerminalAnswer>();
+    auto ticket = scheduler_.submit(std::move(request), observer);
+    if (!ticket) return fail(ticket.error().message);
+    observer->wait(**ticket);
+    fmt::print("\n");
+    if (observer->error && observer->error->kind != EngineError::Kind::kCancelled) {
+      return fail(observer->error->message);
+    }
+    // A stopped answer counts as far as it came.
+    messages_.push_back({"user", question});
+    messages_.push_back({"assistant", observer->text});
+    timings_ = observer->timings;
+    return {};
+  }
+
+  Status command(const std::string& line) {
+    const size_t space = std::min(line.find(' '), line.size());
+    const std::string name = line.substr(0, space);
+    const std::string argument = space < line.size() ? line.substr(space + 1) : "";
+    if (name == "/help") {
+      fmt::print("{}", kHelp);
+    } else if (name == "/prefill") {
+      if (!argument.empty()) {
+        KVCAST_TRY(options_.prefill, scheduler_.check_strategy(argument));
+      }
+      fmt::print("prefill: {}\n", options_.prefill);
+    } else if (name == "/stats") {
+      print_stats();
+    } else if (name == "/history") {
+      for (const ChatMessage& message : conversation()) {
+        fmt::print("{}: {}\n", message.role, message.content);
+      }
+    } else if (name == "/system") {
+      options_.system = argument;
+    } else if (name == "/reset") {
+      messages_.clear();
+    } else if (name == "/save") {
+      return save(argument);
+    } else {
+      return fail(fmt::format("{}: unknown command; /help lists them", name));
+    }
+    return {};
+  }
+
+  void print_stats() const {
+    const EngineTimings& t = timings_;
+    const double per_second =
+        t.decode_ms > 0 ? 1e3 * static_cast<double>(t.decode_tokens) / t.decode_ms : 0;
+    fmt::print(
+        "{}: first token after {:.2f} ms (tokenize {:.2f}, auxiliary {:.2f}, predictor {:.2f}, "
+        "base "
+        "{:.2f}); {} prompt tokens, {} from earlier turns, {} forecast; {} tokens at {:.1f}/s\n",
+        t.prefill.empty() ? "nothing yet" : t.prefill, t.ttft_ms, t.tokenize_ms, t.auxiliary_ms,
+        t.predictor_ms, t.base_ms, t.prompt_tokens, t.cached_tokens, t.predicted_tokens,
+        t.generated_tokens, per_second);
+  }
+
+  Status save(const std::string& file) const {
+    if (file.empty()) return fail("/save needs a file name");
+    nlohmann::ordered_json json = {{"messages", nlohmann::json::array()}};
+    for (const ChatMessage& message : conversation()) {
+      json["messages"].push_back({{"role", message.role}, {"content", message.content}});
+    }
+    KVCAST_TRY(const auto out, AtomicFile::create(file));
+    const std::string text =
+        json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+    KVCAST_CHECK(out->write(std::as_bytes(std::span(text))));
+    KVCAST_CHECK(out->commit());
+    fmt::print("saved {} messages to {}\n", json["messages"].size(), file);
+    return {};
+  }
+
+  ChatOptions options_;
+  Scheduler& scheduler_;
+  const ChatTemplate& template_;
+  std::vector<ChatMessage> messages_;
+  EngineTimings timings_;
+};
+
+Status chat(ChatOptions options) {
+  // Ctrl-C has to reach this thread, not one of the model's: those inherit a mask that blocks it.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  KVCAST_TRY(const auto model, options.model.load());
+  SchedulerOptions scheduling;
+  scheduling.default_prefill = options.prefill;
+  KVCAST_TRY(const auto scheduler, Scheduler::start(model, scheduling));
+  if (!model->has_tokenizer()) return fail(model->impl().tokenizer_hint);
+  std::filesystem::path directory = options.model.directory;
+  if (directory.empty()) {
+    KVCAST_TRY(directory, default_model_directory());
+  }
+  KVCAST_TRY(const auto chat_template, ChatTemplate::load(directory, *model->impl().tokenizer));
+  KVCAST_CHECK(validate(options.sampling));
+  struct sigaction action = {};
+  action.sa_handler = [](int) { interrupted = 1; };
+  sigaction(SIGINT, &action, nullptr);
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  options.prefill = scheduler->default_prefill();
+  Chat(std::move(options), *scheduler, *chat_template).run();
+  return {};
+}
+
+}  // namespace
+
+void register_chat(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<ChatOptions>();
+  CLI::App& command = *app.add_subcommand("chat", "a conversation in the terminal");
+  options->model.add_to(command);
+  command.add_option("--prefill", options->prefill, "prefill strategy (default: the model's)");
+  command.add_option("--system", options->system, "the system message");
+  command.add_option("-n,--max-tokens", options->max_tokens, "longest answer, in tokens")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
+      ->capture_default_str();
+  SamplingOptions& sampling = options->sampling;
+  command.add_option("--temperature", sampling.temperature, "0: greedy")->capture_default_str();
+  command.add_option("--top-k", sampling.top_k, "0: off")->capture_default_str();
+  command.add_option("--top-p", sampling.top_p, "1: off")->capture_default_str();
+  command.add_option("--min-p", sampling.min_p, "0: off")->capture_default_str();
+  command.add_option("--repetition-penalty", sampling.repetition_penalty, "1: off")
+      ->capture_default_str();
+  command.add_option("--seed", sampling.seed, "of the sampling")->capture_default_str();
+  command.callback([options, &exit_code] {
+    const Status status = chat(*options);
+    exit_code = status ? kExitOk : report_error(status.error());
+  });
+}
+
+}  // namespace kvcast

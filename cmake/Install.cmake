@@ -7,8 +7,9 @@ install(TARGETS kvcast EXPORT kvcast-targets LIBRARY DESTINATION ${CMAKE_INSTALL
 install(TARGETS kvcast_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 set_target_properties(kvcast_program PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
 if(TARGET kvcast-train)
-  install(TARGETS kvcast-train RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-  set_target_properties(kvcast-train PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
+  install(TARGETS kvcast-train kvcast-train-text RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  set_target_properties(kvcast-train kvcast-train-text PROPERTIES
+                        INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
 endif()
 install(DIRECTORY include/kvcast DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/kvcast/models)

@@ -15,8 +15,10 @@ namespace {
 constexpr int64_t kTileSide = 16;
 constexpr int64_t kLine = 64;
 constexpr int64_t kStepPanelBytes = kTileSide * kPanelRowBytes;  // of a panel per k-step
-/// k-steps per block: 32 rows of A are then 32 of the 48 KiB of first-level cache.
-constexpr int64_t kBlockSteps = 16;
+/// k-steps per block for so many rows. Few rows wait for memory, which flows evenly when every
+/// short block fetches the next. Many rows would rather save their sums less often; at 8 steps 32
+/// rows of A, 32 columns of B and their sums still share the 48 KiB of first-level cache.
+int64_t block_steps(int64_t rows) { return rows <= 64 ? 4 : 8; }
 
 /// The operand of ldtilecfg.
 struct alignas(64) TileConfig {
@@ -83,10 +85,13 @@ struct TileBlock {
   const std::byte* b;        // panel, first step
   std::byte* sums;           // [rows, 64], row stride 256 bytes
   int64_t steps;
-  bool first;  ///< sums start at zero
+  bool first;             ///< sums start at zero
+  std::byte* next_write;  ///< 32 rows of 128 bytes that will be written next, fetched meanwhile
+  int64_t next_write_stride;
 };
 
-/// Up to 32 rows x 32 columns: four products for four loads.
+/// Up to 32 rows x 32 columns: four products for four loads. B passes by the first-level cache,
+/// in which A stays for all the columns that meet it.
 template <class Tiles>
 void multiply_square(const TileBlock& t, int64_t column, Prefetch& prefetch) {
   std::byte* const c = t.sums + column * 4;
@@ -105,18 +110,25 @@ void multiply_square(const TileBlock& t, int64_t column, Prefetch& prefetch) {
   const std::byte* a = t.a;
   const std::byte* a_lower = t.a_lower;
   const std::byte* b = t.b + column * 4;
+  std::byte* write = t.next_write;
+  std::byte* const write_end = write + 32 * t.next_write_stride;
+  const int64_t a_lower_step = t.a_lower_step;
   for (int64_t s = 0; s < t.steps; ++s) {
-    _tile_loadd(6, b, kPanelRowBytes);
+    _tile_stream_loadd(6, b, kPanelRowBytes);
     _tile_loadd(4, a, kLine);
     prefetch.step();
-    _tile_loadd(7, b + kLine, kPanelRowBytes);
+    _tile_stream_loadd(7, b + kLine, kPanelRowBytes);
     Tiles::multiply_046();
     _tile_loadd(5, a_lower, kLine);
     Tiles::multiply_147();
+    for (int i = 0; i < 2 && write < write_end; ++i, write += t.next_write_stride) {
+      __builtin_prefetch(write, 1, 3);
+      __builtin_prefetch(write + kLine, 1, 3);
+    }
     Tiles::multiply_256();
     Tiles::multiply_357();
     a += kTileSide * kLine;
-    a_lower += t.a_lower_step;
+    a_lower += a_lower_step;
     b += kStepPanelBytes;
   }
   _tile_stored(0, c, kPanelRowBytes);
@@ -191,8 +203,8 @@ class TileMultiply {
     const int64_t steps = m_.groups / kTileSide;
     const int64_t squares = m_.rows / 32;
     const int64_t rest = m_.rows % 32;
-    // Few rows: no sums to carry from block to block.
-    const int64_t block = m_.rows <= 32 ? steps : kBlockSteps;
+    // A panel that is read once: no sums to carry from block to block.
+    const int64_t block = m_.rows <= kTileSide ? steps : block_steps(m_.rows);
     if (rest == 0) configure_square(kTileSide, kTileSide);
     for (step_ = 0; step_ < steps; step_ += block) {
       step_count_ = steps - step_ < block ? steps - step_ : block;
@@ -228,10 +240,28 @@ class TileMultiply {
         multiply_wide<Tiles>(t, prefetch);
       } else {
         for (int64_t c = m_.column_begin; c < m_.column_end; c += 32) {
+          plan_writes(t, p, row, rows, c);
           multiply_square<Tiles>(t, c, prefetch);
         }
       }
       if (last_) finish(p, row, rows, t.sums);
+    }
+  }
+
+  /// The last block along k ends in `out`; the others continue with the next columns' sums.
+  void plan_writes(TileBlock& t, int64_t p, int64_t row, int64_t rows, int64_t column) const {
+    t.next_write = t.sums;
+    t.next_write_stride = 0;
+    if (last_) {
+      if (rows < 32 || m_.columns - p * 64 < column + 32) return;
+      t.next_write = reinterpret_cast<std::byte*>(m_.out + row * m_.out_stride + p * 64 + column);
+      t.next_write_stride = m_.out_stride * 4;
+    } else {
+      const int64_t next_row = p + 1 < m_.panels ? row : row + 32;
+      const int64_t next_panel = p + 1 < m_.panels ? p + 1 : 0;
+      t.next_write = column == 0 ? t.sums + 32 * 4
+                                 : m_.scratch + (next_panel * m_.rows + next_row) * kPanelRowBytes;
+      t.next_write_stride = kPanelRowBytes;
     }
   }
 
@@ -247,6 +277,10 @@ class TileMultiply {
   /// This part's share of panel p's next block along k, or of the next task's first one.
   [[nodiscard]] Prefetch plan_prefetch(int64_t p, int64_t part, bool wide) const {
     const int64_t steps = m_.groups / kTileSide;
+    if (m_.rows <= kTileSide) {
+      return Prefetch::ahead(m_.panel + p * m_.panel_bytes, steps * kStepPanelBytes,
+                             kStepPanelBytes, m_.next);
+    }
     const std::byte* next = m_.panel + p * m_.panel_bytes + (step_ + step_count_) * kStepPanelBytes;
     int64_t next_steps = steps - step_ - step_count_;
     if (last_) {

@@ -10,9 +10,9 @@ namespace kvcast {
 namespace {
 
 constexpr int64_t kPanelRowBytes = 256;
-/// Groups per block along k: 128 KiB of a panel, so that a block, the next one on its way and the
-/// partial sums share a 1 MiB second-level cache.
-constexpr int64_t kGroupBlock = 512;
+/// Groups per block along k: 64 KiB of a panel, so that a block, the next one on its way and the
+/// partial sums share half a second-level cache of 1 MiB.
+constexpr int64_t kGroupBlock = 256;
 constexpr int64_t kUnroll = 4;
 
 /// Lines to fetch while a block is multiplied, spread evenly over its work.
@@ -20,15 +20,31 @@ struct Prefetch {
   const std::byte* at = nullptr;
   const std::byte* end = nullptr;
   int lines_per_step = 0;
+  const std::byte* then = nullptr;  ///< where to go on from `end`, or null
 
   KVCAST_INLINE void step() {
     for (int i = 0; i < lines_per_step; ++i, at += 64) __builtin_prefetch(at, 0, 2);
+    if (at >= end) at_end();
+  }
+  void at_end() {
+    at = then;
+    end = then == nullptr ? nullptr : then + kReadAhead;
+    if (then == nullptr) lines_per_step = 0;
+    then = nullptr;
   }
   static Prefetch plan(const std::byte* begin, int64_t bytes, int64_t steps) {
     if (begin == nullptr || bytes <= 0) return {};
     const int64_t lines = bytes / 64;
-    return {begin, begin + bytes, static_cast<int>((lines + steps - 1) / steps)};
+    return {begin, begin + bytes, static_cast<int>((lines + steps - 1) / steps), nullptr};
   }
+  /// For bytes that are read once, in order: a little ahead of the reader. The hardware's own
+  /// prefetcher keeps up with a loop of loads, but not with one that computes between them.
+  static Prefetch ahead(const std::byte* begin, int64_t bytes, int64_t bytes_per_step,
+                        const std::byte* then) {
+    return {begin + kReadAhead, begin + bytes, static_cast<int>(bytes_per_step / 64), then};
+  }
+
+  static constexpr int64_t kReadAhead = 3072;
 };
 
 /// acc[r][v] += a[r, :] * b[:, v], one group-row of b every `b_stride` bytes.
@@ -148,7 +164,6 @@ void run_row_tile(Tile t, Prefetch& prefetch) {
   constexpr int kVectors = kRows == 1 ? Simd::kVectorTileVectors : Simd::kTileVectors;
   const int64_t end = t.args->column_end;
   while (t.column < end) {
-    if (prefetch.at >= prefetch.end) prefetch.lines_per_step = 0;
     const int64_t vectors = (end - t.column) / Simd::kWidth;
     if (vectors >= kVectors) {
       run_tile<Dot, kRows, kVectors>(t, prefetch);
@@ -189,17 +204,19 @@ void multiply(const MultiplyArgs& m) {
   const int64_t tiles = (m.rows + Simd::kTileRows - 1) / Simd::kTileRows;
   const int64_t strip =
       (m.rows == 1 ? Simd::kVectorTileVectors : Simd::kTileVectors) * Simd::kWidth;
-  const int64_t strips = (m.column_end - m.column_begin + strip - 1) / strip;
-  for (int64_t g = 0; g < m.groups; g += kGroupBlock) {
-    const int64_t end = g + kGroupBlock < m.groups ? g + kGroupBlock : m.groups;
-    const int64_t steps = tiles * strips * ((end - g) / kUnroll);
+  const int64_t passes = tiles * ((m.column_end - m.column_begin + strip - 1) / strip);
+  // Read once: no sums to carry from block to block.
+  const int64_t block = passes == 1 ? m.groups : kGroupBlock;
+  for (int64_t g = 0; g < m.groups; g += block) {
+    const int64_t end = g + block < m.groups ? g + block : m.groups;
     // The block after this one: of this panel, or the first of the next panel.
     const std::byte* const next = end < m.groups ? m.panel + end * kPanelRowBytes : m.next;
-    const int64_t next_groups = end < m.groups && m.groups - end < kGroupBlock ? m.groups - end
-                                : m.groups < kGroupBlock                       ? m.groups
-                                                                               : kGroupBlock;
+    const int64_t after = end < m.groups ? m.groups - end : m.groups;
     Prefetch prefetch =
-        Prefetch::plan(tiles * strips > 1 ? next : nullptr, next_groups * kPanelRowBytes, steps);
+        passes == 1
+            ? Prefetch::ahead(m.panel, m.groups * kPanelRowBytes, kUnroll * kPanelRowBytes, m.next)
+            : Prefetch::plan(next, (after < block ? after : block) * kPanelRowBytes,
+                             passes * ((end - g) / kUnroll));
     for (int64_t tile = 0; tile < tiles; ++tile) {  // as equal in height as they can be
       const int64_t row = m.rows * tile / tiles;
       const int64_t rows = m.rows * (tile + 1) / tiles - row;

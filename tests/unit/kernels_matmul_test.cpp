@@ -54,7 +54,7 @@ struct Data {
   MatmulArgs args;
 };
 
-/// A sum of k products of unit normals, each rounded, in one chain: its error is a random walk of
+/// A sum of k products of unit variance, each rounded, in one chain: its error is a random walk of
 /// k steps of half an ulp of a sum of size sqrt(k): k * 2^-24. int8 sums are exact; what is left is
 /// the rounding of the result and of the two scales.
 double tolerance(const Case& c, double reference) {
@@ -89,9 +89,9 @@ TEST_P(Matmul, MatchesReferenceForEveryNumberOfRows) {
 
 TEST_P(Matmul, MatchesReferenceOnOddShapes) {
   for (const WeightType type : kTypes) {
-    for (const int64_t n : {1, 2, 15, 16, 17, 63, 64, 65, 129, 300}) {
-      for (const int64_t k : {1, 2, 3, 4, 5, 16, 31, 64, 65, 127}) {
-        for (const int64_t rows : {1, 5, 18}) {
+    for (const int64_t n : {1, 15, 16, 17, 63, 65, 129, 300}) {
+      for (const int64_t k : {1, 2, 3, 5, 31, 64, 127}) {
+        for (const int64_t rows : {1, 18}) {
           expect_like_reference({type, rows, n, k, true, true, 3, 3, 5});
         }
       }
@@ -101,7 +101,7 @@ TEST_P(Matmul, MatchesReferenceOnOddShapes) {
 
 TEST_P(Matmul, MatchesReferenceWhereTheSumIsBlocked) {
   for (const WeightType type : kTypes) {
-    for (const int64_t k : {1023, 1025, 2560, 5000}) {
+    for (const int64_t k : {1025, 2600}) {
       for (const int64_t rows : {1, 2, 7, 33}) {
         expect_like_reference({type, rows, 70, k, true, true, 2});
       }

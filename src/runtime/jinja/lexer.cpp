@@ -27,17 +27,25 @@ std::string_view without_indentation(std::string_view text) {
 
 /// Where the tag that starts at `from` ends: its closing delimiter outside quotes.
 size_t find_close(std::string_view source, size_t from, std::string_view close) {
+  if (close == "#}") return source.find(close, from);
   char quote = 0;
+  int braces = 0;  // of map literals that are open
   for (size_t i = from; i < source.size(); ++i) {
+    const char c = source[i];
     if (quote) {
-      if (source[i] == '\\')
+      if (c == '\\') {
         ++i;
-      else if (source[i] == quote)
+      } else if (c == quote) {
         quote = 0;
-    } else if (close != "#}" && (source[i] == '"' || source[i] == '\'')) {
-      quote = source[i];
-    } else if (source.substr(i).starts_with(close)) {
+      }
+    } else if (c == '"' || c == '\'') {
+      quote = c;
+    } else if (braces == 0 && source.substr(i).starts_with(close)) {
       return i;
+    } else if (c == '{') {
+      ++braces;
+    } else if (c == '}' && braces > 0) {
+      --braces;
     }
   }
   return std::string_view::npos;

@@ -14,6 +14,11 @@ endif()
 install(DIRECTORY include/kvcast DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/kvcast/models)
 install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES packaging/kvcast.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES packaging/kvcast.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions
+        RENAME kvcast)
+install(FILES packaging/_kvcast DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
+install(FILES packaging/kvcast.service DESTINATION ${CMAKE_INSTALL_PREFIX}/lib/systemd/system)
 
 install(EXPORT kvcast-targets NAMESPACE kvcast:: DESTINATION ${KVCAST_CMAKE_DIR})
 configure_package_config_file(cmake/kvcast-config.cmake.in ${PROJECT_BINARY_DIR}/kvcast-config.cmake

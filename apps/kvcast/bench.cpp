@@ -50,11 +50,17 @@ Prompt make_prompt(const BenchCase& bench) {
     std::string text;
     while (prompt.tokens.size() < count) {
       for (size_t i = 0; i <= count / 16; ++i) text += kSentence;
+      const size_t before = prompt.tokens.size();
       prompt.tokens = bench.tokenizer->encode(text, true);
+      // A tokenizer that does not know these letters makes one unknown token of any text.
+      if (prompt.tokens.size() <= before) break;
     }
-    prompt.tokens.resize(count);
-    prompt.text = bench.tokenizer->decode(prompt.tokens);
-    return prompt;
+    if (prompt.tokens.size() >= count) {
+      prompt.tokens.resize(count);
+      prompt.text = bench.tokenizer->decode(prompt.tokens);
+      return prompt;
+    }
+    prompt.tokens.clear();
   }
   const int64_t vocab = bench.models->base->config().vocab_size;
   for (size_t i = 0; i < count; ++i) {
@@ -63,9 +69,9 @@ Prompt make_prompt(const BenchCase& bench) {
   return prompt;
 }
 
-/// One prefill of the whole batch on fresh caches, then some decode steps.
+/// One prefill of the whole batch on fresh caches, then some decode steps. Cut short by `stop`.
 void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const Prompt& prompt,
-                  PrefillWorkspace& workspace, bool decode, Samples& samples) {
+                  PrefillWorkspace& workspace, const std::stop_token& stop, Samples& samples) {
   const Models& models = *bench.models;
   std::vector<Sequence> sequences;
   std::vector<Sequence*> batch;
@@ -79,13 +85,14 @@ void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const
   }
   samples.tokenize.push_back(arrival.elapsed_ms());
   for (Sequence& sequence : sequences) sequence.tokens = prompt.tokens;
-  const PrefillReport report = strategy.prefill(models, batch, logits.data(), workspace, {});
+  const PrefillReport report = strategy.prefill(models, batch, logits.data(), workspace, stop);
+  if (report.stopped) return;
   samples.ttft.push_back(arrival.elapsed_ms());
   samples.auxiliary.push_back(report.auxiliary_ms);
   samples.predictor.push_back(report.predictor_ms);
   samples.base.push_back(report.base_ms);
 
-  for (int step = 0; decode && step < bench.decode_steps; ++step) {
+  for (int step = 0; step < bench.decode_steps && !stop.stop_requested(); ++step) {
     for (Sequence& sequence : sequences) sequence.tokens.push_back(prompt.tokens[0]);
     const Stopwatch watch;
     decode_step(models, batch, logits.data(), workspace);
@@ -175,10 +182,11 @@ std::vector<BenchResult> measure(const BenchCase& bench, const std::stop_token& 
       Samples warm_up;
       Samples& into = round == 0 ? warm_up : samples[s];
       if (round == 1) reset_peak_rss();
-      measure_once(bench, *bench.strategies[s], prompt, workspace, true, into);
+      measure_once(bench, *bench.strategies[s], prompt, workspace, stop, into);
       if (round == 1) into.peak_rss_bytes = peak_rss();
     }
   }
+  if (stop.stop_requested()) return {};
   std::vector<BenchResult> results;
   for (size_t s = 0; s < samples.size(); ++s) {
     results.push_back(summarise(bench, *bench.strategies[s], samples[s]));

@@ -54,7 +54,7 @@ struct BenchCase {
   int decode_steps = 16;  ///< 0: prefill only
   MachinePeak peak;
 };
-/// Fewer results than strategies if `stop` fires.
+/// Empty if `stop` fires.
 std::vector<BenchResult> measure(const BenchCase& bench, const std::stop_token& stop);
 
 /// What stands above the results.

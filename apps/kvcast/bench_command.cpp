@@ -53,22 +53,32 @@ Result<WeightType> weight_type(const std::string& dtype) {
   return fail(fmt::format("unknown dtype \"{}\": expected f32, bf16 or int8", dtype));
 }
 
-Result<Subject> make_subject(const BenchOptions& options, const std::string& dtype, int threads) {
-  KVCAST_TRY(const WeightType type, weight_type(dtype));
+Result<Subject> make_random_subject(const BenchOptions& options, WeightType type, int threads) {
+  KVCAST_TRY(const ModelConfig base, named_architecture(options.arch));
   Subject subject;
-  if (!options.arch.empty()) {
-    KVCAST_TRY(const ModelConfig base, named_architecture(options.arch));
-    subject.name = options.arch;
-    if (options.auxiliary.empty()) {
-      subject.models = random_models(base, nullptr, {}, type, threads);
-      return subject;
-    }
-    KVCAST_TRY(const ModelConfig auxiliary, named_architecture(options.auxiliary));
-    subject.name += "<-" + options.auxiliary;
-    subject.layer_map = layer_map_for(options.arch, options.auxiliary, base, auxiliary);
-    subject.models = random_models(base, &auxiliary, subject.layer_map, type, threads);
+  subject.name = options.arch;
+  if (options.auxiliary.empty()) {
+    subject.models = random_models(base, nullptr, {}, type, threads);
     return subject;
   }
+  KVCAST_TRY(const ModelConfig auxiliary, named_architecture(options.auxiliary));
+  subject.name += "<-" + options.auxiliary;
+  subject.layer_map = layer_map_for(options.arch, options.auxiliary, base, auxiliary);
+  subject.models = random_models(base, &auxiliary, subject.layer_map, type, threads);
+  return subject;
+}
+
+Status load_tokenizer(Subject& subject, const std::filesystem::path& file) {
+  KVCAST_TRY(subject.tokenizer, Tokenizer::load(file));
+  return check_tokenizer(*subject.tokenizer, file, subject.models.base->config());
+}
+
+Result<Subject> make_subject(const BenchOptions& options, const std::string& dtype, int threads,
+                             InterruptScope& interrupt) {
+  const InterruptScope::ImmediateExit loading(interrupt);
+  KVCAST_TRY(const WeightType type, weight_type(dtype));
+  if (!options.arch.empty()) return make_random_subject(options, type, threads);
+  Subject subject;
   std::filesystem::path directory = options.model.directory;
   if (directory.empty()) {
     KVCAST_TRY(directory, default_model_directory());
@@ -82,9 +92,11 @@ Result<Subject> make_subject(const BenchOptions& options, const std::string& dty
     subject.layer_map = manifest.layer_map;
     tokenizer = manifest.base / "tokenizer.model";
   }
-  if (!options.model.tokenizer.empty()) tokenizer = options.model.tokenizer;
-  if (std::filesystem::exists(tokenizer)) {
-    KVCAST_TRY(subject.tokenizer, Tokenizer::load(tokenizer));
+  std::error_code ignored;
+  if (!options.model.tokenizer.empty()) {
+    KVCAST_CHECK(load_tokenizer(subject, options.model.tokenizer));
+  } else if (std::filesystem::exists(tokenizer, ignored)) {
+    KVCAST_CHECK(load_tokenizer(subject, tokenizer));
   }
   return subject;
 }
@@ -112,19 +124,16 @@ Status check_lengths(const BenchOptions& options, const Models& models) {
     context = std::min(context, models.auxiliary->config().max_context_tokens);
   }
   for (const int64_t tokens : options.prompt_tokens) {
-    if (tokens < 1 || tokens + options.decode_steps > context) {
+    if (tokens < 1 || tokens > context - options.decode_steps) {
       return fail(fmt::format("-p {}: with {} decode steps it is not within 1..{}, the context",
                               tokens, options.decode_steps, context));
     }
-  }
-  for (const int64_t batch : options.batches) {
-    if (batch < 1) return fail(fmt::format("-b {}: expected at least 1", batch));
   }
   return {};
 }
 
 Result<int> bench(const BenchOptions& options) {
-  const InterruptScope interrupt;
+  InterruptScope interrupt;
   KVCAST_TRY(const Isa isa, isa_from_environment());
   const int threads = options.model.threads > 0 ? options.model.threads : omp_get_num_procs();
   BenchHeader header{.machine = machine_name(),
@@ -134,7 +143,7 @@ Result<int> bench(const BenchOptions& options) {
                      .peaks = {}};
   std::vector<BenchResult> results;
   for (const std::string& dtype : options.dtypes) {
-    KVCAST_TRY(const Subject subject, make_subject(options, dtype, threads));
+    KVCAST_TRY(const Subject subject, make_subject(options, dtype, threads, interrupt));
     KVCAST_TRY(const auto strategies, make_strategies(options, subject.models));
     KVCAST_CHECK(check_lengths(options, subject.models));
     KVCAST_TRY(const WeightType type, weight_type(dtype));
@@ -156,12 +165,13 @@ Result<int> bench(const BenchOptions& options) {
                              .peak = peak};
         for (const auto& strategy : strategies) bench_case.strategies.push_back(strategy.get());
         const auto measured = measure(bench_case, interrupt.token());
+        if (interrupt.token().stop_requested()) return kExitInterrupted;
         results.insert(results.end(), measured.begin(), measured.end());
       }
     }
   }
   fmt::print("{}", to_text(header, results, options.format));
-  return interrupt.token().stop_requested() ? kExitInterrupted : kExitOk;
+  return kExitOk;
 }
 
 }  // namespace
@@ -177,26 +187,29 @@ void register_bench(CLI::App& app, int& exit_code) {
   command.add_option("--aux", options->auxiliary, "the auxiliary's shape, e.g. openelm-270m")
       ->needs(arch);
   command.add_option("--threads", options->model.threads, "0: all cores")
-      ->check(CLI::Range(0, 1024))
+      ->check(is_thread_count())
       ->capture_default_str();
   command.add_option("--tokenizer", options->model.tokenizer, "SentencePiece tokenizer.model");
   command.add_option("-p,--prompt-tokens", options->prompt_tokens, "prompt lengths")
       ->delimiter(',')
+      ->check(is_whole_number(1))
       ->capture_default_str();
   command.add_option("-b,--batch", options->batches, "sequences at once")
       ->delimiter(',')
+      ->check(is_whole_number(1, 4096))
       ->capture_default_str();
   command.add_option("--prefill", options->prefills, "strategies, measured in turns")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->check(is_prefill_spec());
   command.add_option("--dtype", options->dtypes, "f32, bf16, int8")
       ->delimiter(',')
       ->check(CLI::IsMember({"f32", "bf16", "int8"}))
       ->default_val(std::vector<std::string>{"bf16"});
   command.add_option("-r,--repetitions", options->repetitions, "of each case")
-      ->check(CLI::Range(1, 1000))
+      ->check(is_whole_number(1, 1000))
       ->capture_default_str();
   command.add_option("--decode", options->decode_steps, "decode steps after each prompt; 0: none")
-      ->check(CLI::Range(0, 1000))
+      ->check(is_whole_number(0, 1000))
       ->capture_default_str();
   command.add_option("--format", options->format, "md, csv or json")
       ->check(CLI::IsMember({"md", "csv", "json"}))

@@ -9,6 +9,7 @@
 #include <ctime>
 
 #include "base/macros.h"
+#include "prefill/strategy.h"
 
 namespace kvcast {
 namespace {
@@ -31,13 +32,30 @@ int report_error(const Error& error) {
   return kExitFailed;
 }
 
+CLI::Validator is_whole_number(int64_t least, int64_t most) {
+  return checked_by([least, most](const std::string& text) -> Status {
+    const char* const end = text.data() + text.size();
+    int64_t value = 0;
+    const auto [after, error] = std::from_chars(text.data(), end, value);
+    if (error == std::errc{} && after == end && value >= least && value <= most) return {};
+    const std::string upper = most == INT64_MAX ? "" : fmt::format(" and at most {}", most);
+    return fail(
+        fmt::format("expected a whole number of at least {}{}, found \"{}\"", least, upper, text));
+  });
+}
+CLI::Validator is_prefill_spec() { return checked_by(PrefillStrategy::parse); }
+CLI::Validator is_thread_count() { return is_whole_number(0, 1024); }
+
 void ModelOptions::add_to(CLI::App& command) {
   command.add_option("MODEL", directory,
                      "model directory or KV-prediction bundle (default: the bundle shipped with "
                      "kvcast)");
   command.add_option("--dtype", dtype, "weights in memory: auto, f32, bf16 or int8")
+      ->check(checked_by(parse_dtype))
       ->capture_default_str();
-  command.add_option("--threads", threads, "threads; 0: all cores")->capture_default_str();
+  command.add_option("--threads", threads, "threads; 0: all cores")
+      ->check(is_thread_count())
+      ->capture_default_str();
   command.add_option("--tokenizer", tokenizer,
                      "SentencePiece tokenizer.model for a directory that carries none");
 }
@@ -77,8 +95,7 @@ Result<std::vector<int32_t>> parse_token_ids(const std::string& text) {
     const auto [after, error] = std::from_chars(next, end, id);
     if (error != std::errc{} ||
         (after != end && std::string_view(" ,\n\t").find(*after) == std::string_view::npos)) {
-      return fail(
-          fmt::format("--tokens: \"{}\" is not a list of token ids such as \"5 17 3\"", text));
+      return fail(fmt::format("\"{}\" is not a list of token ids such as \"5 17 3\"", text));
     }
     ids.push_back(id);
     next = after;
@@ -93,7 +110,7 @@ InterruptScope::InterruptScope() {
       const timespec poll_interval{.tv_sec = 0, .tv_nsec = 50'000'000};
       const int signal = sigtimedwait(&signals, nullptr, &poll_interval);
       if (signal < 0) continue;
-      if (source_.stop_requested()) _exit(128 + signal);
+      if (exit_at_once_ || source_.stop_requested()) _exit(128 + signal);
       source_.request_stop();
     }
   });

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <filesystem>
 #include <optional>
 #include <stop_token>
@@ -29,6 +30,23 @@ void register_chat(CLI::App& app, int& exit_code);
 
 /// "kvcast: message" on stderr, one line; returns kExitFailed.
 int report_error(const Error& error);
+
+/// A check of an option by the library's own parser: its error is the usage error.
+template <typename Parse>
+CLI::Validator checked_by(Parse parse) {
+  return CLI::Validator(
+      [parse](std::string& value) {
+        const auto result = parse(value);
+        return result ? std::string() : result.error().message;
+      },
+      "");
+}
+/// A whole number from `least` to `most`.
+CLI::Validator is_whole_number(int64_t least, int64_t most = INT64_MAX);
+/// The spec of a prefill strategy.
+CLI::Validator is_prefill_spec();
+/// A number of threads; 0: all cores.
+CLI::Validator is_thread_count();
 
 /// Options that every command which loads a model takes.
 struct ModelOptions {
@@ -58,7 +76,21 @@ class InterruptScope {
   InterruptScope& operator=(const InterruptScope&) = delete;
   [[nodiscard]] std::stop_token token() const { return source_.get_token(); }
 
+  /// While it lives nothing looks at token(), because weights are being loaded, and the first
+  /// signal already ends the process.
+  class ImmediateExit {
+   public:
+    explicit ImmediateExit(InterruptScope& scope) : scope_(scope) { scope_.exit_at_once_ = true; }
+    ~ImmediateExit() { scope_.exit_at_once_ = false; }
+    ImmediateExit(const ImmediateExit&) = delete;
+    ImmediateExit& operator=(const ImmediateExit&) = delete;
+
+   private:
+    InterruptScope& scope_;
+  };
+
  private:
+  std::atomic<bool> exit_at_once_ = false;
   std::stop_source source_;
   std::jthread watcher_;
 };

@@ -56,8 +56,6 @@ int64_t most_probable(std::span<const float> logits) {
 
 Status inspect(const InspectOptions& options) {
   KVCAST_TRY(const std::vector<int32_t> prompt, parse_token_ids(options.tokens));
-  if (options.steps < 0)
-    return fail(fmt::format("--steps: {}, expected at least 0", options.steps));
   KVCAST_TRY(const auto model, options.model.load());
   const Models& models = model->impl().models;
   KVCAST_TRY(
@@ -66,17 +64,17 @@ Status inspect(const InspectOptions& options) {
   Sequence sequence(models);
   sequence.tokens = prompt;
   KVCAST_CHECK(check_prefill(*strategy, models, sequence));
-  const int64_t room = model->context_tokens() - static_cast<int64_t>(prompt.size());
-  if (options.steps > room) {
-    return fail(fmt::format("--steps: {} steps after {} prompt tokens exceed the context of {}",
-                            options.steps, prompt.size(), model->context_tokens()));
-  }
 
   const int64_t vocab = model->vocab_size();
   std::vector<float> logits(static_cast<size_t>(vocab)), step_logits;
   Sequence* const batch[] = {&sequence};
   PrefillWorkspace workspace;
   strategy->prefill(models, batch, logits.data(), workspace, {});
+  const int64_t context = sequence.answering_model(models).config().max_context_tokens;
+  if (options.steps > context - static_cast<int64_t>(prompt.size())) {
+    return fail(fmt::format("--steps: {} steps after {} prompt tokens exceed the context of {}",
+                            options.steps, prompt.size(), context));
+  }
   TensorFile file;
   file.add("prompt_logits", DType::kF32, {vocab}, logits);
   add_cache(file, sequence.answering_cache(), sequence.answering_model(models));
@@ -101,9 +99,12 @@ void register_inspect(CLI::App& app, int& exit_code) {
       "inspect", "write logits, greedy tokens and the KV cache of a prompt to a file");
   options->model.add_to(command);
   command.add_option("--tokens", options->tokens, "token ids of the prompt, e.g. \"5 17 3\"")
+      ->check(checked_by(parse_token_ids))
       ->required();
-  command.add_option("--prefill", options->prefill, "prefill strategy (default: the model's)");
+  command.add_option("--prefill", options->prefill, "prefill strategy (default: the model's)")
+      ->check(is_prefill_spec());
   command.add_option("--steps", options->steps, "decode steps after the prompt")
+      ->check(is_whole_number(0))
       ->capture_default_str();
   command.add_option("--out", options->out, "safetensors file to write")->required();
   command.callback([options, &exit_code] {

@@ -1,10 +1,12 @@
 // kvcast run: stream an answer, then say where the time to the first token went.
 #include <fmt/format.h>
 
+#include <charconv>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/macros.h"
 #include "base/mapped_file.h"
@@ -89,25 +91,56 @@ void print_timings(const std::vector<Answer>& answers) {
   }
 }
 
+/// `heading`: what to print before the answer when streaming.
 Result<Answer> answer(const std::shared_ptr<const Model>& model, const std::string& prompt,
-                      const GenerateOptions& options, bool stream) {
+                      const GenerateOptions& options, bool stream, const std::string& heading) {
   Session session(model);
   TextSink sink;
+  bool begun = false;  // the heading comes with the first piece: a run that fails prints nothing
+  const auto begin = [&] {
+    if (!std::exchange(begun, true)) fmt::print("{}", heading);
+  };
   if (stream) {
-    sink = [](std::string_view piece) {
+    sink = [&](std::string_view piece) {
+      begin();
       std::fwrite(piece.data(), 1, piece.size(), stdout);
       return std::fflush(stdout) == 0;
     };
   }
   KVCAST_TRY(Completion completion, session.generate(prompt, options, sink));
-  if (stream) fmt::print("\n");
+  if (stream) {
+    begin();
+    fmt::print("\n");
+  }
   return Answer{options.prefill, std::move(completion)};
 }
 
+/// CLI11 would wrap negative numbers around.
+Result<uint64_t> parse_seed(const std::string& text) {
+  uint64_t seed = 0;
+  const char* const end = text.data() + text.size();
+  const auto [after, error] = std::from_chars(text.data(), end, seed);
+  if (error == std::errc{} && after == end) return seed;
+  return fail(fmt::format("expected a whole number from 0 to 2^64 - 1, found \"{}\"", text));
+}
+
+struct Loaded {
+  std::string prompt;
+  std::shared_ptr<const Model> model;
+};
+
+Result<Loaded> load(const RunOptions& options, InterruptScope& interrupt) {
+  const InterruptScope::ImmediateExit loading(interrupt);
+  Loaded loaded;
+  KVCAST_TRY(loaded.prompt, read_prompt(options));
+  KVCAST_TRY(loaded.model, options.model.load());
+  return loaded;
+}
+
 Result<int> run(RunOptions options) {
-  const InterruptScope interrupt;
-  KVCAST_TRY(const std::string prompt, read_prompt(options));
-  KVCAST_TRY(const auto model, options.model.load());
+  InterruptScope interrupt;
+  KVCAST_TRY(const Loaded loaded, load(options, interrupt));
+  const auto& [prompt, model] = loaded;
   GenerateOptions& generate = options.generate;
   generate.cancel = interrupt.token();
   if (generate.prefill.empty()) generate.prefill = model->default_prefill();
@@ -120,14 +153,14 @@ Result<int> run(RunOptions options) {
       GenerateOptions warm_up = generate;
       warm_up.prefill = spec;
       warm_up.max_tokens = 1;
-      KVCAST_CHECK(answer(model, prompt, warm_up, false));
+      KVCAST_CHECK(answer(model, prompt, warm_up, false, {}));
     }
   }
   for (const std::string& spec : specs) {
     generate.prefill = spec;
-    if (specs.size() == 2 && !options.json) fmt::print("--- {}\n", spec);
-    if (options.file.empty() && !options.json) fmt::print("{}", prompt);  // the answer goes on
-    KVCAST_TRY(Answer next, answer(model, prompt, generate, !options.json));
+    std::string heading = specs.size() == 2 ? fmt::format("--- {}\n", spec) : "";
+    if (options.file.empty()) heading += prompt;  // the answer goes on
+    KVCAST_TRY(Answer next, answer(model, prompt, generate, !options.json, heading));
     const bool interrupted = interrupt.token().stop_requested();
     answers.push_back(std::move(next));
     if (interrupted) return kExitInterrupted;
@@ -154,19 +187,26 @@ void register_run(CLI::App& app, int& exit_code) {
   prompt->excludes(file);
   GenerateOptions& generate = options->generate;
   command.add_option("-n,--max-tokens", generate.max_tokens, "longest answer, in tokens")
+      ->check(is_whole_number(1))
       ->capture_default_str();
-  command.add_option(
-      "--prefill", generate.prefill,
-      "exact, kv-prediction, kv-prediction:tail=N or auxiliary (default: the model's)");
-  command.add_option("--compare", options->compare, "a second strategy to show beside the first");
+  command
+      .add_option("--prefill", generate.prefill,
+                  "exact, kv-prediction, kv-prediction:tail=N or auxiliary (default: the model's)")
+      ->check(is_prefill_spec());
+  command.add_option("--compare", options->compare, "a second strategy to show beside the first")
+      ->check(is_prefill_spec());
   SamplingOptions& sampling = generate.sampling;
   command.add_option("--temperature", sampling.temperature, "0: greedy")->capture_default_str();
-  command.add_option("--top-k", sampling.top_k, "0: off")->capture_default_str();
+  command.add_option("--top-k", sampling.top_k, "0: off")
+      ->check(is_whole_number(0))
+      ->capture_default_str();
   command.add_option("--top-p", sampling.top_p, "1: off")->capture_default_str();
   command.add_option("--min-p", sampling.min_p, "0: off")->capture_default_str();
   command.add_option("--repetition-penalty", sampling.repetition_penalty, "1: off")
       ->capture_default_str();
-  command.add_option("--seed", sampling.seed, "of the sampling")->capture_default_str();
+  command.add_option("--seed", sampling.seed, "of the sampling")
+      ->check(checked_by(parse_seed))
+      ->capture_default_str();
   command.add_option("--stop", generate.stop, "end the answer before this text; may be repeated")
       ->take_all();
   command.add_flag("--ignore-end-of-text", generate.ignore_end_of_text,
@@ -175,6 +215,9 @@ void register_run(CLI::App& app, int& exit_code) {
   command.callback([options, prompt, file, &exit_code] {
     if (prompt->empty() && file->empty()) {
       throw CLI::RequiredError("a prompt: -p TEXT or -f FILE");
+    }
+    if (const Status valid = validate(options->generate.sampling); !valid) {
+      throw CLI::ValidationError(valid.error().message);
     }
     auto result = run(*options);
     exit_code = result ? *result : report_error(result.error());

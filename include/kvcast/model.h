@@ -29,7 +29,7 @@ struct LoadOptions {
   /// Threads per forward pass; 0: as many as this process may run on.
   int threads = 0;
   /// A SentencePiece model file, for directories that carry none (published OpenELM checkpoints).
-  std::filesystem::path tokenizer;
+  std::filesystem::path tokenizer = {};
 };
 
 /// A model directory (Hugging Face OpenELM form) or a KV-prediction bundle (docs/FORMAT.md),

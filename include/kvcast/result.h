@@ -4,7 +4,6 @@
 
 #include <string>
 #include <tl/expected.hpp>
-#include <utility>
 
 namespace kvcast {
 
@@ -19,9 +18,12 @@ using Result = tl::expected<T, Error>;
 /// A Result of a function that returns nothing on success.
 using Status = Result<void>;
 
-/// `return fail("...")` from any function returning Result<T>.
-inline tl::unexpected<Error> fail(std::string message) {
-  return tl::unexpected<Error>(Error{std::move(message)});
-}
+/// `return fail("...")` from any function returning Result<T>. Messages quote names and values from
+/// files and command lines, so whatever is in them is made to fit one_line().
+tl::unexpected<Error> fail(std::string message);
+
+/// Control characters become spaces; of a text of more than 1000 bytes the beginning and the end
+/// are kept.
+std::string one_line(std::string text);
 
 }  // namespace kvcast

@@ -18,17 +18,17 @@ namespace kvcast {
 struct GenerateOptions {
   /// Prefill strategy: "exact", "kv-prediction", "kv-prediction:tail=16", "auxiliary". Empty: the
   /// model's default_prefill().
-  std::string prefill;
+  std::string prefill = {};
   /// Longest answer, in tokens.
   int64_t max_tokens = 64;
   /// Greedy unless a temperature is set.
-  SamplingOptions sampling;
+  SamplingOptions sampling = {};
   /// The answer ends before the first of these that appears in it.
-  std::vector<std::string> stop;
+  std::vector<std::string> stop = {};
   /// Go on after the end-of-text token.
   bool ignore_end_of_text = false;
   /// Stops prefill between layers and decoding between tokens.
-  std::stop_token cancel;
+  std::stop_token cancel = {};
 };
 
 /// Where the time went, in milliseconds. TTFT runs from the call to the first sampled token and is

@@ -11,11 +11,20 @@
 
 namespace kvcast {
 
-Error AtomicFile::failure(const char* action) const {
-  return Error{fmt::format("{}: cannot {}: {}", path_.string(), action, strerror(errno))};
+tl::unexpected<Error> AtomicFile::failure(const char* action) const {
+  return fail(fmt::format("{}: cannot {}: {}", path_.string(), action, strerror(errno)));
 }
 
-Result<std::unique_ptr<AtomicFile>> AtomicFile::create(const std::filesystem::path& path) {
+Result<std::unique_ptr<AtomicFile>> AtomicFile::create(const std::filesystem::path& requested) {
+  std::error_code error;
+  const auto existing = std::filesystem::status(requested, error);
+  if (std::filesystem::exists(existing) && !std::filesystem::is_regular_file(existing)) {
+    // Renaming would put a file in the place of the device, pipe or directory.
+    return fail(fmt::format("{}: cannot write: not a regular file", requested.string()));
+  }
+  // A link stays a link: what it leads to is replaced.
+  std::filesystem::path path = std::filesystem::canonical(requested, error);
+  if (error) path = requested;
   std::string name = path.string() + ".tmp.XXXXXX";
   const int fd = mkostemp(name.data(), O_CLOEXEC);
   if (fd < 0) return fail(fmt::format("{}: cannot create: {}", path.string(), strerror(errno)));
@@ -34,7 +43,7 @@ Status AtomicFile::write(std::span<const std::byte> bytes) {
     const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
     if (written < 0) {
       if (errno == EINTR) continue;
-      return tl::unexpected(failure("write"));
+      return failure("write");
     }
     bytes = bytes.subspan(static_cast<size_t>(written));
   }
@@ -42,9 +51,8 @@ Status AtomicFile::write(std::span<const std::byte> bytes) {
 }
 
 Status AtomicFile::commit() {
-  if (fsync(fd_) != 0) return tl::unexpected(failure("flush to disk"));
-  if (rename(temporary_.c_str(), path_.c_str()) != 0)
-    return tl::unexpected(failure("rename into place"));
+  if (fsync(fd_) != 0) return failure("flush to disk");
+  if (rename(temporary_.c_str(), path_.c_str()) != 0) return failure("rename into place");
   close(fd_);
   fd_ = -1;
   return {};

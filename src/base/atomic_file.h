@@ -14,6 +14,7 @@ namespace kvcast {
 /// nothing behind. Not thread-safe.
 class AtomicFile {
  public:
+  /// What is at `path` already must be a regular file, or a link to one.
   static Result<std::unique_ptr<AtomicFile>> create(const std::filesystem::path& path);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
@@ -26,7 +27,7 @@ class AtomicFile {
  private:
   AtomicFile(std::filesystem::path path, std::filesystem::path temporary, int fd)
       : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd) {}
-  Error failure(const char* action) const;
+  [[nodiscard]] tl::unexpected<Error> failure(const char* action) const;
 
   std::filesystem::path path_, temporary_;
   int fd_ = -1;

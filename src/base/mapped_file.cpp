@@ -15,6 +15,9 @@
 namespace kvcast {
 namespace {
 
+/// Configs, indices, tokenizers and prompts are far smaller.
+constexpr size_t kMaxTextFileBytes = size_t{1} << 28;
+
 /// Closes the descriptor when it leaves scope.
 struct Descriptor {
   int fd = -1;
@@ -29,7 +32,8 @@ struct Descriptor {
 }  // namespace
 
 Result<std::unique_ptr<MappedFile>> MappedFile::open(const std::filesystem::path& path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // Without O_NONBLOCK, opening a pipe would wait for a writer.
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.fd < 0) return fail(fmt::format("{}: cannot open: {}", path.string(), strerror(errno)));
   struct stat info = {};
   if (fstat(file.fd, &info) != 0) {
@@ -53,6 +57,10 @@ MappedFile::~MappedFile() {
 Result<std::string> read_text_file(const std::filesystem::path& path) {
   KVCAST_TRY(const auto file, MappedFile::open(path));
   const auto bytes = file->bytes();
+  if (bytes.size() > kMaxTextFileBytes) {
+    return fail(fmt::format("{}: {} bytes, expected at most {}", path.string(), bytes.size(),
+                            kMaxTextFileBytes));
+  }
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 

@@ -30,7 +30,8 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
-/// The whole file as a string; for small text files (configs). Errors name the path.
+/// The whole file as a string; for small files (configs, tokenizers), at most 256 MiB. Errors name
+/// the path.
 Result<std::string> read_text_file(const std::filesystem::path& path);
 
 /// Writes `contents` to `path` so that a reader sees the old file or the whole new one, never a

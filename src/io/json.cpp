@@ -62,9 +62,6 @@ Result<Json> parse_json(std::string_view text, std::string_view where) {
   } catch (const Json::exception& error) {
     std::string reason = error.what();
     if (const auto end = reason.find("] "); end != std::string::npos) reason.erase(0, end + 2);
-    for (char& c : reason) {
-      if (static_cast<unsigned char>(c) < 0x20) c = ' ';  // messages are one line
-    }
     return fail(fmt::format("{}: not valid JSON: {}", where, reason));
   }
 }

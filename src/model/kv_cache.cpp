@@ -37,14 +37,22 @@ void KVCache::reserve(int64_t rows) {
   capacity = (capacity + kGranule - 1) / kGranule * kGranule;
   const int64_t old_stride = head_stride();
   const int64_t new_stride = capacity * head_dim_;
+  // All memory is asked for before anything is moved, so that running out changes nothing. Fresh
+  // pages are touched only as rows are copied, and the old ones go as they are.
+  std::vector<AlignedBuffer<float>> grown;
+  grown.reserve(2 * layers_.size());
+  for (const Layer& layer : layers_) {
+    for (int i = 0; i < 2; ++i)
+      grown.emplace_back(static_cast<size_t>(layer.kv_heads * new_stride));
+  }
+  auto next = grown.begin();
   for (Layer& layer : layers_) {
     for (AlignedBuffer<float>* buffer : {&layer.keys, &layer.values}) {
-      AlignedBuffer<float> grown(static_cast<size_t>(layer.kv_heads * new_stride));
       if (layer.rows > 0) {
-        copy_heads(buffer->data(), old_stride, grown.data(), new_stride, layer.kv_heads,
+        copy_heads(buffer->data(), old_stride, next->data(), new_stride, layer.kv_heads,
                    layer.rows * head_dim_);
       }
-      *buffer = std::move(grown);
+      *buffer = std::move(*next++);
     }
   }
   capacity_ = capacity;

@@ -24,7 +24,8 @@ class KVCache {
   [[nodiscard]] int64_t next_position() const { return next_position_; }
   [[nodiscard]] bool empty() const { return next_position_ == 0; }
 
-  /// Room for `rows` rows in every layer; keeps what is held. Growth is geometric.
+  /// Room for `rows` rows in every layer; keeps what is held. Growth is geometric. Throws
+  /// std::bad_alloc without having changed anything.
   void reserve(int64_t rows);
 
   /// Appends `count` rows to a layer (room must be reserved). `keys` and `values`:

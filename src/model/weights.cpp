@@ -5,6 +5,7 @@
 #include <array>
 #include <cassert>
 #include <cmath>
+#include <new>
 
 #include "base/macros.h"
 
@@ -20,6 +21,14 @@ SourceType source_type(DType dtype) {
     default:
       return SourceType::kF32;
   }
+}
+
+/// PackedMatrix::pack, with memory running out as everywhere else.
+PackedMatrix pack_or_throw(const std::byte* rows, SourceType source, int64_t n, int64_t k,
+                           WeightType type, int threads) {
+  PackedMatrix packed = PackedMatrix::pack(rows, source, n, k, type, threads);
+  if (packed.empty()) throw std::bad_alloc();
+  return packed;
 }
 
 /// Reads tensors by name and packs them, keeping the options in one place.
@@ -56,7 +65,7 @@ class WeightReader {
 
  private:
   PackedMatrix pack(const std::byte* rows, DType dtype, int64_t n, int64_t k) const {
-    return PackedMatrix::pack(rows, source_type(dtype), n, k, type_, threads_);
+    return pack_or_throw(rows, source_type(dtype), n, k, type_, threads_);
   }
 
   const Safetensors& checkpoint_;
@@ -120,8 +129,8 @@ PackedMatrix random_matrix(int64_t n, int64_t k, WeightType type, int threads, u
       value = scale * (static_cast<float>(next_random(state) >> 40) * 0x1p-23F - 1.0F);
     }
   }
-  return PackedMatrix::pack(reinterpret_cast<const std::byte*>(source.data()), SourceType::kF32, n,
-                            k, type, threads);
+  return pack_or_throw(reinterpret_cast<const std::byte*>(source.data()), SourceType::kF32, n, k,
+                       type, threads);
 }
 
 ModelWeights random_weights(const ModelConfig& config, WeightType type, int threads,
@@ -163,8 +172,8 @@ PackedMatrix pack_stacked(std::span<const TensorView> parts, int64_t k, WeightTy
     to_float(part, rest.first(count));
     rest = rest.subspan(count);
   }
-  return PackedMatrix::pack(reinterpret_cast<const std::byte*>(stacked.data()), SourceType::kF32, n,
-                            k, type, threads);
+  return pack_or_throw(reinterpret_cast<const std::byte*>(stacked.data()), SourceType::kF32, n, k,
+                       type, threads);
 }
 
 int64_t ModelWeights::bytes() const {

@@ -35,8 +35,9 @@ struct ModelWeights {
   [[nodiscard]] int64_t bytes() const;
 };
 
-/// Packs a checkpoint. Every tensor's shape is checked against the config; errors name the file,
-/// the tensor and the shape expected.
+/// Packs a checkpoint. Like the functions below, throws std::bad_alloc where memory runs out. Every
+/// tensor's shape is checked against the config; errors name the file, the tensor and the shape
+/// expected.
 Result<ModelWeights> load_weights(const Safetensors& checkpoint, const ModelConfig& config,
                                   WeightType type, int threads);
 

@@ -32,6 +32,7 @@ Result<Models> load_models(const std::filesystem::path& directory, std::optional
                            int threads) {
   Models models;
   if (!is_bundle(directory)) {
+    KVCAST_CHECK(read_model_config(directory));  // what is no model at all lacks this first
     if (!type) {
       KVCAST_TRY(type, stored_type(directory));
     }

@@ -50,15 +50,17 @@ Status load_tokenizer(Model::Impl& impl, const std::filesystem::path& base_direc
   std::error_code ignored;
   if (explicit_file.empty() && !std::filesystem::exists(file, ignored)) return {};
   KVCAST_TRY(impl.tokenizer, Tokenizer::load(file));
-  const int64_t vocab_size = impl.models.base->config().vocab_size;
-  if (impl.tokenizer->vocab_size() > vocab_size) {
-    return fail(fmt::format("{}: {} tokens, but the model's vocab_size is {}", file.string(),
-                            impl.tokenizer->vocab_size(), vocab_size));
-  }
-  return {};
+  return check_tokenizer(*impl.tokenizer, file, impl.models.base->config());
 }
 
 }  // namespace
+
+Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& file,
+                       const ModelConfig& model) {
+  if (tokenizer.vocab_size() <= model.vocab_size) return {};
+  return fail(fmt::format("{}: {} tokens, but the model's vocab_size is {}", file.string(),
+                          tokenizer.vocab_size(), model.vocab_size));
+}
 
 std::string_view version() { return KVCAST_VERSION; }
 std::string_view commit() { return KVCAST_COMMIT; }

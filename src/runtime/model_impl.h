@@ -18,4 +18,8 @@ struct Model::Impl {
   Dtype dtype = Dtype::kF32;
 };
 
+/// That every token of the tokenizer, read from `file`, has an embedding in the model.
+Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& file,
+                       const ModelConfig& model);
+
 }  // namespace kvcast

@@ -131,6 +131,34 @@ Status decode(Session::Impl& state, const GenerateOptions& options, const Stopwa
   return {};
 }
 
+/// Takes the conversation back to where it was when this was made, unless dismissed.
+class ConversationRollback {
+ public:
+  explicit ConversationRollback(Sequence& sequence)
+      : sequence_(&sequence),
+        tokens_(sequence.tokens.size()),
+        answerer_(sequence.answerer),
+        caches_({&sequence_, 1}) {}
+  ~ConversationRollback() {
+    if (dismissed_) return;
+    sequence_->tokens.resize(tokens_);
+    sequence_->answerer = answerer_;
+  }
+  ConversationRollback(const ConversationRollback&) = delete;
+  ConversationRollback& operator=(const ConversationRollback&) = delete;
+  void dismiss() {
+    caches_.dismiss();
+    dismissed_ = true;
+  }
+
+ private:
+  Sequence* sequence_;
+  size_t tokens_;
+  Sequence::Answerer answerer_;
+  CacheRollback caches_;
+  bool dismissed_ = false;
+};
+
 Status check_options(const GenerateOptions& options) {
   if (options.max_tokens < 1) {
     return fail(fmt::format("max_tokens: {}, expected at least 1", options.max_tokens));
@@ -149,12 +177,9 @@ Result<Completion> answer_tokens(Session::Impl& state, std::span<const int32_t> 
                                                             : options.prefill));
   if (prompt.empty()) return fail("the prompt is empty: expected at least one token");
   Sequence& sequence = state.sequence;
-  const size_t tokens_before = sequence.tokens.size();
+  ConversationRollback rollback(sequence);
   sequence.tokens.insert(sequence.tokens.end(), prompt.begin(), prompt.end());
-  if (auto status = check_prefill(*strategy, models, sequence); !status) {
-    sequence.tokens.resize(tokens_before);
-    return tl::unexpected(std::move(status.error()));
-  }
+  KVCAST_CHECK(check_prefill(*strategy, models, sequence));
   state.logits.resize(static_cast<size_t>(models.base->config().vocab_size));
   Completion answer;
   answer.timings.prompt_tokens = static_cast<int64_t>(prompt.size());
@@ -167,11 +192,11 @@ Result<Completion> answer_tokens(Session::Impl& state, std::span<const int32_t> 
   answer.timings.base_ms = report.base_ms;
   answer.timings.predicted_tokens = report.predicted_tokens;
   if (report.stopped) {
-    sequence.tokens.resize(tokens_before);
     answer.finish_reason = FinishReason::kCancelled;
     return answer;
   }
   KVCAST_CHECK(decode(state, options, arrival, sink, answer));
+  rollback.dismiss();
   return answer;
 }
 

@@ -1,0 +1,105 @@
+// Any bytes as config.json, kvcast.json or model.safetensors.index.json. What is accepted as a
+// config must survive being written and read again.
+#include <cstring>
+#include <fstream>
+
+#include "fuzz.h"
+#include "io/safetensors.h"
+#include "model/bundle.h"
+#include "model/config.h"
+
+namespace kvcast {
+namespace {
+
+/// A directory in memory with a bundle whose files are replaced one at a time.
+class Directory {
+ public:
+  Directory() {
+    char name[] = "/dev/shm/kvcast-fuzz-XXXXXX";
+    FUZZ_CHECK(mkdtemp(name) != nullptr);
+    path_ = name;
+    const std::filesystem::path golden =
+        std::filesystem::path(KVCAST_SOURCE_DIR) / "tests/golden/openelm-tiny-kvp-c";
+    for (const char* part : {"base", "auxiliary"}) {
+      std::filesystem::create_directory(path_ / part);
+      std::filesystem::copy(golden / part / "config.json", path_ / part);
+    }
+  }
+  ~Directory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  Directory(const Directory&) = delete;
+  Directory& operator=(const Directory&) = delete;
+
+  void write(const char* name, std::string_view contents) const {
+    std::ofstream(path_ / name, std::ios::binary).write(contents.data(), std::ssize(contents));
+  }
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+bool same(const ModelConfig& a, const ModelConfig& b) {
+  const auto same_layer = [](const LayerConfig& x, const LayerConfig& y) {
+    return x.query_heads == y.query_heads && x.kv_heads == y.kv_heads && x.ffn_dim == y.ffn_dim;
+  };
+  return a.vocab_size == b.vocab_size && a.model_dim == b.model_dim && a.head_dim == b.head_dim &&
+         a.max_context_tokens == b.max_context_tokens && a.normalize_qk == b.normalize_qk &&
+         a.tied_embeddings == b.tied_embeddings && a.rope_theta == b.rope_theta &&
+         a.bos_token == b.bos_token && a.eos_token == b.eos_token &&
+         std::ranges::equal(a.layers, b.layers, same_layer);
+}
+
+void fuzz_config(const Directory& directory, std::string_view text) {
+  directory.write("config.json", text);
+  const auto config = read_model_config(directory.path());
+  if (!config) return check_message(config.error().message);
+  FUZZ_CHECK(config->parameter_count() > 0);
+  directory.write("config.json", to_config_json(*config));
+  const auto again = read_model_config(directory.path());
+  if (!again) std::fprintf(stderr, "%s\n", again.error().message.c_str());
+  FUZZ_CHECK(again.has_value());
+  FUZZ_CHECK(same(*config, *again));
+}
+
+void fuzz_manifest(const Directory& directory, std::string_view text) {
+  directory.write("kvcast.json", text);
+  const auto manifest = read_bundle_manifest(directory.path());
+  if (!manifest) return check_message(manifest.error().message);
+  FUZZ_CHECK(manifest->layer_map.size() == 5);
+  for (const int64_t layer : manifest->layer_map) FUZZ_CHECK(layer >= 0 && layer < 3);
+  const auto inside = manifest->predictor.lexically_relative(directory.path());
+  FUZZ_CHECK(!inside.empty() && *inside.begin() != "..");
+}
+
+void fuzz_index(const Directory& directory, std::string_view text) {
+  directory.write("model.safetensors.index.json", text);
+  const auto checkpoint = Safetensors::open_checkpoint(directory.path());
+  FUZZ_CHECK(!checkpoint);  // there are no shards
+  check_message(checkpoint.error().message);
+}
+
+}  // namespace
+}  // namespace kvcast
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace kvcast;
+  static const Directory directory;
+  Input input(data, size);
+  switch (input.byte()) {
+    case 'c':
+      fuzz_config(directory, input.rest());
+      break;
+    case 'b':
+      fuzz_manifest(directory, input.rest());
+      break;
+    case 'i':
+      fuzz_index(directory, input.rest());
+      break;
+    default:
+      break;
+  }
+  return 0;
+}

@@ -1,0 +1,44 @@
+// Memory that runs out. Allocations too large for any machine fail at once without using any.
+#include <new>
+
+#include "malformed/malformed.h"
+#include "model/kv_cache.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+// Large requests fail under AddressSanitizer as they do without it.
+extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+#endif
+
+namespace kvcast {
+namespace {
+
+TEST(OutOfMemory, ACacheThatCannotGrowKeepsWhatItHolds) {
+  ModelConfig shape = tiny_base_shape();
+  shape.head_dim = 2;
+  shape.layers = {{1, 1, 8}, {2, 2, 8}, {1 << 18, 1 << 18, 8}};
+  KVCache cache(shape);
+  shape.layers.pop_back();
+  KVCache small(shape);  // the same without the layer that cannot grow
+  std::vector<float> rows(static_cast<size_t>(2 * 2 * shape.head_dim));
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i);
+  for (KVCache* each : {&cache, &small}) {
+    each->reserve(2);
+    each->append(0, rows.data(), rows.data(), 2, 2 * shape.head_dim);
+    each->append(1, rows.data(), rows.data(), 2, 2 * shape.head_dim);
+  }
+  EXPECT_THROW(cache.reserve(1 << 26), std::bad_alloc);  // 128 TiB in the last layer
+  for (int64_t layer = 0; layer < 2; ++layer) {
+    ASSERT_EQ(cache.rows(layer), 2);
+    for (int64_t head = 0; head < cache.kv_heads(layer); ++head) {
+      for (int64_t i = 0; i < 2 * shape.head_dim; ++i) {
+        EXPECT_EQ(cache.keys(layer)[head * cache.head_stride() + i],
+                  small.keys(layer)[head * small.head_stride() + i]);
+        EXPECT_EQ(cache.values(layer)[head * cache.head_stride() + i],
+                  small.values(layer)[head * small.head_stride() + i]);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvcast

@@ -1,30 +1,67 @@
-#include <benchmark/benchmark.h>
-
-#include <vector>
-
-#include "kernels/kernels.h"
+// Matrix products of OpenELM's shapes. With few rows every call takes another copy of the weights,
+// so that they come from memory as they do in a model.
+#include "bench_common.h"
 
 namespace kvcast {
 namespace {
 
-void BM_matmul(benchmark::State& state) {
-  const int64_t rows = state.range(0), n = state.range(1), k = state.range(2);
-  const std::vector<float> source(static_cast<size_t>(n * k), 0.01F);
-  const std::vector<float> a(static_cast<size_t>(rows * k), 0.5F);
+void run_matmul(benchmark::State& state, Isa isa, WeightType type, int threads, int64_t n,
+                int64_t k) {
+  const ScopedIsa scoped(isa);
+  const int64_t rows = state.range(0);
+  const auto source = bench::random_floats(n * k);
+  const auto a = bench::random_floats(rows * k);
   std::vector<float> out(static_cast<size_t>(rows * n));
-  const PackedMatrix weight = PackedMatrix::pack(reinterpret_cast<const std::byte*>(source.data()),
-                                                 SourceType::kF32, n, k, WeightType::kF32, 2);
+  constexpr size_t kWorkingSet = size_t{600} << 20;
+  const size_t copies =
+      std::clamp<size_t>(kWorkingSet / PackedMatrix::packed_bytes(n, k, type).value(), 1, 64);
+  std::vector<PackedMatrix> weights;
+  for (size_t i = 0; i < copies; ++i) {
+    weights.push_back(PackedMatrix::pack(reinterpret_cast<const std::byte*>(source.data()),
+                                         SourceType::kF32, n, k, type, threads));
+  }
+  const double peak = measure_peak_ops_per_s(type, threads, 0.1);
+  size_t turn = 0;
   for (auto _ : state) {
     matmul({.a = a.data(),
             .a_stride = k,
             .rows = rows,
-            .weight = &weight,
+            .weight = &weights[turn++ % copies],
             .out = out.data(),
             .out_stride = n},
-           2);
+           threads);
+    benchmark::ClobberMemory();
   }
+  bench::report_operations(state, 2.0 * static_cast<double>(rows * n * k), peak);
+  bench::report_bytes(state, static_cast<double>(weights[0].bytes()),
+                      bench::read_bytes_per_s(threads));
 }
-BENCHMARK(BM_matmul)->Args({16, 256, 256});
+
+const bool registered = [] {
+  const int threads = 2;
+  for (const Isa isa : supported_isas()) {
+    for (const WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kInt8}) {
+      for (const auto& [n, k] : {std::pair{2048, 2048}, {10240, 2560}, {2560, 10240}}) {
+        const std::string name = "matmul/" + std::string(isa_name(isa)) + "/" +
+                                 bench::type_name(type) + "/" + std::to_string(n) + "x" +
+                                 std::to_string(k) + "/rows";
+        benchmark::RegisterBenchmark(name.c_str(),
+                                     [=, n = int64_t{n}, k = int64_t{k}](benchmark::State& state) {
+                                       run_matmul(state, isa, type, threads, n, k);
+                                     })
+            ->Arg(1)
+            ->Arg(4)
+            ->Arg(16)
+            ->Arg(64)
+            ->Arg(128)
+            ->Arg(512)
+            ->UseRealTime()
+            ->Unit(benchmark::kMicrosecond);
+      }
+    }
+  }
+  return true;
+}();
 
 }  // namespace
 }  // namespace kvcast

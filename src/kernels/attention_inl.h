@@ -161,6 +161,12 @@ void soften(float* scores, int64_t visible, State state) {
 /// total <- total merged with `chunk`, which comes after it.
 void merge_state(State total, State chunk) {
   if (chunk.maximum() == kMinusInfinity) return;  // no visible key
+  if (total.maximum() == kMinusInfinity) {
+    for (int64_t i = 0; i < total.width + Simd::kWidth; i += Simd::kWidth) {
+      Simd::store(total.mixed + i, Simd::load(chunk.mixed + i));
+    }
+    return;
+  }
   const float maximum = chunk.maximum() > total.maximum() ? chunk.maximum() : total.maximum();
   const float a = exp2_scalar(total.maximum() - maximum);
   const float b = exp2_scalar(chunk.maximum() - maximum);
@@ -189,8 +195,10 @@ struct AttendBlock {
   float* chunk = scores + largest_query_block(args.shape) * kKeyBlock;    // [queries, state]
   float* total = chunk + largest_query_block(args.shape) * state_floats;  // [queries, state]
 
-  [[nodiscard]] State chunk_state(int64_t q) const { return {chunk + q * state_floats, width}; }
-  [[nodiscard]] State total_state(int64_t q) const { return {total + q * state_floats, width}; }
+  [[nodiscard]] State state_of(float* states, int64_t q) const {
+    return {states + q * state_floats, width};
+  }
+  [[nodiscard]] State total_state(int64_t q) const { return state_of(total, q); }
   /// Keys that query q sees.
   [[nodiscard]] int64_t visible(int64_t q) const {
     return args.sequence->first_position + args.row_begin + q / group + 1;
@@ -237,8 +245,8 @@ struct AttendBlock {
                   queries_count - first);
   }
 
-  /// chunk states += scores * values, q >= first.
-  void mix_values(int64_t first, int64_t key, int64_t count) const {
+  /// states += scores * values, q >= first.
+  void mix_values(int64_t first, int64_t key, int64_t count, float* states) const {
     const float* source = cached(args.sequence->values, key);
     int64_t stride = head_dim;
     if (width != head_dim) {
@@ -251,7 +259,7 @@ struct AttendBlock {
       stride = width;
     }
     small_product({scores + first * kKeyBlock, kKeyBlock, source, stride, count,
-                   chunk + first * state_floats, state_floats, width, true},
+                   states + first * state_floats, state_floats, width, true},
                   queries_count - first);
   }
 
@@ -262,8 +270,9 @@ struct AttendBlock {
   }
   [[nodiscard]] int64_t last_visible() const { return visible(queries_count - 1); }
 
-  void run_chunk(int64_t c) const {
-    for (int64_t q = 0; q < queries_count; ++q) chunk_state(q).reset();
+  /// One chunk from an empty state.
+  void run_chunk(int64_t c, float* states) const {
+    for (int64_t q = 0; q < queries_count; ++q) state_of(states, q).reset();
     const int64_t chunk_end = (c + 1) * kChunkKeys;
     const int64_t end = last_visible() < chunk_end ? last_visible() : chunk_end;
     for (int64_t key = c * kChunkKeys; key < end; key += kKeyBlock) {
@@ -273,9 +282,9 @@ struct AttendBlock {
       compute_scores(first);
       for (int64_t q = first; q < queries_count; ++q) {
         const int64_t seen = visible(q) - key;
-        soften(scores + q * kKeyBlock, seen < count ? seen : count, chunk_state(q));
+        soften(scores + q * kKeyBlock, seen < count ? seen : count, state_of(states, q));
       }
-      mix_values(first, key, count);
+      mix_values(first, key, count, states);
     }
   }
 
@@ -306,19 +315,19 @@ size_t attend_scratch_bytes(const AttentionShape& shape) {
 void attend(const AttendArgs& args) {
   const AttendBlock block{args};
   block.load_queries();
-  for (int64_t q = 0; q < block.queries_count; ++q) block.total_state(q).reset();
-  for (int64_t c = args.chunk_begin; c < args.chunk_end; ++c) {
-    block.run_chunk(c);
+  if (args.partial != nullptr) {
+    for (int64_t c = args.chunk_begin; c < args.chunk_end; ++c) {
+      block.run_chunk(c, args.partial + c * block.queries_count * block.state_floats);
+    }
+    return;
+  }
+  block.run_chunk(args.chunk_begin, block.total);
+  for (int64_t c = args.chunk_begin + 1; c < args.chunk_end; ++c) {
+    block.run_chunk(c, block.chunk);
     for (int64_t q = 0; q < block.queries_count; ++q) {
-      if (args.partial == nullptr) {
-        merge_state(block.total_state(q), block.chunk_state(q));
-        continue;
-      }
-      float* const to = args.partial + (c * block.queries_count + q) * block.state_floats;
-      for (int64_t i = 0; i < block.state_floats; ++i) to[i] = block.chunk_state(q).mixed[i];
+      merge_state(block.total_state(q), block.state_of(block.chunk, q));
     }
   }
-  if (args.partial != nullptr) return;
   for (int64_t q = 0; q < block.queries_count; ++q) block.write_out(q, block.total_state(q));
 }
 

@@ -45,9 +45,8 @@ struct Simd {
   static F round(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static F scale_by_power(F x, F n) {
     const I exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-    const F power = _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
-    const F in_range = _mm256_castsi256_ps(_mm256_cmpgt_epi32(exponent, _mm256_setzero_si256()));
-    return _mm256_and_ps(in_range, _mm256_mul_ps(x, power));
+    const I bits = _mm256_slli_epi32(_mm256_max_epi32(exponent, _mm256_setzero_si256()), 23);
+    return _mm256_mul_ps(x, _mm256_castsi256_ps(bits));
   }
   static float sum(F x) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));

@@ -42,8 +42,13 @@ struct Simd {
   static F min(F x, F y) { return _mm512_min_ps(x, y); }
   static F abs(F x) { return _mm512_abs_ps(x); }
   static F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT); }
-  /// x * 2^n for whole n; underflow gives zero.
-  static F scale_by_power(F x, F n) { return _mm512_scalef_ps(x, n); }
+  /// x * 2^n for whole n >= -200; zero below 2^-126. (vscalefps would produce denormals there,
+  /// which cost a microcode assist each.)
+  static F scale_by_power(F x, F n) {
+    const I exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+    const I bits = _mm512_slli_epi32(_mm512_max_epi32(exponent, _mm512_setzero_si512()), 23);
+    return _mm512_mul_ps(x, _mm512_castsi512_ps(bits));
+  }
   static float sum(F x) { return _mm512_reduce_add_ps(x); }
   static float largest(F x) { return _mm512_reduce_max_ps(x); }
 

@@ -69,24 +69,29 @@ double measure_read_bytes_per_s(int threads, double seconds) {
   const std::shared_ptr<std::byte> data = allocate_weights(bytes);
   if (data == nullptr) return 0.0;
   constexpr size_t kPiece = size_t{256} << 10;  // about a panel: threads share the stream evenly
+  constexpr size_t kWindow = size_t{64} << 20;  // the best window: others may have been interrupted
   const size_t pieces = bytes / kPiece;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (size_t i = 0; i < pieces; ++i) std::memset(data.get() + i * kPiece, 1, kPiece);
   double best = 0.0;
   std::atomic<uint64_t> sink{0};
   const double stop = now_s() + seconds;
+  size_t window = 0;
   do {
-    std::atomic<size_t> next{0};
+    constexpr size_t kWindowPieces = kWindow / kPiece;
+    std::atomic<size_t> next{window};
+    const size_t end = std::min(window + kWindowPieces, pieces);
     const double begin = now_s();
 #pragma omp parallel num_threads(threads)
     {
       uint64_t fold = 0;
-      for (size_t i = next.fetch_add(1); i < pieces; i = next.fetch_add(1)) {
+      for (size_t i = next.fetch_add(1); i < end; i = next.fetch_add(1)) {
         fold ^= table.read(data.get() + i * kPiece, kPiece);
       }
       sink.fetch_xor(fold, std::memory_order_relaxed);
     }
-    best = std::max(best, static_cast<double>(pieces * kPiece) / (now_s() - begin));
+    best = std::max(best, static_cast<double>((end - window) * kPiece) / (now_s() - begin));
+    window = end + kWindowPieces <= pieces ? end : 0;
   } while (now_s() < stop);
   return best;
 }

@@ -6,7 +6,7 @@ CONFIGURE = cmake --preset release
 
 ## Installs what is missing (Debian 12), builds, answers a prompt with and without KV prediction.
 run: setup-runtime
-	$(CONFIGURE)
+	$(CONFIGURE) -DKVCAST_BUILD_TESTS=OFF
 	cmake --build --preset release -j $(JOBS) --target kvcast_program
 	build/release/kvcast run -f examples/prompt.txt -n 64 --prefill exact --compare kv-prediction
 
@@ -15,7 +15,7 @@ test: build
 	ctest --preset release -j 1
 
 build: setup
-	$(CONFIGURE)
+	$(CONFIGURE) -DKVCAST_BUILD_TESTS=ON
 	cmake --build --preset release -j $(JOBS)
 
 setup:

@@ -7,8 +7,8 @@
 
 namespace kvcast {
 
-/// Uninitialised scratch memory for `T`, 64-byte aligned, that only grows. Contents are lost when it
-/// grows. Move-only, not thread-safe.
+/// Uninitialised scratch memory for `T`, 64-byte aligned, that only grows. Contents are lost when
+/// it grows. Move-only, not thread-safe.
 template <typename T>
 class AlignedBuffer {
  public:

@@ -34,9 +34,12 @@ std::optional<WeightType> weight_type(Dtype dtype) {
 
 Dtype dtype_of(WeightType type) {
   switch (type) {
-    case WeightType::kF32: return Dtype::kF32;
-    case WeightType::kBf16: return Dtype::kBf16;
-    case WeightType::kInt8: break;
+    case WeightType::kF32:
+      return Dtype::kF32;
+    case WeightType::kBf16:
+      return Dtype::kBf16;
+    case WeightType::kInt8:
+      break;
   }
   return Dtype::kInt8;
 }

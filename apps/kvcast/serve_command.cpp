@@ -51,6 +51,13 @@ Result<int> serve(const ServeOptions& chosen) {
   options.scheduler.max_cache_bytes = chosen.cache_mib << 20;
   KVCAST_TRY(options.api_keys, read_api_keys(chosen.api_key_file));
   const std::string host = options.host;
+  const bool loopback = host == "localhost" || host == "::1" || host.starts_with("127.");
+  if (!loopback && options.api_keys.empty()) {
+    fmt::print(stderr,
+               "kvcast: anybody who reaches {} may use this server: no API key is set "
+               "(--api-key-file, KVCAST_API_KEY)\n",
+               host);
+  }
   KVCAST_TRY(const auto server, Server::listen(std::move(options)));
   const uint16_t port = server->port();
   fmt::print(stderr, "kvcast: loading; http://{}:{}/health says when it is done\n", host, port);

@@ -222,7 +222,7 @@ TEST_F(Generate, WeightsThatAreNoNumbersGiveAnErrorAndLeaveTheConversationAsItWa
 TEST_F(Generate, NanAndInfinityInAnyTensorGiveTokensOrAnError) {
   const BundleFiles whole = bundle_;
   const auto try_all = [&] {
-    for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16}) {
+    for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16, Dtype::kInt8}) {
       const auto model = Model::load(root_.path(), {.dtype = dtype, .threads = 1});
       ASSERT_TRUE(model) << model.error().message;
       for (const char* prefill : {"exact", "auxiliary", "kv-prediction:tail=2"}) {

@@ -1,5 +1,5 @@
 # The commands of the README. Everything else is CMake: see CMakePresets.json.
-.PHONY: run test build setup setup-runtime install asan fuzz format clean
+.PHONY: run test build setup setup-runtime install asan format clean
 
 JOBS ?= $(shell nproc)
 CONFIGURE = cmake --preset release

@@ -9,6 +9,7 @@
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
 #include "kvcast/version.h"
+#include "model/architectures.h"
 #include "model/bundle.h"
 #include "runtime/model_impl.h"
 
@@ -34,18 +35,6 @@ struct Subject {
   std::vector<int64_t> layer_map;
 };
 
-/// KVP-C maps by method §5, unless the auxiliary is the base's own layer-pruned form.
-std::vector<int64_t> layer_map_for(const std::string& base_name, const std::string& auxiliary_name,
-                                   const ModelConfig& base, const ModelConfig& auxiliary) {
-  const std::string pruned_prefix = base_name + "-lp-";
-  if (auxiliary_name.starts_with(pruned_prefix)) {
-    const auto kept =
-        layer_pruned_kept_layers(base.n_layers(), auxiliary_name.substr(pruned_prefix.size()));
-    if (kept) return layer_pruned_layer_map(base.n_layers(), *kept);
-  }
-  return canonical_layer_map(base.n_layers(), auxiliary.n_layers());
-}
-
 Result<WeightType> weight_type(const std::string& dtype) {
   if (dtype == "f32") return WeightType::kF32;
   if (dtype == "bf16") return WeightType::kBf16;
@@ -61,10 +50,10 @@ Result<Subject> make_random_subject(const BenchOptions& options, WeightType type
     subject.models = random_models(base, nullptr, {}, type, threads);
     return subject;
   }
-  KVCAST_TRY(const ModelConfig auxiliary, named_architecture(options.auxiliary));
+  KVCAST_TRY(ModelPair pair, named_pair(options.arch, options.auxiliary));
   subject.name += "<-" + options.auxiliary;
-  subject.layer_map = layer_map_for(options.arch, options.auxiliary, base, auxiliary);
-  subject.models = random_models(base, &auxiliary, subject.layer_map, type, threads);
+  subject.layer_map = std::move(pair.layer_map);
+  subject.models = random_models(pair.base, &pair.auxiliary, subject.layer_map, type, threads);
   return subject;
 }
 

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench.h"
-#include "table.h"
+#include "report/table.h"
 
 namespace kvcast {
 namespace {

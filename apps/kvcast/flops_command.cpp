@@ -10,7 +10,7 @@
 #include "model/architectures.h"
 #include "model/bundle.h"
 #include "model/flops.h"
-#include "table.h"
+#include "report/table.h"
 
 namespace kvcast {
 namespace {

@@ -10,7 +10,7 @@
 #include "command.h"
 #include "model/flops.h"
 #include "model_info.h"
-#include "table.h"
+#include "report/table.h"
 
 namespace kvcast {
 namespace {

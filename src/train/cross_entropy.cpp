@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#ifdef KVCAST_CUDA_KERNELS
+#include "train/cuda/autograd.h"
+#endif
+
 namespace kvcast::train {
 namespace {
 
@@ -15,8 +19,37 @@ struct Terms {
   Tensor grad_hidden, grad_lm_head;  // of their sum; undefined where not asked for
 };
 
-int64_t rows_per_chunk(int64_t rows, int64_t vocab, int64_t chunk_elements) {
-  return std::clamp<int64_t>(chunk_elements / vocab, 1, std::max<int64_t>(rows, 1));
+/// Without a wish, 2^28 logits on a GPU (512 MiB of bf16) and 2^26 on a CPU (256 MiB of f32).
+int64_t rows_per_chunk(const Tensor& hidden, int64_t vocab, int64_t chunk_elements) {
+  if (chunk_elements == 0) chunk_elements = int64_t{1} << (hidden.is_cuda() ? 28 : 26);
+  return std::clamp<int64_t>(chunk_elements / vocab, 1, std::max<int64_t>(hidden.size(0), 1));
+}
+
+/// One chunk's rows.
+struct RowLosses {
+  Tensor nll, log_sum_exp;  // f32 [rows]
+  Tensor grad_logits;  // [rows, vocab] in the logits' dtype: d sum(weights * (nll + z_loss lse^2))
+};
+
+RowLosses row_losses(Tensor logits, const Tensor& targets, const Tensor& weights, double z_loss,
+                     bool want_gradient) {
+#ifdef KVCAST_CUDA_KERNELS
+  if (cuda::takes(logits)) {
+    const auto [nll, lse] = cuda::cross_entropy_(logits, targets, weights, z_loss, want_gradient);
+    return {nll, lse, logits};
+  }
+#endif
+  const auto dtype = logits.scalar_type();
+  const Tensor target = targets.unsqueeze(1);
+  logits = logits.to(at::kFloat);
+  const Tensor lse = logits.logsumexp(-1);
+  const Tensor nll = lse - logits.gather(1, target).squeeze(1);
+  if (!want_gradient) return {nll, lse, {}};
+  // d/d logits = w (softmax (1 + 2 zeta lse) - onehot)
+  logits.sub_(lse.unsqueeze(1)).exp_();
+  logits.mul_((weights * (1.0 + 2.0 * z_loss * lse)).unsqueeze(1));
+  logits.scatter_add_(1, target, weights.neg().unsqueeze(1));
+  return {nll, lse, logits.to(dtype)};
 }
 
 /// Losses and gradients chunk by chunk: a backward pass that recomputed the logits would cost one
@@ -25,7 +58,6 @@ Terms chunked_terms(const Tensor& hidden, const Tensor& lm_head, const Tensor& t
                     const CrossEntropyOptions& options, bool want_grad_hidden,
                     bool want_grad_lm_head) {
   const int64_t rows = hidden.size(0), vocab = lm_head.size(0);
-  const auto dtype = hidden.scalar_type();
   const Tensor counted = targets.ne(options.ignore_index);
   const Tensor safe_targets = targets.masked_fill(counted.logical_not(), 0);
   const Tensor n_counted = counted.sum().clamp_min(1).to(at::kFloat);
@@ -37,23 +69,21 @@ Terms chunked_terms(const Tensor& hidden, const Tensor& lm_head, const Tensor& t
   if (want_grad_hidden) terms.grad_hidden = at::empty_like(hidden);
   if (want_grad_lm_head) terms.grad_lm_head = zeros_f32(lm_head.sizes(), lm_head.device());
 
-  const int64_t step = rows_per_chunk(rows, vocab, options.chunk_elements);
+  const int64_t step = rows_per_chunk(hidden, vocab, options.chunk_elements);
   for (int64_t first = 0; first < rows; first += step) {
     const int64_t n = std::min(step, rows - first);
     const Tensor h = hidden.narrow(0, first, n);
     const Tensor weights = row_weights.narrow(0, first, n);
-    const Tensor target = safe_targets.narrow(0, first, n).unsqueeze(1);
-    Tensor logits = at::matmul(h, lm_head.t()).to(at::kFloat);  // [n, vocab]
-    const Tensor lse = logits.logsumexp(-1);                    // [n]
-    terms.cross_entropy += at::dot(lse - logits.gather(1, target).squeeze(1), weights);
-    terms.z_loss += at::dot(lse.square(), weights);
-    if (!want_grad_hidden && !want_grad_lm_head) continue;
-    // d/d logits = w (softmax (1 + 2 zeta lse) - onehot)
-    logits.sub_(lse.unsqueeze(1)).exp_();
-    logits.mul_((weights * (1.0 + 2.0 * options.z_loss * lse)).unsqueeze(1));
-    logits.scatter_add_(1, target, weights.neg().unsqueeze(1));
-    const Tensor grad_logits = logits.to(dtype);
-    if (want_grad_hidden) terms.grad_hidden.narrow(0, first, n).copy_(grad_logits.matmul(lm_head));
+    const RowLosses losses =
+        row_losses(at::matmul(h, lm_head.t()), safe_targets.narrow(0, first, n), weights,
+                   options.z_loss, want_grad_hidden || want_grad_lm_head);
+    terms.cross_entropy += at::dot(losses.nll, weights);
+    terms.z_loss += at::dot(losses.log_sum_exp.square(), weights);
+    const Tensor& grad_logits = losses.grad_logits;
+    if (want_grad_hidden) {
+      Tensor rows_grad = terms.grad_hidden.narrow(0, first, n);
+      at::mm_out(rows_grad, grad_logits, lm_head);
+    }
     if (want_grad_lm_head) terms.grad_lm_head.add_(grad_logits.t().matmul(h));
   }
   const Tensor ignored_share = (static_cast<double>(rows) - n_counted) / n_counted;
@@ -96,13 +126,13 @@ CrossEntropy linear_cross_entropy(const Tensor& hidden, const Tensor& lm_head,
 Tensor target_nll(const Tensor& hidden, const Tensor& lm_head, const Tensor& targets) {
   const at::NoGradGuard no_grad;
   const int64_t rows = hidden.size(0);
-  const int64_t step = rows_per_chunk(rows, lm_head.size(0), CrossEntropyOptions{}.chunk_elements);
+  const int64_t step = rows_per_chunk(hidden, lm_head.size(0), 0);
   std::vector<Tensor> parts;
   for (int64_t first = 0; first < rows; first += step) {
     const int64_t n = std::min(step, rows - first);
-    const Tensor logits = at::matmul(hidden.narrow(0, first, n), lm_head.t()).to(at::kFloat);
-    const Tensor target = targets.narrow(0, first, n).unsqueeze(1);
-    parts.push_back(logits.logsumexp(-1) - logits.gather(1, target).squeeze(1));
+    parts.push_back(row_losses(at::matmul(hidden.narrow(0, first, n), lm_head.t()),
+                               targets.narrow(0, first, n), /*weights=*/{}, 0.0, false)
+                        .nll);
   }
   return at::cat(parts);
 }

@@ -6,9 +6,9 @@
 namespace kvcast::train {
 
 struct CrossEntropyOptions {
-  double z_loss = 1e-4;              ///< weight of mean(logsumexp^2)
-  int64_t ignore_index = -100;       ///< targets with this value count in no term
-  int64_t chunk_elements = 1 << 26;  ///< logits held at a time, rows * vocab (f32: four bytes each)
+  double z_loss = 1e-4;         ///< weight of mean(logsumexp^2)
+  int64_t ignore_index = -100;  ///< targets with this value count in no term
+  int64_t chunk_elements = 0;   ///< logits held at a time, rows * vocab; 0: chosen by the device
 };
 
 struct CrossEntropy {

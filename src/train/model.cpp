@@ -9,40 +9,66 @@ namespace {
 
 constexpr double kInitStd = 0.02;
 
-Tensor normed(const Model& model, const Tensor& x, const Tensor& weight) {
-  return rms_norm(x, weight, model.config.norm_eps);
-}
+/// The rows between two blocks: what a block adds is joined with the norm of the block after it.
+class ResidualStream {
+ public:
+  ResidualStream(const Model& model, const Tensor& tokens)
+      : eps_(model.config.norm_eps), sum_(at::embedding(model.token_embeddings, tokens)) {}
 
-/// q_norm and k_norm, for models that have them.
-Tensor head_normed(const Model& model, const Tensor& x, const Tensor& weight) {
-  return weight.defined() ? normed(model, x, weight) : x;
-}
+  /// What the last block computed, [B, T, model_dim].
+  void add(Tensor delta) { delta_ = std::move(delta); }
+
+  /// All rows so far, normed: the next block's input.
+  Tensor normed(const Tensor& weight) {
+    const SumAndNorm out = add_rms_norm(sum_, delta_, weight, eps_);
+    sum_ = out.sum;
+    delta_ = Tensor();
+    return out.normed;
+  }
+
+ private:
+  double eps_;
+  Tensor sum_, delta_;
+};
 
 /// Some of the heads that qkv_proj makes, [B, T, heads, head_dim].
 Tensor project(const Model& model, const Tensor& x, const Tensor& rows) {
   return at::linear(x, rows).view({x.size(0), x.size(1), -1, model.config.head_dim});
 }
 
-/// Queries [B, T, query_heads, head_dim] and the layer's own keys and values.
+/// q_norm or k_norm, for models that have them, and RoPE from position `first` on.
+Tensor normed_and_turned(const Model& model, const Tensor& heads, const Tensor& weight,
+                         int64_t first = 0) {
+  return head_norm_rope(heads, weight, model.config.norm_eps, &model.rope, first);
+}
+
+/// What attention reads, [B, T, heads, head_dim] each; query and key with norm and RoPE.
 struct Projections {
-  Tensor query;
-  LayerCache own;
+  Tensor query, key, value;
 };
 
-Projections project_qkv(const Model& model, size_t i, const Tensor& x) {
+/// The layer's own projections of tokens at positions `first`...; what others read of them goes to
+/// `cache`, if given.
+Projections project_qkv(const Model& model, size_t i, const Tensor& x, LayerCache* cache,
+                        int64_t first = 0) {
   const LayerTensors& w = model.layers[i];
   const LayerConfig& layer = model.config.layers[i];
   const auto parts = project(model, x, w.qkv_proj)
                          .split_with_sizes({layer.query_heads, layer.kv_heads, layer.kv_heads}, 2);
-  return {head_normed(model, parts[0], w.q_norm),
-          {parts[1], head_normed(model, parts[1], w.k_norm), parts[2]}};
+  if (cache != nullptr) {
+    const Tensor key = head_norm_rope(parts[1], w.k_norm, model.config.norm_eps, nullptr);
+    *cache = {parts[1], key, parts[2]};
+  }
+  return {normed_and_turned(model, parts[0], w.q_norm, first),
+          normed_and_turned(model, parts[1], w.k_norm, first), parts[2]};
 }
 
 /// Queries alone, for a layer whose keys and values come from elsewhere.
 Tensor project_query(const Model& model, size_t i, const Tensor& x) {
   const LayerTensors& w = model.layers[i];
   const int64_t query_width = model.config.query_width(static_cast<int64_t>(i));
-  return head_normed(model, project(model, x, w.qkv_proj.narrow(0, 0, query_width)), w.q_norm);
+  return normed_and_turned(model, project(model, x, w.qkv_proj.narrow(0, 0, query_width)),
+                           w.q_norm);
 }
 
 /// Keys and values alone, for a last layer of which nothing else is needed.
@@ -51,14 +77,21 @@ LayerCache project_kv(const Model& model, size_t i, const Tensor& x) {
   const int64_t query_width = model.config.query_width(static_cast<int64_t>(i));
   const int64_t kv_width = model.config.kv_width(static_cast<int64_t>(i));
   const auto parts = project(model, x, w.qkv_proj.narrow(0, query_width, 2 * kv_width)).chunk(2, 2);
-  return {parts[0], head_normed(model, parts[0], w.k_norm), parts[1]};
+  return {parts[0], head_norm_rope(parts[0], w.k_norm, model.config.norm_eps, nullptr), parts[1]};
 }
 
 /// What follows attention: both residual connections and the FFN. `attended` is [B, T, width].
-Tensor finish_layer(const Model& model, size_t i, const Tensor& x, const Tensor& attended) {
+void finish_layer(const Model& model, size_t i, ResidualStream& rows, const Tensor& attended) {
   const LayerTensors& w = model.layers[i];
-  const Tensor h = x + at::linear(attended, w.out_proj);
-  return h + at::linear(swiglu(at::linear(normed(model, h, w.ffn_norm), w.proj_1)), w.proj_2);
+  rows.add(at::linear(attended, w.out_proj));
+  rows.add(at::linear(swiglu(at::linear(rows.normed(w.ffn_norm), w.proj_1)), w.proj_2));
+}
+
+/// One whole layer with its own keys and values.
+void run_layer(const Model& model, size_t i, ResidualStream& rows, LayerCache* cache) {
+  const auto [query, key, value] =
+      project_qkv(model, i, rows.normed(model.layers[i].attn_norm), cache);
+  finish_layer(model, i, rows, causal_attention(query, key, value));
 }
 
 }  // namespace
@@ -126,56 +159,46 @@ Model bind_model(const ModelConfig& config, const RopeTable& rope, const TensorM
 }
 
 Tensor forward(const Model& model, const Tensor& tokens, Cache* cache) {
-  Tensor x = at::embedding(model.token_embeddings, tokens);
+  ResidualStream rows(model, tokens);
+  if (cache != nullptr) cache->resize(model.layers.size());
   for (size_t i = 0; i < model.layers.size(); ++i) {
-    const auto [query, own] = project_qkv(model, i, normed(model, x, model.layers[i].attn_norm));
-    if (cache != nullptr) cache->push_back(own);
-    x = finish_layer(model, i, x,
-                     causal_attention(apply_rope(query, model.rope),
-                                      apply_rope(own.key, model.rope), own.value));
+    run_layer(model, i, rows, cache != nullptr ? &(*cache)[i] : nullptr);
   }
-  return normed(model, x, model.norm);
+  return rows.normed(model.norm);
 }
 
 Cache forward_cache(const Model& model, const Tensor& tokens) {
-  Cache cache;
-  Tensor x = at::embedding(model.token_embeddings, tokens);
+  Cache cache(model.layers.size());
+  ResidualStream rows(model, tokens);
   const size_t last = model.layers.size() - 1;
-  for (size_t i = 0; i < last; ++i) {
-    const auto [query, own] = project_qkv(model, i, normed(model, x, model.layers[i].attn_norm));
-    cache.push_back(own);
-    x = finish_layer(model, i, x,
-                     causal_attention(apply_rope(query, model.rope),
-                                      apply_rope(own.key, model.rope), own.value));
-  }
-  cache.push_back(project_kv(model, last, normed(model, x, model.layers[last].attn_norm)));
+  for (size_t i = 0; i < last; ++i) run_layer(model, i, rows, &cache[i]);
+  cache[last] = project_kv(model, last, rows.normed(model.layers[last].attn_norm));
   return cache;
 }
 
 Tensor forward_with_replaced_cache(const Model& model, const Tensor& tokens,
                                    const Cache& predicted) {
-  Tensor x = at::embedding(model.token_embeddings, tokens);
+  ResidualStream rows(model, tokens);
   for (size_t i = 0; i < model.layers.size(); ++i) {
-    const Tensor query = project_query(model, i, normed(model, x, model.layers[i].attn_norm));
-    x = finish_layer(
-        model, i, x,
-        causal_attention(apply_rope(query, model.rope), apply_rope(predicted[i].key, model.rope),
-                         predicted[i].value));
+    const Tensor query = project_query(model, i, rows.normed(model.layers[i].attn_norm));
+    finish_layer(
+        model, i, rows,
+        causal_attention(query, apply_rope(predicted[i].key, model.rope), predicted[i].value));
   }
-  return normed(model, x, model.norm);
+  return rows.normed(model.norm);
 }
 
 Tensor forward_after_prefix(const Model& model, const Tensor& tokens, const Cache& prefix) {
   const int64_t first = prefix.at(0).key.size(1);
-  Tensor x = at::embedding(model.token_embeddings, tokens);
+  ResidualStream rows(model, tokens);
   for (size_t i = 0; i < model.layers.size(); ++i) {
-    const auto [query, own] = project_qkv(model, i, normed(model, x, model.layers[i].attn_norm));
-    const Tensor keys = apply_rope(at::cat({prefix[i].key, own.key}, 1), model.rope);
-    const Tensor values = at::cat({prefix[i].value, own.value}, 1);
-    x = finish_layer(model, i, x,
-                     causal_attention(apply_rope(query, model.rope, first), keys, values));
+    const auto [query, key, value] =
+        project_qkv(model, i, rows.normed(model.layers[i].attn_norm), nullptr, first);
+    const Tensor keys = at::cat({apply_rope(prefix[i].key, model.rope), key}, 1);
+    const Tensor values = at::cat({prefix[i].value, value}, 1);
+    finish_layer(model, i, rows, causal_attention(query, keys, values));
   }
-  return normed(model, x, model.norm);
+  return rows.normed(model.norm);
 }
 
 Tensor logits(const Model& model, const Tensor& hidden) {

@@ -2,6 +2,10 @@
 
 #include <cmath>
 
+#ifdef KVCAST_CUDA_KERNELS
+#include "train/cuda/autograd.h"
+#endif
+
 namespace kvcast::train {
 namespace {
 
@@ -79,6 +83,9 @@ Tensor plain_attention(const Tensor& query, const Tensor& key, const Tensor& val
 }  // namespace
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+#ifdef KVCAST_CUDA_KERNELS
+  if (cuda::takes_norm(x)) return cuda::add_rms_norm(x, Tensor(), weight, eps).normed;
+#endif
 #if KVCAST_TORCH_AT_LEAST(2, 4)
   return at::rms_norm(x, weight.sizes(), weight.to(x.scalar_type()), eps);
 #else
@@ -88,7 +95,20 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
 #endif
 }
 
-Tensor swiglu(const Tensor& gate_up) { return SwigluFunction::apply(gate_up); }
+SumAndNorm add_rms_norm(const Tensor& x, const Tensor& delta, const Tensor& weight, double eps) {
+#ifdef KVCAST_CUDA_KERNELS
+  if (cuda::takes_norm(x)) return cuda::add_rms_norm(x, delta, weight, eps);
+#endif
+  const Tensor sum = delta.defined() ? x + delta : x;
+  return {sum, rms_norm(sum, weight, eps)};
+}
+
+Tensor swiglu(const Tensor& gate_up) {
+#ifdef KVCAST_CUDA_KERNELS
+  if (cuda::takes(gate_up)) return cuda::swiglu(gate_up);
+#endif
+  return SwigluFunction::apply(gate_up);
+}
 
 RopeTable make_rope_table(int64_t positions, int64_t head_dim, double theta,
                           const at::Device& device) {
@@ -102,13 +122,37 @@ RopeTable make_rope_table(int64_t positions, int64_t head_dim, double theta,
 Tensor apply_rope(const Tensor& x, const RopeTable& table, int64_t first) {
   const int64_t rows = x.size(1);
   TORCH_CHECK(first + rows <= table.cos.size(0), "the sequence is longer than the RoPE table");
+#ifdef KVCAST_CUDA_KERNELS
+  if (cuda::takes_heads(x)) return cuda::head_norm_rope(x, Tensor(), 0.0, &table, first);
+#endif
   return RopeFunction::apply(x, table.cos.narrow(0, first, rows), table.sin.narrow(0, first, rows));
+}
+
+Tensor head_norm_rope(const Tensor& x, const Tensor& weight, double eps, const RopeTable* rope,
+                      int64_t first) {
+#ifdef KVCAST_CUDA_KERNELS
+  if (cuda::takes_heads(x) && (weight.defined() || rope != nullptr)) {
+    TORCH_CHECK(rope == nullptr || first + x.size(1) <= rope->cos.size(0),
+                "the sequence is longer than the RoPE table");
+    return cuda::head_norm_rope(x, weight, eps, rope, first);
+  }
+#endif
+  const Tensor normed = weight.defined() ? rms_norm(x, weight, eps) : x;
+  return rope != nullptr ? apply_rope(normed, *rope, first) : normed;
 }
 
 Tensor causal_attention(const Tensor& query, const Tensor& key, const Tensor& value) {
   Tensor out;  // [B, query_heads, T, head_dim]
 #if KVCAST_TORCH_AT_LEAST(2, 5)
   const int64_t queries = query.size(1), keys = key.size(1);
+  if (query.is_cuda() && query.scalar_type() == at::kBFloat16) {
+    // Takes grouped heads, any strides and S > T as they are, which the general entry does not.
+    const auto flash =
+        at::_flash_attention_forward(query, key, value, std::nullopt, std::nullopt, queries, keys,
+                                     /*dropout_p=*/0.0, /*is_causal=*/true,
+                                     /*return_debug_mask=*/false);
+    return std::get<0>(flash).flatten(2);
+  }
   std::optional<Tensor> mask;
   if (queries != keys) mask = future_mask(queries, keys, query.device()).logical_not();
   out = at::scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2),

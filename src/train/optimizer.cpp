@@ -25,22 +25,34 @@ Tensor AdamW::step(double learning_rate) {
     if (!grad.defined()) throw TrainError("a step without a gradient");
   }
   const Tensor norm = at::stack({grads[0].norm(), grads[1].norm()}).norm();
-  const Tensor scale = (recipe_.clip_norm / (norm + 1e-6)).clamp_max(1.0);
+  // At most clip_norm; gradients are divided by it, so nothing waits for its value.
+  const Tensor divisor = ((norm + 1e-6) / recipe_.clip_norm).clamp_min(1.0);
   ++steps_;
+  update(matrices_, grads[0], divisor, learning_rate);
+  update(vectors_, grads[1], divisor, learning_rate);
+  return norm;
+}
+
+void AdamW::update(Moments& m, Tensor& grad, const Tensor& divisor, double learning_rate) const {
+#if KVCAST_TORCH_AT_LEAST(2, 4)
+  if (grad.is_cuda()) {
+    const Tensor steps = at::full({}, static_cast<double>(steps_), divisor.options());
+    at::_fused_adamw_({m.parameter}, {grad}, {m.exp_avg}, {m.exp_avg_sq}, {}, {steps},
+                      learning_rate, recipe_.beta1, recipe_.beta2, m.weight_decay, recipe_.eps,
+                      /*amsgrad=*/false, /*maximize=*/false, divisor);
+    grad.zero_();
+    return;
+  }
+#endif
   const double correction1 = 1.0 - std::pow(recipe_.beta1, static_cast<double>(steps_));
   const double correction2 = 1.0 - std::pow(recipe_.beta2, static_cast<double>(steps_));
-  Moments* const groups[2] = {&matrices_, &vectors_};
-  for (int i = 0; i < 2; ++i) {
-    Moments& m = *groups[i];
-    Tensor& grad = grads[i].mul_(scale);
-    m.parameter.mul_(1.0 - learning_rate * m.weight_decay);
-    m.exp_avg.lerp_(grad, 1.0 - recipe_.beta1);
-    m.exp_avg_sq.mul_(recipe_.beta2).addcmul_(grad, grad, 1.0 - recipe_.beta2);
-    const Tensor denominator = m.exp_avg_sq.sqrt().div_(std::sqrt(correction2)).add_(recipe_.eps);
-    m.parameter.addcdiv_(m.exp_avg, denominator, -learning_rate / correction1);
-    grad.zero_();
-  }
-  return norm;
+  grad.div_(divisor);
+  m.parameter.mul_(1.0 - learning_rate * m.weight_decay);
+  m.exp_avg.lerp_(grad, 1.0 - recipe_.beta1);
+  m.exp_avg_sq.mul_(recipe_.beta2).addcmul_(grad, grad, 1.0 - recipe_.beta2);
+  const Tensor denominator = m.exp_avg_sq.sqrt().div_(std::sqrt(correction2)).add_(recipe_.eps);
+  m.parameter.addcdiv_(m.exp_avg, denominator, -learning_rate / correction1);
+  grad.zero_();
 }
 
 TensorMap AdamW::state() const {

@@ -26,6 +26,9 @@ class AdamW {
     Tensor parameter, exp_avg, exp_avg_sq;
     double weight_decay;
   };
+  /// AdamW of one buffer with grad / divisor; zeroes grad.
+  void update(Moments& moments, Tensor& grad, const Tensor& divisor, double learning_rate) const;
+
   const FlatParameters& parameters_;
   OptimizerRecipe recipe_;
   Moments matrices_, vectors_;

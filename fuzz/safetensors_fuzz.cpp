@@ -1,5 +1,6 @@
 // Any bytes as a safetensors file: refused with a message, or every view that comes out is inside
-// the file, as large as its shape says, and no two overlap.
+// the file, as large as its shape says, and no two overlap. What is packed is refused, or can be
+// read to its last element.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -7,6 +8,7 @@
 
 #include "fuzz.h"
 #include "io/safetensors.h"
+#include "model/weight_reader.h"
 
 namespace kvcast {
 namespace {
@@ -38,6 +40,29 @@ void check_tensors(const Safetensors& file) {
   (void)keep;
 }
 
+/// Reads each packed tensor as the matrix that its own shape says it might be.
+void check_packed(const std::shared_ptr<const Safetensors>& file) {
+  for (const WeightType type : {WeightType::kF32, WeightType::kInt8}) {
+    const auto reader = WeightReader::open(file, type, 1);
+    if (!reader) return check_message(reader.error().message);
+    for (const auto& [name, tensor] : file->tensors()) {
+      if (!name.ends_with(".packed") || tensor.shape.size() != 4) continue;
+      if (tensor.shape[0] > 64 || tensor.shape[1] > 256) continue;  // not in a few kilobytes
+      const std::string plain = name.substr(0, name.size() - 6) + "weight";
+      const int64_t n = tensor.shape[0] * 64 - 1, k = tensor.shape[1] * tensor.shape[3] - 1;
+      for (const int64_t columns :
+           {k, k - 2 * tensor.shape[3]}) {  // int8 has two rows beside these
+        const auto matrix = reader->matrix(MatrixPart::whole(plain, n, columns));
+        if (!matrix) {
+          check_message(matrix.error().message);
+        } else {
+          FUZZ_CHECK(unpack(*matrix, 1).size() == static_cast<size_t>(n * columns));
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace kvcast
 
@@ -52,9 +77,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (header < size) std::memcpy(contents.data(), &header, sizeof header);
   }
   file.set(contents);
-  const auto opened = Safetensors::open(file.path());
+  auto opened = Safetensors::open(file.path());
   if (opened) {
     check_tensors(**opened);
+    check_packed(std::move(*opened));
   } else {
     check_message(opened.error().message);
   }

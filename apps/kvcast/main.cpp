@@ -32,6 +32,7 @@ int main(int argc, char** argv) {
   register_inspect(app, exit_code);
   register_serve(app, exit_code);
   register_chat(app, exit_code);
+  register_convert(app, exit_code);
   try {
     app.parse(argc, argv);
     if (app.get_subcommands().empty()) throw CLI::RequiredError("A command");

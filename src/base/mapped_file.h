@@ -21,6 +21,11 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   [[nodiscard]] std::span<const std::byte> bytes() const { return bytes_; }
+
+  /// Says that `bytes`, part of a mapped file, will not be read soon: they stop counting as this
+  /// process's memory, and come back from the file if they are read after all.
+  static void release(std::span<const std::byte> bytes);
+
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
  private:

@@ -34,6 +34,9 @@ struct TensorView {
   [[nodiscard]] int64_t element_count() const;
 };
 
+/// "[2, 3]"
+std::string shape_text(std::span<const int64_t> shape);
+
 /// One or several mapped safetensors files seen as one set of named tensors. Everything (header
 /// length, offsets, overlaps, shapes against byte counts, duplicate names) is validated on open.
 /// Immutable afterwards and safe to share between threads. Views live as long as this object.
@@ -87,5 +90,12 @@ struct TensorToWrite {
 /// bytes. The data section starts 64-byte aligned; tensors follow each other without gaps.
 Status write_safetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors,
                          const std::map<std::string, std::string>& metadata = {});
+
+/// Writes a checkpoint into an existing directory: model.safetensors or, if that would be larger
+/// than `shard_bytes` (0: no limit), shards of at most that size in the order of `tensors` and
+/// their model.safetensors.index.json. A tensor that is larger alone is an error.
+Status write_checkpoint(const std::filesystem::path& directory,
+                        std::span<const TensorToWrite> tensors,
+                        const std::map<std::string, std::string>& metadata, int64_t shard_bytes);
 
 }  // namespace kvcast

@@ -9,7 +9,6 @@
 namespace kvcast {
 namespace {
 
-constexpr const char* kManifestName = "kvcast.json";
 constexpr int64_t kFormat = 1;
 
 /// Resolves a path relative to the bundle. "../" may lead to a shared model directory, but not to

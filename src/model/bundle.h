@@ -11,6 +11,8 @@
 
 namespace kvcast {
 
+inline constexpr const char* kManifestName = "kvcast.json";
+
 /// kvcast.json with its paths resolved and its layer map checked against both configs.
 struct BundleManifest {
   std::filesystem::path base;       ///< model directory

@@ -20,8 +20,8 @@ constexpr int64_t kFfnRowBlock = 512;
 Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::path& directory,
                                                        WeightType type, int threads) {
   KVCAST_TRY(ModelConfig config, read_model_config(directory));
-  KVCAST_TRY(const auto checkpoint, Safetensors::open_checkpoint(directory));
-  KVCAST_TRY(ModelWeights weights, load_weights(*checkpoint, config, type, threads));
+  KVCAST_TRY(auto checkpoint, Safetensors::open_checkpoint(directory));
+  KVCAST_TRY(ModelWeights weights, load_weights(std::move(checkpoint), config, type, threads));
   return std::make_unique<Transformer>(std::move(config), std::move(weights), threads);
 }
 

@@ -1,13 +1,16 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "io/safetensors.h"
 #include "kernels/packed_matrix.h"
 #include "kvcast/result.h"
 #include "model/config.h"
+#include "model/weight_reader.h"
 
 namespace kvcast {
 
@@ -35,11 +38,29 @@ struct ModelWeights {
   [[nodiscard]] int64_t bytes() const;
 };
 
-/// Packs a checkpoint. Like the functions below, throws std::bad_alloc where memory runs out. Every
-/// tensor's shape is checked against the config; errors name the file, the tensor and the shape
-/// expected.
-Result<ModelWeights> load_weights(const Safetensors& checkpoint, const ModelConfig& config,
-                                  WeightType type, int threads);
+/// Where each of a model's weights comes from and goes to: what loading, making up, writing and
+/// unpacking them have in common. Pointers lead into the ModelWeights that they were made for.
+struct MatrixSlot {
+  PackedMatrix* matrix;
+  MatrixPart part;
+};
+struct VectorSlot {
+  std::vector<float>* values;
+  std::string name;  // in plain and packed files alike
+  int64_t n;
+};
+struct WeightSlots {
+  std::vector<MatrixSlot> matrices;
+  std::vector<VectorSlot> vectors;
+};
+/// Makes room for the config's layers in `weights` and lists everything in it.
+WeightSlots weight_slots(ModelWeights& weights, const ModelConfig& config);
+
+/// Loads a checkpoint: packs its matrices, or maps them where they are packed as `type` already.
+/// Like the functions below, throws std::bad_alloc where memory runs out. Every tensor's shape is
+/// checked against the config; errors name the file, the tensor and the shape expected.
+Result<ModelWeights> load_weights(std::shared_ptr<const Safetensors> checkpoint,
+                                  const ModelConfig& config, WeightType type, int threads);
 
 /// Seeded random weights of a shape, for measuring speed without a download.
 ModelWeights random_weights(const ModelConfig& config, WeightType type, int threads, uint64_t seed);
@@ -47,9 +68,16 @@ ModelWeights random_weights(const ModelConfig& config, WeightType type, int thre
 /// A seeded random matrix, uniform within ±1/sqrt(k).
 PackedMatrix random_matrix(int64_t n, int64_t k, WeightType type, int threads, uint64_t seed);
 
-/// Concatenates [n_i, k] float tensors below each other and packs them as one matrix. All parts
-/// must have `k` columns.
-PackedMatrix pack_stacked(std::span<const TensorView> parts, int64_t k, WeightType type,
-                          int threads);
+/// The weights as the tensors of a packed file; their bytes stay those of `weights`.
+std::vector<TensorToWrite> packed_tensors(ModelWeights& weights, const ModelConfig& config);
+
+/// A tensor in memory, row-major.
+struct FloatTensor {
+  std::vector<int64_t> shape;
+  std::vector<float> values;
+};
+/// The weights as a plain checkpoint holds them, under Hugging Face's names, in f32.
+std::map<std::string, FloatTensor> unpack_weights(ModelWeights& weights, const ModelConfig& config,
+                                                  int threads);
 
 }  // namespace kvcast

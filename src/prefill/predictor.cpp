@@ -25,28 +25,81 @@ std::vector<std::vector<int64_t>> invert(const std::vector<int64_t>& layer_map) 
 
 /// The maps of one kind (keys or values) of all base layers that read one auxiliary layer.
 struct StackedMap {
-  PackedMatrix weight;
-  std::vector<float> bias;
+  PackedMatrix weight;      // [sum of base kv_width, auxiliary kv_width]
+  std::vector<float> bias;  // [sum of base kv_width]
 };
 
-Result<StackedMap> load_stacked(const Safetensors& file, std::string_view kind,
-                                const std::vector<int64_t>& base_layers, const ModelConfig& base,
-                                int64_t auxiliary_kv_width, WeightType type, int threads) {
-  std::vector<TensorView> weights;
-  StackedMap map;
-  for (const int64_t i : base_layers) {
-    const int64_t width = base.kv_width(i);
-    const std::string name = fmt::format("{}_transforms.{}.", kind, i);
-    KVCAST_TRY(auto weight,
-               file.find_float(name + "weight", std::array{width, auxiliary_kv_width}));
-    KVCAST_TRY(const auto bias, file.find_float(name + "bias", std::array{width}));
-    weights.push_back(std::move(weight));
-    map.bias.resize(map.bias.size() + static_cast<size_t>(width));
-    to_float(bias, std::span(map.bias).last(static_cast<size_t>(width)));
-  }
-  map.weight = pack_stacked(weights, auxiliary_kv_width, type, threads);
-  return map;
+std::string map_name(std::string_view kind, int64_t base_layer) {
+  return fmt::format("{}_transforms.{}", kind, base_layer);
 }
+/// In packed files the maps that read one auxiliary layer are one.
+std::string stacked_name(std::string_view kind, int64_t auxiliary_layer) {
+  return fmt::format("{}_transforms.stacked.{}", kind, auxiliary_layer);
+}
+
+class PredictorReader {
+ public:
+  static Result<PredictorReader> open(const std::filesystem::path& path, const ModelConfig& base,
+                                      WeightType type, int threads) {
+    KVCAST_TRY(std::shared_ptr<const Safetensors> file, Safetensors::open(path));
+    KVCAST_TRY(auto weights, WeightReader::open(file, type, threads));
+    return PredictorReader(std::move(file), std::move(weights), base, type, threads);
+  }
+
+  Result<StackedMap> map(std::string_view kind, const std::vector<int64_t>& base_layers,
+                         int64_t auxiliary_layer, int64_t auxiliary_kv_width) const {
+    return weights_.is_packed() ? packed_map(kind, base_layers, auxiliary_layer, auxiliary_kv_width)
+                                : plain_map(kind, base_layers, auxiliary_kv_width);
+  }
+
+ private:
+  PredictorReader(std::shared_ptr<const Safetensors> file, WeightReader weights,
+                  const ModelConfig& base, WeightType type, int threads)
+      : file_(std::move(file)),
+        weights_(std::move(weights)),
+        base_(base),
+        type_(type),
+        threads_(threads) {}
+
+  Result<StackedMap> packed_map(std::string_view kind, const std::vector<int64_t>& base_layers,
+                                int64_t auxiliary_layer, int64_t auxiliary_kv_width) const {
+    int64_t width = 0;
+    for (const int64_t i : base_layers) width += base_.kv_width(i);
+    const std::string name = stacked_name(kind, auxiliary_layer);
+    StackedMap map;
+    KVCAST_TRY(map.weight,
+               weights_.matrix(MatrixPart::whole(name + ".weight", width, auxiliary_kv_width)));
+    KVCAST_TRY(map.bias, weights_.vector(name + ".bias", width));
+    return map;
+  }
+
+  Result<StackedMap> plain_map(std::string_view kind, const std::vector<int64_t>& base_layers,
+                               int64_t auxiliary_kv_width) const {
+    StackedMap map;
+    std::vector<float> rows;
+    for (const int64_t i : base_layers) {
+      const int64_t width = base_.kv_width(i);
+      const std::string name = map_name(kind, i);
+      KVCAST_TRY(const auto weight,
+                 file_->find_float(name + ".weight", std::array{width, auxiliary_kv_width}));
+      KVCAST_TRY(const auto bias, weights_.vector(name + ".bias", width));
+      const auto count = static_cast<size_t>(weight.element_count());
+      rows.resize(rows.size() + count);
+      to_float(weight, std::span(rows).last(count));
+      map.bias.insert(map.bias.end(), bias.begin(), bias.end());
+    }
+    map.weight =
+        pack_or_throw(reinterpret_cast<const std::byte*>(rows.data()), SourceType::kF32,
+                      static_cast<int64_t>(map.bias.size()), auxiliary_kv_width, type_, threads_);
+    return map;
+  }
+
+  std::shared_ptr<const Safetensors> file_;
+  WeightReader weights_;
+  const ModelConfig& base_;
+  WeightType type_;
+  int threads_;
+};
 
 }  // namespace
 
@@ -55,7 +108,7 @@ Result<std::unique_ptr<Predictor>> Predictor::load(const std::filesystem::path& 
                                                    const ModelConfig& auxiliary,
                                                    const std::vector<int64_t>& layer_map,
                                                    WeightType type, int threads) {
-  KVCAST_TRY(const auto tensors, Safetensors::open(file));
+  KVCAST_TRY(const auto reader, PredictorReader::open(file, base, type, threads));
   auto predictor = std::make_unique<Predictor>();
   for (int64_t i = 0; i < base.n_layers(); ++i) {
     predictor->base_kv_widths_.push_back(base.kv_width(i));
@@ -65,12 +118,9 @@ Result<std::unique_ptr<Predictor>> Predictor::load(const std::filesystem::path& 
     Source source;
     source.base_layers = std::move(base_layers);
     if (!source.base_layers.empty()) {
-      const auto load_kind = [&](std::string_view kind) {
-        return load_stacked(*tensors, kind, source.base_layers, base, auxiliary.kv_width(j), type,
-                            threads);
-      };
-      KVCAST_TRY(StackedMap keys, load_kind("key"));
-      KVCAST_TRY(StackedMap values, load_kind("value"));
+      const int64_t width = auxiliary.kv_width(j);
+      KVCAST_TRY(StackedMap keys, reader.map("key", source.base_layers, j, width));
+      KVCAST_TRY(StackedMap values, reader.map("value", source.base_layers, j, width));
       source.keys = std::move(keys.weight);
       source.key_bias = std::move(keys.bias);
       source.values = std::move(values.weight);
@@ -161,6 +211,46 @@ void Predictor::predict(const RawKeyValues& raw, std::span<const SequenceRows> s
     }
     column += base_kv_widths_[i];
   }
+}
+
+std::vector<TensorToWrite> Predictor::packed_tensors() const {
+  std::vector<TensorToWrite> matrices, biases;
+  for (size_t j = 0; j < sources_.size(); ++j) {
+    const Source& source = sources_[j];
+    if (source.base_layers.empty()) continue;
+    const std::string keys = stacked_name("key", static_cast<int64_t>(j));
+    const std::string values = stacked_name("value", static_cast<int64_t>(j));
+    matrices.push_back(packed_tensor(keys + ".weight", source.keys));
+    matrices.push_back(packed_tensor(values + ".weight", source.values));
+    biases.push_back(float_tensor(keys + ".bias", source.key_bias));
+    biases.push_back(float_tensor(values + ".bias", source.value_bias));
+  }
+  matrices.insert(matrices.end(), biases.begin(), biases.end());
+  return matrices;
+}
+
+std::map<std::string, FloatTensor> Predictor::unpacked(int threads) const {
+  std::map<std::string, FloatTensor> tensors;
+  const auto add = [&](std::string_view kind, const Source& source, const PackedMatrix& stacked,
+                       const std::vector<float>& stacked_bias) {
+    const std::vector<float> rows = unpack(stacked, threads);
+    auto row = rows.begin();
+    auto bias = stacked_bias.begin();
+    for (const int64_t i : source.base_layers) {
+      const int64_t width = base_kv_widths_[i];
+      tensors[map_name(kind, i) + ".weight"] = {{width, stacked.k()},
+                                                {row, row + width * stacked.k()}};
+      tensors[map_name(kind, i) + ".bias"] = {{width}, {bias, bias + width}};
+      row += width * stacked.k();
+      bias += width;
+    }
+  };
+  for (const Source& source : sources_) {
+    if (source.base_layers.empty()) continue;
+    add("key", source, source.keys, source.key_bias);
+    add("value", source, source.values, source.value_bias);
+  }
+  return tensors;
 }
 
 int64_t Predictor::bytes() const {

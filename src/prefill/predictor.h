@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kvcast/result.h"
@@ -48,6 +50,11 @@ class Predictor {
 
   [[nodiscard]] int64_t bytes() const;
   [[nodiscard]] int64_t parameter_count() const;
+
+  /// The maps as the tensors of a packed file; their bytes stay those of this object.
+  [[nodiscard]] std::vector<TensorToWrite> packed_tensors() const;
+  /// The maps as a plain predictor file holds them, in f32.
+  [[nodiscard]] std::map<std::string, FloatTensor> unpacked(int threads) const;
 
  private:
   /// What one auxiliary layer feeds.

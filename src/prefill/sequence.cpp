@@ -6,17 +6,6 @@
 #include "model/bundle.h"
 
 namespace kvcast {
-namespace {
-
-/// The type that keeps what is stored, by the embeddings' dtype.
-Result<WeightType> stored_type(const std::filesystem::path& model_directory) {
-  KVCAST_TRY(const auto checkpoint, Safetensors::open_checkpoint(model_directory));
-  KVCAST_TRY(const auto embeddings, checkpoint->find(kEmbeddingsTensor));
-  return embeddings.dtype == DType::kF32 ? WeightType::kF32 : WeightType::kBf16;
-}
-
-}  // namespace
-
 int64_t Models::weight_bytes() const {
   int64_t bytes = base->weights().bytes();
   if (auxiliary) bytes += auxiliary->weights().bytes();
@@ -28,21 +17,28 @@ Sequence::Sequence(const Models& models)
     : base(models.base->config()),
       auxiliary(models.auxiliary ? models.auxiliary->config() : ModelConfig{}) {}
 
+Result<WeightType> stored_type(const std::filesystem::path& directory) {
+  std::filesystem::path model = directory;
+  if (is_bundle(directory)) {
+    KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
+    model = manifest.base;
+  }
+  KVCAST_CHECK(read_model_config(model));  // what is no model at all lacks this first
+  KVCAST_TRY(const auto checkpoint, Safetensors::open_checkpoint(model));
+  return stored_weight_type(*checkpoint, kEmbeddingsTensor);
+}
+
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
                            int threads) {
+  if (!type) {
+    KVCAST_TRY(type, stored_type(directory));
+  }
   Models models;
   if (!is_bundle(directory)) {
-    KVCAST_CHECK(read_model_config(directory));  // what is no model at all lacks this first
-    if (!type) {
-      KVCAST_TRY(type, stored_type(directory));
-    }
     KVCAST_TRY(models.base, Transformer::load(directory, *type, threads));
     return models;
   }
   KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-  if (!type) {
-    KVCAST_TRY(type, stored_type(manifest.base));
-  }
   KVCAST_TRY(models.base, Transformer::load(manifest.base, *type, threads));
   KVCAST_TRY(models.auxiliary, Transformer::load(manifest.auxiliary, *type, threads));
   const ModelConfig& base = models.base->config();

@@ -23,8 +23,11 @@ struct Models {
   [[nodiscard]] int64_t weight_bytes() const;
 };
 
-/// Loads a bundle, or a plain model directory as a base alone. `type` null: as the base's weights
-/// are stored (F32 stays f32, BF16 and F16 become bf16).
+/// The type that holds what a model directory's, or a bundle's base's, weights are stored in: F32
+/// is f32, BF16 and F16 are bf16, packed weights are what they are packed as.
+Result<WeightType> stored_type(const std::filesystem::path& directory);
+
+/// Loads a bundle, or a plain model directory as a base alone. `type` null: as stored.
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
                            int threads);
 

@@ -18,20 +18,6 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 
-std::optional<WeightType> weight_type(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kF32:
-      return WeightType::kF32;
-    case Dtype::kBf16:
-      return WeightType::kBf16;
-    case Dtype::kInt8:
-      return WeightType::kInt8;
-    case Dtype::kAuto:
-      break;
-  }
-  return std::nullopt;
-}
-
 Dtype dtype_of(WeightType type) {
   switch (type) {
     case WeightType::kF32:
@@ -63,6 +49,20 @@ Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& 
   if (tokenizer.vocab_size() <= model.vocab_size) return {};
   return fail(fmt::format("{}: {} tokens, but the model's vocab_size is {}", file.string(),
                           tokenizer.vocab_size(), model.vocab_size));
+}
+
+std::optional<WeightType> weight_type(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF32:
+      return WeightType::kF32;
+    case Dtype::kBf16:
+      return WeightType::kBf16;
+    case Dtype::kInt8:
+      return WeightType::kInt8;
+    case Dtype::kAuto:
+      break;
+  }
+  return std::nullopt;
 }
 
 std::string_view version() { return KVCAST_VERSION; }

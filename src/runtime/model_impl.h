@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "kvcast/model.h"
@@ -17,6 +18,9 @@ struct Model::Impl {
   std::string default_prefill;
   Dtype dtype = Dtype::kF32;
 };
+
+/// What weights are held as; nullopt for Dtype::kAuto.
+std::optional<WeightType> weight_type(Dtype dtype);
 
 /// That every token of the tokenizer, read from `file`, has an embedding in the model.
 Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& file,

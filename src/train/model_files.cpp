@@ -9,6 +9,8 @@
 #include <system_error>
 
 #include "base/mapped_file.h"
+#include "model/weights.h"
+#include "prefill/predictor.h"
 #include "train/data/error.h"
 
 namespace kvcast::train {
@@ -40,10 +42,33 @@ std::string system_message(int code) {
 
 LoadedModel load_model(const fs::path& directory) {
   LoadedModel model{.config = unwrap(read_model_config(directory)), .values = {}};
-  const auto file = unwrap(Safetensors::open_checkpoint(directory));
-  model.values = read_parameters(*file, model_parameter_specs(model.config), stored_model_name);
+  const std::shared_ptr<const Safetensors> file = unwrap(Safetensors::open_checkpoint(directory));
+  const auto specs = model_parameter_specs(model.config);
+  if (is_packed(*file)) {
+    const int threads = at::get_num_threads();
+    ModelWeights weights = unwrap(load_weights(file, model.config, WeightType::kF32, threads));
+    const auto tensors = unpack_weights(weights, model.config, threads);
+    model.values = read_parameters(tensors, specs, stored_model_name);
+  } else {
+    model.values = read_parameters(*file, specs, stored_model_name);
+  }
   return model;
 }
+
+namespace {
+
+TensorMap load_predictor(const BundleManifest& manifest, const ModelConfig& base,
+                         const ModelConfig& auxiliary) {
+  const auto file = unwrap(Safetensors::open(manifest.predictor));
+  const auto specs = predictor_parameter_specs(base, auxiliary, manifest.layer_map);
+  if (!is_packed(*file)) return read_parameters(*file, specs, stored_predictor_name);
+  const int threads = at::get_num_threads();
+  const auto predictor = unwrap(kvcast::Predictor::load(
+      manifest.predictor, base, auxiliary, manifest.layer_map, WeightType::kF32, threads));
+  return read_parameters(predictor->unpacked(threads), specs, stored_predictor_name);
+}
+
+}  // namespace
 
 LoadedBundle load_bundle(const fs::path& directory) {
   LoadedBundle bundle{.manifest = unwrap(read_bundle_manifest(directory)),
@@ -52,12 +77,7 @@ LoadedBundle load_bundle(const fs::path& directory) {
                       .predictor = {}};
   bundle.base = load_model(bundle.manifest.base);
   bundle.auxiliary = load_model(bundle.manifest.auxiliary);
-  const auto file = unwrap(Safetensors::open(bundle.manifest.predictor));
-  bundle.predictor =
-      read_parameters(*file,
-                      predictor_parameter_specs(bundle.base.config, bundle.auxiliary.config,
-                                                bundle.manifest.layer_map),
-                      stored_predictor_name);
+  bundle.predictor = load_predictor(bundle.manifest, bundle.base.config, bundle.auxiliary.config);
   return bundle;
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "train/data/error.h"
@@ -25,6 +26,19 @@ TensorMap read_parameters(const Safetensors& file, const std::vector<ParameterSp
   for (const auto& spec : specs) {
     values.emplace(spec.name,
                    to_tensor(unwrap(file.find_float(stored_name(spec.name), spec.shape))));
+  }
+  return values;
+}
+
+TensorMap read_parameters(const std::map<std::string, FloatTensor>& tensors,
+                          const std::vector<ParameterSpec>& specs,
+                          std::string (*stored_name)(std::string_view)) {
+  TensorMap values;
+  for (const auto& spec : specs) {
+    const FloatTensor& tensor = tensors.at(stored_name(spec.name));
+    Tensor value = at::empty(tensor.shape, at::kFloat);
+    std::ranges::copy(tensor.values, value.data_ptr<float>());
+    values.emplace(spec.name, std::move(value));
   }
   return values;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "io/safetensors.h"
+#include "model/weights.h"
 #include "train/parameters.h"
 #include "train/torch.h"
 
@@ -19,6 +20,10 @@ Tensor to_tensor(const TensorView& view);
 /// Reads the tensors that `specs` name, in f32 on the CPU; `stored_name` maps a spec's name to the
 /// name in the file. Throws TrainError naming file, tensor and shape.
 TensorMap read_parameters(const Safetensors& file, const std::vector<ParameterSpec>& specs,
+                          std::string (*stored_name)(std::string_view));
+/// The same from unpacked weights, which must hold them all.
+TensorMap read_parameters(const std::map<std::string, FloatTensor>& tensors,
+                          const std::vector<ParameterSpec>& specs,
                           std::string (*stored_name)(std::string_view));
 
 /// Writes `tensors` (f32 ones as `dtype`, kF32 or kBF16; int64 ones as I64), atomically.

@@ -75,6 +75,8 @@ TEST_F(Cli, CommandsAndOptionsThatDoNotExistAreBadUsage) {
   expect_usage_error({"inspect", path()}, {"--tokens"});
   expect_usage_error({"inspect", path(), "--tokens", "5"}, {"--out"});
   expect_usage_error({"bench", "--aux", "openelm-270m"}, {"--arch"});
+  expect_usage_error({"convert"}, {"MODEL"});
+  expect_usage_error({"convert", path()}, {"OUT"});
 }
 
 TEST_F(Cli, ValuesOutOfRangeAreBadUsage) {
@@ -117,6 +119,22 @@ TEST_F(Cli, BenchValuesOutOfRangeAreBadUsage) {
   }
   expect_run_error({"bench", path("plain"), "-p", "3", "--decode", "0", "--prefill", "auxiliary"},
                    {"needs a KV-prediction bundle"});
+}
+
+TEST_F(Cli, ConvertWritesADirectoryOrNothing) {
+  const std::string out = path("converted");
+  for (const auto& [option, value] :
+       {std::pair{"--dtype", "f64"}, {"--shard-bytes", "-1"}, {"--shard-bytes", "45MB"}}) {
+    expect_usage_error({"convert", path(), out, option, value}, {option});
+  }
+  expect_run_error({"convert", path("nothing"), out}, {"nothing"});
+  expect_run_error({"convert", path(), path("plain")}, {"plain", "exists already"});
+  EXPECT_FALSE(std::filesystem::exists(out));
+  Program program(kvcast({"convert", path(), out, "--dtype", "int8"}));
+  EXPECT_EQ(program.wait(), 0) << program.err();
+  EXPECT_THAT(program.out(), testing::HasSubstr(out));
+  Program again(kvcast({"inspect", out, "--tokens", "5 17 3", "--out", path("out.safetensors")}));
+  EXPECT_EQ(again.wait(), 0) << again.err();
 }
 
 TEST_F(Cli, TokenListsThatAreNoneAreBadUsage) {

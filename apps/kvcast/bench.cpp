@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "base/stopwatch.h"
+#include "kernels/kernels.h"
 #include "model/flops.h"
 
 namespace kvcast {
@@ -17,6 +18,8 @@ namespace {
 struct Samples {
   std::vector<double> ttft, tokenize, auxiliary, predictor, base, step;
   int64_t peak_rss_bytes = 0;
+  int64_t cache_bytes = 0;      ///< held by all caches of the batch
+  double cache_bytes_read = 0;  ///< by the last decode step
 };
 
 /// Linux keeps the highest resident set since it was last reset; without that, since the start.
@@ -69,6 +72,15 @@ Prompt make_prompt(const BenchCase& bench) {
   return prompt;
 }
 
+/// Bytes of the keys and values that a cache holds, room for more left out.
+double bytes_in_rows(const KVCache& cache) {
+  double bytes = 0;
+  for (int64_t i = 0; i < cache.n_layers(); ++i) {
+    bytes += 2.0 * sizeof(float) * static_cast<double>(cache.rows(i) * cache.kv_heads(i));
+  }
+  return bytes * static_cast<double>(cache.head_dim());
+}
+
 /// One prefill of the whole batch on fresh caches, then some decode steps. Cut short by `stop`.
 void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const Prompt& prompt,
                   PrefillWorkspace& workspace, const std::stop_token& stop, Samples& samples) {
@@ -98,6 +110,12 @@ void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const
     decode_step(models, batch, logits.data(), workspace);
     samples.step.push_back(watch.elapsed_ms());
   }
+  samples.cache_bytes = 0;
+  samples.cache_bytes_read = 0;
+  for (Sequence& sequence : sequences) {
+    samples.cache_bytes += sequence.base.bytes() + sequence.auxiliary.bytes();
+    samples.cache_bytes_read += bytes_in_rows(sequence.answering_cache());
+  }
 }
 
 double prefill_flops(const BenchCase& bench, const PrefillStrategy& strategy) {
@@ -112,25 +130,20 @@ double prefill_flops(const BenchCase& bench, const PrefillStrategy& strategy) {
       .total();
 }
 
-/// Bytes that one decode step reads at least: the answering model's weights once (without the rows
-/// of an embedding matrix that is not the LM head) and the caches.
-double bytes_per_step(const BenchCase& bench, const PrefillStrategy& strategy) {
+/// Bytes of weights that one decode step reads: the answering model's once, without the rows of an
+/// embedding matrix that is not the LM head.
+double weight_bytes_per_step(const BenchCase& bench, const PrefillStrategy& strategy) {
   const Transformer& model =
       strategy.spec() == "auxiliary" ? *bench.models->auxiliary : *bench.models->base;
-  double bytes = static_cast<double>(model.weights().bytes());
+  auto bytes = static_cast<double>(model.weights().bytes());
   if (model.weights().lm_head.n() > 0) {
     bytes -= static_cast<double>(model.weights().embeddings.bytes());
   }
-  double cache_row = 0;
-  for (int64_t i = 0; i < model.config().n_layers(); ++i) {
-    cache_row += 2.0 * sizeof(float) * static_cast<double>(model.config().kv_width(i));
-  }
-  const double rows = static_cast<double>(bench.prompt_tokens) + bench.decode_steps / 2.0;
-  return bytes + cache_row * rows * static_cast<double>(bench.batch);
+  return bytes;
 }
 
 BenchResult summarise(const BenchCase& bench, const PrefillStrategy& strategy,
-                      const Samples& samples) {
+                      const MachinePeak& peak, const Samples& samples) {
   BenchResult result;
   result.arch = bench.arch;
   result.prefill = strategy.spec();
@@ -145,15 +158,19 @@ BenchResult summarise(const BenchCase& bench, const PrefillStrategy& strategy,
   result.base_ms = quantiles(samples.base).median;
   const double seconds = result.ttft_ms.median * 1e-3;
   const auto batch = static_cast<double>(bench.batch);
-  result.share_of_peak = prefill_flops(bench, strategy) * batch / seconds / bench.peak.ops_per_s;
+  result.share_of_peak = prefill_flops(bench, strategy) * batch / seconds / peak.ops_per_s;
   result.prompt_tokens_per_s = batch * static_cast<double>(bench.prompt_tokens) / seconds;
   if (!samples.step.empty()) {
     const double step_seconds = quantiles(samples.step).median * 1e-3;
     result.decode_tokens_per_s = batch / step_seconds;
     result.share_of_read_bandwidth =
-        bytes_per_step(bench, strategy) / step_seconds / bench.peak.read_bytes_per_s;
+        (weight_bytes_per_step(bench, strategy) + samples.cache_bytes_read) / step_seconds /
+        peak.read_bytes_per_s;
   }
   result.peak_rss_bytes = samples.peak_rss_bytes;
+  result.weight_bytes = bench.models->weight_bytes();
+  result.cache_bytes = samples.cache_bytes;
+  result.peak = peak;
   return result;
 }
 
@@ -171,6 +188,9 @@ Quantiles quantiles(std::vector<double> values) {
 }
 
 std::vector<BenchResult> measure(const BenchCase& bench, const std::stop_token& stop) {
+  const int threads = bench.models->base->threads();
+  const MachinePeak peak{measure_peak_ops_per_s(bench.type, threads),
+                         measure_read_bytes_per_s(threads)};
   const Prompt prompt = make_prompt(bench);
   PrefillWorkspace workspace;
   std::vector<Samples> samples(bench.strategies.size());
@@ -189,7 +209,7 @@ std::vector<BenchResult> measure(const BenchCase& bench, const std::stop_token& 
   if (stop.stop_requested()) return {};
   std::vector<BenchResult> results;
   for (size_t s = 0; s < samples.size(); ++s) {
-    results.push_back(summarise(bench, *bench.strategies[s], samples[s]));
+    results.push_back(summarise(bench, *bench.strategies[s], peak, samples[s]));
   }
   return results;
 }

@@ -1,8 +1,10 @@
-// kvcast bench, in three parts: what to measure (bench_command), measuring (bench.cpp), printing
-// (bench_report.cpp).
+// kvcast bench, in four parts: what to measure (bench_command), measuring (bench.cpp), an earlier
+// run to compare with (bench_compare.cpp), printing (bench_report.cpp).
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -39,11 +41,15 @@ struct BenchResult {
   double decode_tokens_per_s = 0;      ///< 0 if decoding was not measured
   double share_of_read_bandwidth = 0;  ///< weights and cache read per step / time / bandwidth
   int64_t peak_rss_bytes = 0;          ///< highest resident set while this row was measured
+  int64_t weight_bytes = 0;            ///< of all models loaded, and
+  int64_t cache_bytes = 0;             ///< of all caches: what the resident set must hold
+  MachinePeak peak;                    ///< that the shares are shares of
 };
 
 /// What is measured together, so that ratios between strategies come from one run.
 struct BenchCase {
   std::string arch, dtype;
+  WeightType type = WeightType::kF32;  ///< of dtype
   const Models* models = nullptr;
   const Tokenizer* tokenizer = nullptr;  ///< null: token ids, no tokenize stage
   std::vector<int64_t> layer_map;        ///< empty for a plain model
@@ -52,19 +58,41 @@ struct BenchCase {
   std::vector<const PrefillStrategy*> strategies;
   int repetitions = 7;    ///< of each strategy, alternating
   int decode_steps = 16;  ///< 0: prefill only
-  MachinePeak peak;
 };
-/// Empty if `stop` fires.
+/// Measures the machine's peak, then the strategies. Empty if `stop` fires.
 std::vector<BenchResult> measure(const BenchCase& bench, const std::stop_token& stop);
 
-/// What stands above the results.
-struct BenchHeader {
+/// A row of an earlier run: what identifies it, and what is compared.
+struct EarlierResult {
+  std::string arch, prefill, dtype;
+  int64_t prompt_tokens = 0, batch = 0, threads = 0;
+  double ttft_ms = 0;              ///< median
+  double decode_tokens_per_s = 0;  ///< 0: not measured
+};
+struct EarlierRun {
+  std::string file, machine, commit;
+  std::vector<EarlierResult> results;
+
+  /// The row of the same case; null if there is none.
+  [[nodiscard]] const EarlierResult* find(const BenchResult& now) const;
+};
+/// Reads what `kvcast bench --format json` printed; errors name the file, the row and the key.
+Result<EarlierRun> read_earlier_run(const std::filesystem::path& file);
+
+/// All of one invocation.
+struct BenchRun {
   std::string machine, isa, commit;
   int threads = 0;
-  std::vector<std::pair<std::string, MachinePeak>> peaks;  ///< per dtype
+  struct Loaded {
+    std::string dtype;
+    double load_ms = 0;  ///< until the weights were ready for use
+    MachinePeak peak;    ///< the highest measured beside the results
+  };
+  std::vector<Loaded> loaded;  ///< per dtype
+  std::vector<BenchResult> results;
+  std::optional<EarlierRun> earlier;  ///< to compare with
 };
 std::string machine_name();
-std::string to_text(const BenchHeader& header, const std::vector<BenchResult>& results,
-                    std::string_view format);
+std::string to_text(const BenchRun& run, std::string_view format);
 
 }  // namespace kvcast

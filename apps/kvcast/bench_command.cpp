@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/macros.h"
+#include "base/stopwatch.h"
 #include "bench.h"
 #include "command.h"
 #include "kernels/isa.h"
@@ -25,6 +26,7 @@ struct BenchOptions {
   int repetitions = 7;
   int decode_steps = 16;
   std::string format = "md";
+  std::string compare;
 };
 
 /// What is measured: named shapes with random weights, or a loaded model.
@@ -121,45 +123,58 @@ Status check_lengths(const BenchOptions& options, const Models& models) {
   return {};
 }
 
+/// All cases of one dtype; false: interrupted.
+Result<bool> measure_dtype(const BenchOptions& options, const std::string& dtype,
+                           InterruptScope& interrupt, BenchRun& run) {
+  const Stopwatch loading;
+  KVCAST_TRY(const Subject subject, make_subject(options, dtype, run.threads, interrupt));
+  BenchRun::Loaded loaded{.dtype = dtype, .load_ms = loading.elapsed_ms(), .peak = {}};
+  KVCAST_TRY(const auto strategies, make_strategies(options, subject.models));
+  KVCAST_CHECK(check_lengths(options, subject.models));
+  KVCAST_TRY(const WeightType type, weight_type(dtype));
+  for (const int64_t batch : options.batches) {
+    for (const int64_t tokens : options.prompt_tokens) {
+      BenchCase bench_case{.arch = subject.name,
+                           .dtype = dtype,
+                           .type = type,
+                           .models = &subject.models,
+                           .tokenizer = subject.tokenizer.get(),
+                           .layer_map = subject.layer_map,
+                           .prompt_tokens = tokens,
+                           .batch = batch,
+                           .strategies = {},
+                           .repetitions = options.repetitions,
+                           .decode_steps = options.decode_steps};
+      for (const auto& strategy : strategies) bench_case.strategies.push_back(strategy.get());
+      for (BenchResult& result : measure(bench_case, interrupt.token())) {
+        loaded.peak.ops_per_s = std::max(loaded.peak.ops_per_s, result.peak.ops_per_s);
+        loaded.peak.read_bytes_per_s =
+            std::max(loaded.peak.read_bytes_per_s, result.peak.read_bytes_per_s);
+        run.results.push_back(std::move(result));
+      }
+      if (interrupt.token().stop_requested()) return false;
+    }
+  }
+  run.loaded.push_back(std::move(loaded));
+  return true;
+}
+
 Result<int> bench(const BenchOptions& options) {
   InterruptScope interrupt;
   KVCAST_TRY(const Isa isa, isa_from_environment());
-  const int threads = options.model.threads > 0 ? options.model.threads : omp_get_num_procs();
-  BenchHeader header{.machine = machine_name(),
-                     .isa = std::string(isa_name(isa)),
-                     .commit = std::string(commit()),
-                     .threads = threads,
-                     .peaks = {}};
-  std::vector<BenchResult> results;
-  for (const std::string& dtype : options.dtypes) {
-    KVCAST_TRY(const Subject subject, make_subject(options, dtype, threads, interrupt));
-    KVCAST_TRY(const auto strategies, make_strategies(options, subject.models));
-    KVCAST_CHECK(check_lengths(options, subject.models));
-    KVCAST_TRY(const WeightType type, weight_type(dtype));
-    const MachinePeak peak{measure_peak_ops_per_s(type, threads),
-                           measure_read_bytes_per_s(threads)};
-    header.peaks.emplace_back(dtype, peak);
-    for (const int64_t batch : options.batches) {
-      for (const int64_t tokens : options.prompt_tokens) {
-        BenchCase bench_case{.arch = subject.name,
-                             .dtype = dtype,
-                             .models = &subject.models,
-                             .tokenizer = subject.tokenizer.get(),
-                             .layer_map = subject.layer_map,
-                             .prompt_tokens = tokens,
-                             .batch = batch,
-                             .strategies = {},
-                             .repetitions = options.repetitions,
-                             .decode_steps = options.decode_steps,
-                             .peak = peak};
-        for (const auto& strategy : strategies) bench_case.strategies.push_back(strategy.get());
-        const auto measured = measure(bench_case, interrupt.token());
-        if (interrupt.token().stop_requested()) return kExitInterrupted;
-        results.insert(results.end(), measured.begin(), measured.end());
-      }
-    }
+  BenchRun run;
+  run.machine = machine_name();
+  run.isa = isa_name(isa);
+  run.commit = commit();
+  run.threads = options.model.threads > 0 ? options.model.threads : omp_get_num_procs();
+  if (!options.compare.empty()) {
+    KVCAST_TRY(run.earlier, read_earlier_run(options.compare));
   }
-  fmt::print("{}", to_text(header, results, options.format));
+  for (const std::string& dtype : options.dtypes) {
+    KVCAST_TRY(const bool whole, measure_dtype(options, dtype, interrupt, run));
+    if (!whole) return kExitInterrupted;
+  }
+  fmt::print("{}", to_text(run, options.format));
   return kExitOk;
 }
 
@@ -203,6 +218,8 @@ void register_bench(CLI::App& app, int& exit_code) {
   command.add_option("--format", options->format, "md, csv or json")
       ->check(CLI::IsMember({"md", "csv", "json"}))
       ->capture_default_str();
+  command.add_option("--compare", options->compare,
+                     "what --format json printed earlier: adds how many times faster this run is");
   command.callback([options, &exit_code] {
     auto result = bench(*options);
     exit_code = result ? *result : report_error(result.error());

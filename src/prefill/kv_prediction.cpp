@@ -73,9 +73,8 @@ class KvPredictionStrategy final : public PrefillStrategy {
         return PrefillState::kMore;
       }
       report.stopped = !forecast(models, one, ends, workspace, stop, report);
-      if (ends[0] < end) return PrefillState::kMore;
-      if (tail_ > max_rows) return PrefillState::kMore;
-      return PrefillState::kLastRun;
+      const bool all = ends[0] == end && end - start + tail_ <= max_rows;
+      return all ? PrefillState::kLastRun : PrefillState::kMore;
     }
     const Stopwatch watch;
     const PrefillState state = advance_pending(*models.base, &Sequence::base, sequence, max_rows,

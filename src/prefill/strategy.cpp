@@ -133,9 +133,8 @@ PrefillState advance_pending(const Transformer& model, CacheMember cache, Sequen
   if (tokens - before <= max_rows) return PrefillState::kLastRun;
   report.stopped =
       !run_without_output(model, cache, sequence, tokens - 1, max_rows, workspace, stop);
-  const int64_t after = (sequence.*cache).next_position();
-  report.computed_tokens += after - before;
-  return tokens - after <= max_rows ? PrefillState::kLastRun : PrefillState::kMore;
+  report.computed_tokens += (sequence.*cache).next_position() - before;
+  return PrefillState::kMore;
 }
 
 void decode_step(const Models& models, std::span<Sequence* const> sequences, float* logits,

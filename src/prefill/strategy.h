@@ -32,7 +32,7 @@ struct PrefillReport {
 /// How far PrefillStrategy::advance has come.
 enum class PrefillState {
   kMore,     ///< call advance again
-  kLastRun,  ///< only a decode_step is left; it runs at most max_rows pending tokens
+  kLastRun,  ///< only a decode_step is left; its pending tokens and the rows run now are max_rows
   kDone,     ///< the logits of the last token are written
 };
 

@@ -39,11 +39,17 @@ int64_t Job::prefill_tokens() const {
 }
 
 void Job::begin(const Models& models, const Tokenizer* tokenizer, PrefixPool& pool) {
+  stage = Stage::kPrefill;
   began = SteadyClock::now();
   timings.queue_ms = std::max(0.0, milliseconds(request.arrival, began) - request.tokenize_ms);
   choices.push_back(std::make_unique<Choice>(models, request, 0, tokenizer));
   Sequence& sequence = choices.front()->sequence;
   sequence.tokens.assign(request.prompt.begin(), request.prompt.begin() + prefill_tokens());
+  // At once: growing by halves would copy, and hold twice as much for a moment.
+  const int64_t whole = std::min(timings.prompt_tokens + request.max_tokens,
+                                 models.base->config().max_context_tokens + 1);
+  const bool auxiliary_answers = strategy->cache_family() == "auxiliary";
+  (auxiliary_answers ? sequence.auxiliary : sequence.base).reserve(whole);
   if (request.reuse_prefix) {
     timings.cached_tokens =
         pool.take(strategy->cache_family(), strategy->reusable_rows(prefill_tokens()), sequence);
@@ -117,16 +123,16 @@ void Job::fork(const Models& models, const Tokenizer* tokenizer) {
   }
 }
 
-void Job::store_prefix(PrefixPool& pool) const {
+void Job::store_prefix(PrefixPool& pool) {
   if (choices.empty() || !request.reuse_prefix) return;
-  const Sequence& sequence = choices.front()->sequence;
+  Sequence& sequence = choices.front()->sequence;
   const std::string_view family = strategy->cache_family();
   // Of a forecast cache only the forecast rows: what the base read itself over them depends on
   // where this prompt ended.
   int64_t rows = timings.cached_tokens + report.predicted_tokens;
   if (family == "exact") rows = sequence.base.next_position();
   if (family == "auxiliary") rows = sequence.auxiliary.next_position();
-  pool.put(family, rows, sequence);
+  pool.put(family, rows, std::move(sequence));
 }
 
 bool Job::all_choices_finished() const {

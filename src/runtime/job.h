@@ -36,6 +36,7 @@ class Job {
       std::unique_ptr<PrefillStrategy> chosen);
 
   enum class Stage {
+    kNew,      ///< begin() comes first
     kPrefill,  ///< the strategy has more to run
     kScore,    ///< the answering model reads what follows the context
     kLastRun,  ///< the next decode step gives the first token's logits
@@ -54,8 +55,8 @@ class Job {
   Status take_token(Choice& choice, std::span<const float> logits, const ModelConfig& config);
   /// From one prefilled choice to all that were asked for.
   void fork(const Models& models, const Tokenizer* tokenizer);
-  /// Leaves what later prompts may reuse.
-  void store_prefix(class PrefixPool& pool) const;
+  /// Leaves what later prompts may reuse. Only when the job is over: its first sequence goes.
+  void store_prefix(class PrefixPool& pool);
   [[nodiscard]] bool all_choices_finished() const;
   void finish();
   void fail(const EngineError& error);
@@ -65,7 +66,7 @@ class Job {
   std::unique_ptr<PrefillStrategy> strategy;
   std::shared_ptr<Ticket> ticket = std::make_shared<Ticket>();
   std::stop_token stop = ticket->token();
-  Stage stage = Stage::kPrefill;
+  Stage stage = Stage::kNew;
   std::vector<std::unique_ptr<Choice>> choices;
   PrefillReport report;
   EngineTimings timings;

@@ -1,12 +1,23 @@
 #include "runtime/prefix_pool.h"
 
 #include <algorithm>
+#include <span>
 
 namespace kvcast {
 namespace {
 
-int64_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
+int64_t common_prefix(std::span<const int32_t> a, std::span<const int32_t> b) {
   return std::ranges::mismatch(a, b).in1 - a.begin();
+}
+
+/// Takes over what `cache` holds before `position`: its memory as it is, or a copy if most of that
+/// was for rows that never came.
+void take_over(KVCache& cache, int64_t position, KVCache& kept) {
+  const int64_t capacity = cache.head_stride() / cache.head_dim();
+  constexpr int64_t kGranule = 64;  // rows; less than this is not worth a copy
+  if (capacity > position + position / 4 + kGranule) return kept.copy_from(cache, position);
+  cache.truncate(position);
+  kept = std::move(cache);
 }
 
 }  // namespace
@@ -29,9 +40,9 @@ int64_t PrefixPool::take(std::string_view family, int64_t limit, Sequence& seque
   return best_rows;
 }
 
-void PrefixPool::put(std::string_view family, int64_t rows, const Sequence& sequence) {
+void PrefixPool::put(std::string_view family, int64_t rows, Sequence&& sequence) {
   if (family.empty() || rows < kFewestRows || max_bytes_ <= 0) return;
-  const std::vector<int32_t> tokens(sequence.tokens.begin(), sequence.tokens.begin() + rows);
+  const auto tokens = std::span(sequence.tokens).first(static_cast<size_t>(rows));
   for (auto entry = entries_.begin(); entry != entries_.end();) {
     const int64_t shared =
         entry->family == family ? common_prefix(entry->sequence.tokens, tokens) : 0;
@@ -45,9 +56,9 @@ void PrefixPool::put(std::string_view family, int64_t rows, const Sequence& sequ
     entry = covered ? entries_.erase(entry) : std::next(entry);
   }
   Entry entry{std::string(family), Sequence(models_), 0};
-  entry.sequence.tokens = tokens;
-  entry.sequence.base.copy_from(sequence.base, rows);
-  entry.sequence.auxiliary.copy_from(sequence.auxiliary, rows);
+  entry.sequence.tokens.assign(tokens.begin(), tokens.end());
+  take_over(sequence.base, rows, entry.sequence.base);
+  take_over(sequence.auxiliary, rows, entry.sequence.auxiliary);
   entry.bytes = entry.sequence.base.bytes() + entry.sequence.auxiliary.bytes();
   bytes_ += entry.bytes;
   entries_.push_front(std::move(entry));

@@ -20,8 +20,9 @@ class PrefixPool {
   /// tokens. Returns its length; 0 if what is stored is shorter than kFewestRows.
   int64_t take(std::string_view family, int64_t limit, Sequence& sequence);
 
-  /// Keeps a copy of the first `rows` rows, unless an entry already covers them.
-  void put(std::string_view family, int64_t rows, const Sequence& sequence);
+  /// Keeps the first `rows` rows of a sequence that is not needed any more, unless an entry
+  /// already covers them.
+  void put(std::string_view family, int64_t rows, Sequence&& sequence);
 
   /// Drops entries, oldest first, until at most `bytes` are held.
   void shrink_to(int64_t bytes);

@@ -239,7 +239,6 @@ void Scheduler::Impl::admit() {
     answers += next.request.choices;
     reserved_bytes += next.reserved_bytes;
     running.push_back(queue.pop());
-    engine.begin(*running.back());
   }
 }
 

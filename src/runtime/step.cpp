@@ -11,6 +11,8 @@ namespace {
 
 /// Fewer rows than this are left for the next step: tiny products waste the weights' traffic.
 constexpr int64_t kFewestRows = 8;
+/// Rows of a stored prefix that are copied in the time in which one is computed, or sooner.
+constexpr int64_t kCopiedRowsPerRow = 32;
 /// Rows whose logits are computed together when a prompt is scored.
 constexpr int64_t kScoredRows = 16;
 
@@ -48,23 +50,13 @@ const ModelConfig& StepEngine::answering_config(const Job& job) const {
   return job.choices.front()->sequence.answering_model(models_).config();
 }
 
-void StepEngine::begin(Job& job) {
-  guarded(job, [&] {
-    job.begin(models_, tokenizer_, pool_);
-    const auto prompt = static_cast<int64_t>(job.request.prompt.size());
-    const int64_t whole =
-        std::min(prompt + job.request.max_tokens, models_.base->config().max_context_tokens + 1);
-    Sequence& sequence = job.choices.front()->sequence;
-    if (job.strategy->cache_family() == "auxiliary") {
-      sequence.auxiliary.reserve(whole);
-    } else {  // at once: growing by halves would copy, and hold twice as much for a moment
-      sequence.base.reserve(whole);
-    }
-  });
+int64_t StepEngine::begin(Job& job) {
+  guarded(job, [&] { job.begin(models_, tokenizer_, pool_); });
   if (job.stage != Job::Stage::kOver && job.request.max_tokens == 0 && !job.request.score_prompt) {
     job.observer->on_choice_finished(0, {}, FinishReason::kMaxTokens);
     job.finish();
   }
+  return job.timings.cached_tokens / kCopiedRowsPerRow;
 }
 
 bool StepEngine::drop_dead(Job& job) {
@@ -78,7 +70,6 @@ bool StepEngine::drop_dead(Job& job) {
 }
 
 void StepEngine::step(std::span<const std::unique_ptr<Job>> jobs) {
-  const Stopwatch watch;
   bool decoding = false;
   for (const auto& job : jobs) {
     if (!drop_dead(*job)) decoding = decoding || job->stage == Job::Stage::kDecode;
@@ -87,7 +78,9 @@ void StepEngine::step(std::span<const std::unique_ptr<Job>> jobs) {
   run_batch(Sequence::Answerer::kBase, jobs);
   if (models_.auxiliary) run_batch(Sequence::Answerer::kAuxiliary, jobs);
   ++steps_;
-  if (decoding) longest_step_ms_ = std::max(longest_step_ms_, watch.elapsed_ms());
+  const auto now = SteadyClock::now();
+  if (decoding) longest_step_ms_ = std::max(longest_step_ms_, milliseconds(last_step_end_, now));
+  last_step_end_ = now;
 }
 
 void StepEngine::advance_prompts(std::span<const std::unique_ptr<Job>> jobs, int64_t budget) {
@@ -95,6 +88,7 @@ void StepEngine::advance_prompts(std::span<const std::unique_ptr<Job>> jobs, int
   ++turn_;
   for (size_t i = 0; i < jobs.size() && budget > 0; ++i) {
     Job& job = *jobs[(turn_ + i) % jobs.size()];
+    if (job.stage == Job::Stage::kNew) budget -= begin(job);
     const auto in_prefill = [&job] {
       return job.stage == Job::Stage::kPrefill || job.stage == Job::Stage::kScore;
     };

@@ -16,8 +16,6 @@ class StepEngine {
  public:
   StepEngine(const Model& model, const SchedulerOptions& options);
 
-  /// Makes an admitted job ready for step().
-  void begin(Job& job);
   /// Jobs that end are left in Stage::kOver, their observers told.
   void step(std::span<const std::unique_ptr<Job>> jobs);
 
@@ -32,6 +30,8 @@ class StepEngine {
     Choice* choice;
   };
   static bool drop_dead(Job& job);
+  /// Returns what it cost, in prompt rows.
+  int64_t begin(Job& job);
   void advance_prompts(std::span<const std::unique_ptr<Job>> jobs, int64_t budget);
   /// Returns the rows that were run.
   int64_t advance(Job& job, int64_t budget);
@@ -53,6 +53,7 @@ class StepEngine {
   std::vector<float> prompt_logits_;  // [vocab_size]
   size_t turn_ = 0;                   // which prompt goes first
   int64_t steps_ = 0;
+  SteadyClock::time_point last_step_end_;
   double longest_step_ms_ = 0;
 };
 

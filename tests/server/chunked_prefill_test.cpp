@@ -1,6 +1,8 @@
 // Prefill in pieces ends in the same cache and logits as prefill at once.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "prefill/strategy.h"
 #include "support/tensors.h"
 
@@ -35,15 +37,23 @@ class ChunkedPrefillTest : public ::testing::TestWithParam<std::tuple<const char
   std::vector<float> in_pieces(Sequence& sequence, const PrefillStrategy& strategy,
                                int64_t max_rows, PrefillReport& report) {
     std::vector<float> logits(static_cast<size_t>(models_.base->config().vocab_size));
+    const auto rows_held = [&] {
+      return std::max(sequence.base.next_position(), sequence.auxiliary.next_position());
+    };
     PrefillState state = PrefillState::kMore;
+    int64_t rows_run = 0;  // by the last call
     for (int calls = 0; state == PrefillState::kMore && calls < 1000; ++calls) {
+      const int64_t before = rows_held();
       state = strategy.advance(models_, sequence, max_rows, logits.data(), workspace_, {}, report);
+      rows_run = rows_held() - before;
+      EXPECT_LE(rows_run, max_rows);
     }
     EXPECT_EQ(state, PrefillState::kLastRun);
     const auto pending =
         static_cast<int64_t>(sequence.tokens.size()) - sequence.answering_cache().next_position();
     EXPECT_GE(pending, 1);
-    EXPECT_LE(pending, max_rows);
+    // The decode step that runs them belongs to the same step of the scheduler.
+    EXPECT_LE(rows_run + pending, max_rows);
     Sequence* const one[] = {&sequence};
     decode_step(models_, one, logits.data(), workspace_);
     return logits;

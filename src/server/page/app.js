@@ -61,17 +61,25 @@ function explain(error) {
   return error instanceof TypeError ? 'The server cannot be reached.' : error.message;
 }
 
-function statsText(t) {
-  const parts = ['first token after ' + ms(t.ttft_ms), `${t.prompt_tokens} prompt tokens`];
+function details(t) {
+  const parts = [`${t.prompt_tokens} prompt tokens`];
   if (t.predicted_tokens) parts.push(`${t.predicted_tokens} forecast`);
   if (t.cached_tokens) parts.push(`${t.cached_tokens} from earlier`);
   if (t.decode_tokens_per_s) parts.push(`then ${t.decode_tokens_per_s.toFixed(0)} tokens/s`);
-  return `${t.prefill}: ` + parts.join(', ');
+  return parts.join(', ');
 }
 
 // ---- chat ----
 
 const chat = {messages: [], abort: null};
+
+/** Follows what is written unless somebody has scrolled up to read. */
+function follow(change) {
+  const log = $('log');
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+  change();
+  if (atEnd) log.scrollTop = log.scrollHeight;
+}
 
 function addTurn(role) {
   const text = element('p', {className: 'text'});
@@ -80,7 +88,7 @@ function addTurn(role) {
     element('h2', {textContent: role === 'user' ? 'You' : 'Model'}), text, stats);
   $('log').append(turn);
   $('log').scrollTop = $('log').scrollHeight;
-  return {text, stats};
+  return {turn, text, stats};
 }
 
 async function sendChat(event) {
@@ -90,7 +98,8 @@ async function sendChat(event) {
   if (!content || chat.abort) return;
   showError('');
   const question = {role: 'user', content};
-  addTurn('user').text.textContent = content;
+  const asked = addTurn('user');
+  asked.text.textContent = content;
   input.value = '';
   const turn = addTurn('assistant');
   turn.stats.textContent = 'reading the prompt…';
@@ -98,7 +107,8 @@ async function sendChat(event) {
   $('chat-stop').disabled = false;
   $('chat-send').disabled = true;
   $('log').setAttribute('aria-busy', 'true');  // screen readers wait for the whole answer
-  let answer = '';
+  let answer = '', complete = true;
+  const abort = chat.abort;
   try {
     await stream('/v1/chat/completions', {
       messages: [...chat.messages, question],
@@ -106,33 +116,47 @@ async function sendChat(event) {
       max_tokens: Number($('chat-tokens').value),
       temperature: Number($('chat-temperature').value),
       return_progress: true,
-    }, chat.abort.signal, (json) => {
+    }, abort.signal, (json) => follow(() => {
       const p = json.prompt_progress;
       if (p) turn.stats.textContent = `reading the prompt: ${p.processed} of ${p.total} tokens`;
-      for (const choice of json.choices) {
-        answer += choice.delta.content || '';
-        turn.text.textContent = answer.trimStart();
+      for (const choice of json.choices) answer += choice.delta.content || '';
+      turn.text.textContent = answer.trimStart();
+      const t = json.timings;
+      if (t) {
+        turn.stats.textContent = `${t.prefill}: first token after ${ms(t.ttft_ms)}, ${details(t)}`;
       }
-      if (json.timings) turn.stats.textContent = statsText(json.timings);
-      $('log').scrollTop = $('log').scrollHeight;
-    });
+    }));
   } catch (error) {
     showError(explain(error));
+    complete = false;
     turn.stats.textContent = error.name === 'AbortError' ? 'stopped' : 'failed';
   }
-  chat.messages.push(question, {role: 'assistant', content: answer});
+  if (chat.abort !== abort) return;  // the conversation has been cleared meanwhile
+  if (!complete && !answer) {  // nothing came: the question may be sent again
+    asked.turn.remove();
+    turn.turn.remove();
+    input.value ||= content;
+  } else {
+    chat.messages.push(question, {role: 'assistant', content: answer});
+  }
+  endAnswer();
+}
+
+function endAnswer() {
   chat.abort = null;
   $('chat-stop').disabled = true;
   $('chat-send').disabled = false;
   $('log').setAttribute('aria-busy', 'false');
-  input.focus();
+  $('chat-input').focus();
 }
 
 function clearChat() {
+  const running = chat.abort;
+  endAnswer();
+  if (running) running.abort();
   chat.messages = [];
   $('log').replaceChildren();
   showError('');
-  $('chat-input').focus();
 }
 
 // ---- the race ----
@@ -186,7 +210,7 @@ async function runLane(lane, prompt, signal) {
     lane.over = true;
   }
   lane.clock.textContent = ms(lane.timings.ttft_ms);
-  lane.note.textContent = statsText(lane.timings);
+  lane.note.textContent = details(lane.timings);
 }
 
 /** Longest common subsequence of two word lists: for each word whether it is common. */
@@ -215,13 +239,25 @@ function markDifferences(left, right) {
   const words = [left, right].map((lane) => lane.answer.match(/\s*\S+|\s+$/g) || []);
   const common = commonWords(words[0], words[1]);
   [left, right].forEach((lane, k) => {
-    lane.text.replaceChildren(...words[k].map((word, i) =>
-      common[k][i] ? document.createTextNode(word) : element('mark', {textContent: word})));
+    lane.text.replaceChildren();
+    let mark = null;
+    words[k].forEach((word, i) => {
+      if (common[k][i]) {
+        mark = null;
+        lane.text.append(word);
+      } else if (mark) {
+        mark.append(word);
+      } else {
+        const text = word.trimStart();
+        mark = element('mark', {}, text);
+        lane.text.append(word.slice(0, word.length - text.length), mark);
+      }
+    });
   });
   const same = words[0].findIndex((word, i) => word !== words[1][i]);
   if (left.answer === right.answer) return 'The answers are the same.';
   return same <= 0 ? 'The answers differ from the first word.'
-    : `The answers agree for the first ${same} word${same > 1 ? 's' : ''}; what differs is underlined.`;
+    : `The answers agree for the first ${same > 1 ? same + ' words' : 'word'}; what differs is underlined.`;
 }
 
 function plot(lanes) {
@@ -280,7 +316,7 @@ async function startRace(event) {
     showError(explain(error));
     for (const lane of [left, right].filter((each) => !each.timings)) {
       lane.clock.textContent = '–';
-      lane.note.textContent = 'stopped';
+      lane.note.textContent = error.name === 'AbortError' ? 'stopped' : 'not run';
     }
   }
   raceAbort = null;

@@ -38,11 +38,12 @@ struct Api::Route {
   bool needs_model;
 };
 
-Api::Api(ApiOptions options, Access access, Metrics& metrics, Post post)
+Api::Api(ApiOptions options, Access access, Metrics& metrics, Post post, Post prepare)
     : options_(std::move(options)),
       access_(std::move(access)),
       metrics_(metrics),
       post_(std::move(post)),
+      prepare_(std::move(prepare)),
       created_(unix_seconds()) {}
 
 void Api::set_ready(Scheduler& scheduler, std::unique_ptr<ChatTemplate> chat) {
@@ -76,14 +77,18 @@ void Api::handle(HttpRequest request, const std::shared_ptr<HttpExchange>& excha
   if (!caller) return refuse(call, caller.error());
   call.client = caller->client;
   call.headers = access_.cors_headers(call.request);
+  route(call);
+}
+
+void Api::run(void (Api::*handler)(Call& call), Call& call) {
   try {
-    serve(call);
+    (this->*handler)(call);
   } catch (const std::bad_alloc&) {
     refuse(call, {500, "server_error", {}, {}, "not enough memory for this request"});
   }
 }
 
-void Api::serve(Call& call) {
+void Api::route(Call& call) {
   static constexpr Route kRoutes[] = {
       {"GET", "/health", &Api::health, false},
       {"GET", "/metrics", &Api::metrics, true},
@@ -120,8 +125,11 @@ void Api::serve(Call& call) {
   if (route->needs_model && !scheduler_) {
     return refuse(call, {503, "unavailable_error", "loading", {}, "the model is being loaded"});
   }
-  if (route->method == "POST" && !check_body(call)) return;
-  (this->*route->serve)(call);
+  if (route->method == "GET") return run(route->serve, call);
+  if (!check_body(call)) return;
+  prepare_([this, handler = route->serve, call = std::make_shared<Call>(std::move(call))] {
+    run(handler, *call);
+  });
 }
 
 bool Api::check_body(Call& call) {

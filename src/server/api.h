@@ -1,4 +1,6 @@
-// The routes: from an HTTP request to its answer. All on the server's thread.
+// The routes: from an HTTP request to its answer. On the server's thread but for request bodies:
+// parsing, templates and tokenizing may take a while and have a thread of their own, so that
+// running streams keep flowing.
 #pragma once
 
 #include <functional>
@@ -24,15 +26,20 @@ struct ApiOptions {
 class Api {
  public:
   using Post = std::function<void(std::function<void()>)>;
-  Api(ApiOptions options, Access access, Metrics& metrics, Post post);
+  /// `post` runs a task on the server's thread, `prepare` on the thread for request bodies, which
+  /// must have ended before close().
+  Api(ApiOptions options, Access access, Metrics& metrics, Post post, Post prepare);
 
   /// From here on the API answers; until then everything but /health says 503. The scheduler must
   /// outlive the Api; `chat` is null for a model without a tokenizer.
   void set_ready(Scheduler& scheduler, std::unique_ptr<ChatTemplate> chat);
   void set_draining() { draining_ = true; }
+  /// Starts nothing any more: the scheduler is about to go.
+  void close() { scheduler_ = nullptr; }
   /// For the gauges of /metrics.
   void set_http(const HttpServer& http) { http_ = &http; }
 
+  /// On the server's thread.
   void handle(HttpRequest request, const std::shared_ptr<HttpExchange>& exchange);
 
  private:
@@ -45,7 +52,9 @@ class Api {
   };
   void answer(const Call& call, HttpResponse response) const;
   void refuse(const Call& call, const ApiError& error);
-  void serve(Call& call);
+  void route(Call& call);
+  /// Runs a route's handler; out of memory is an answer too.
+  void run(void (Api::*handler)(Call& call), Call& call);
 
   void health(Call& call);
   void metrics(Call& call);
@@ -63,14 +72,14 @@ class Api {
                                           int64_t default_max_tokens) const;
   ApiResult<TaskPrompt> encode(const CompletionRequest& asked, const PromptInput& input,
                                EngineRequest request) const;
-  void start_task(Call& call, const GenerationFields& fields, AnswerKind kind,
+  void start_task(const Call& call, const GenerationFields& fields, AnswerKind kind,
                   std::vector<TaskPrompt> prompts, bool echo);
   bool check_body(Call& call);
 
   ApiOptions options_;
   Access access_;
   Metrics& metrics_;
-  Post post_;
+  Post post_, prepare_;
   Scheduler* scheduler_ = nullptr;
   std::unique_ptr<ChatTemplate> chat_;
   const HttpServer* http_ = nullptr;

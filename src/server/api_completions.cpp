@@ -18,6 +18,26 @@ uint64_t random_prefix() {
   return static_cast<uint64_t>(device()) << 32 | device();
 }
 
+/// Refuses a text whose beginning alone is longer than the model's context: reading a megabyte to
+/// its end, to say so with the exact number, takes seconds.
+ApiResult<void> check_length(std::string_view text, const Model& model) {
+  const Tokenizer* tokenizer = model.impl().tokenizer.get();
+  if (!tokenizer) return {};
+  const int64_t limit = model.context_tokens();
+  constexpr int64_t kSlack = 64;  // a cut can make a few tokens of what would have been fewer
+  for (auto bytes = static_cast<size_t>(8 * limit); bytes < text.size(); bytes *= 4) {
+    size_t cut = bytes;
+    while (cut > 0 && (static_cast<unsigned char>(text[cut]) & 0xC0) == 0x80) --cut;
+    const int64_t tokens = std::ssize(tokenizer->encode(text.substr(0, cut), true));
+    if (tokens <= limit + kSlack) continue;
+    return tl::unexpected(to_api_error(
+        {EngineError::Kind::kContextLength,
+         fmt::format("the prompt has more than {} tokens; the model's context is {} tokens",
+                     tokens - kSlack, limit)}));
+  }
+  return {};
+}
+
 }  // namespace
 
 ApiResult<EngineRequest> Api::engine_request(const Call& call, const GenerationFields& fields,
@@ -57,6 +77,7 @@ ApiResult<TaskPrompt> Api::encode(const CompletionRequest& asked, const PromptIn
   const Stopwatch watch;
   TaskPrompt prompt;
   if (const auto* text = std::get_if<std::string>(&input)) {
+    if (auto ok = check_length(*text, model); !ok) return tl::unexpected(std::move(ok.error()));
     auto tokens = model.tokenize(*text);
     if (!tokens) return tl::unexpected(bad_request(std::move(tokens.error().message), "prompt"));
     request.prompt = std::move(*tokens);
@@ -96,6 +117,9 @@ void Api::chat_completions(Call& call) {
   auto request = engine_request(call, asked->fields, model.context_tokens());
   if (!request) return refuse(call, request.error());
   const Stopwatch watch;
+  for (const ChatMessage& message : asked->messages) {
+    if (auto ok = check_length(message.content, model); !ok) return refuse(call, ok.error());
+  }
   auto rendered = chat_->render(asked->messages);
   if (!rendered) return refuse(call, bad_request(rendered.error().message, "messages"));
   TaskPrompt prompt;
@@ -108,7 +132,7 @@ void Api::chat_completions(Call& call) {
   start_task(call, asked->fields, AnswerKind::kChat, std::move(prompts), false);
 }
 
-void Api::start_task(Call& call, const GenerationFields& fields, AnswerKind kind,
+void Api::start_task(const Call& call, const GenerationFields& fields, AnswerKind kind,
                      std::vector<TaskPrompt> prompts, bool echo) {
   static const uint64_t kRun = random_prefix();
   TaskOptions options;
@@ -124,9 +148,13 @@ void Api::start_task(Call& call, const GenerationFields& fields, AnswerKind kind
   options.echo = echo;
   options.logprobs = fields.logprobs.has_value();
   options.headers = call.headers;
-  std::make_shared<CompletionTask>(TaskContext{*scheduler_, metrics_, post_}, std::move(options),
-                                   std::move(prompts), call.exchange)
-      ->start();
+  // Tasks live on the server's thread.
+  const auto task =
+      std::make_shared<CompletionTask>(TaskContext{*scheduler_, metrics_, post_},
+                                       std::move(options), std::move(prompts), call.exchange);
+  post_([this, task] {
+    if (scheduler_) task->start();
+  });
 }
 
 }  // namespace kvcast

@@ -1,11 +1,17 @@
 #include "server/completion_task.h"
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "runtime/model_impl.h"
 
 namespace kvcast {
 namespace {
+
+double seconds_between(SteadyClock::time_point from, SteadyClock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
 
 /// Passes what the scheduler reports about one prompt on to the task, and times the tokens.
 class TaskObserver final : public RequestObserver {
@@ -28,11 +34,12 @@ class TaskObserver final : public RequestObserver {
   }
   void on_token(const TokenEvent& event) override {
     const auto now = SteadyClock::now();
-    auto& last = last_token_[static_cast<size_t>(event.choice)];
-    if (last != SteadyClock::time_point{}) {
-      context_.metrics.observe_inter_token_latency(
-          std::chrono::duration<double>(now - last).count());
+    if (!std::exchange(has_first_token_, true)) {
+      context_.metrics.observe_first_token(seconds_between(arrival_, now));
     }
+    auto& last = last_token_[static_cast<size_t>(event.choice)];
+    context_.metrics.observe_token(last ? std::optional(seconds_between(*last, now))
+                                        : std::nullopt);
     last = now;
     std::optional<TokenScore> score;
     if (event.score) score = *event.score;
@@ -49,8 +56,7 @@ class TaskObserver final : public RequestObserver {
     });
   }
   void on_finished(const EngineTimings& timings) override {
-    context_.metrics.observe_finished(
-        timings, std::chrono::duration<double>(SteadyClock::now() - arrival_).count());
+    context_.metrics.observe_finished(timings, seconds_between(arrival_, SteadyClock::now()));
     pass([timings, p = prompt_](CompletionTask& task) { task.end_prompt(p, timings); });
   }
   void on_error(const EngineError& error) override {
@@ -70,7 +76,8 @@ class TaskObserver final : public RequestObserver {
   std::weak_ptr<CompletionTask> task_;
   size_t prompt_;
   SteadyClock::time_point arrival_;
-  std::vector<SteadyClock::time_point> last_token_;  // per choice
+  bool has_first_token_ = false;
+  std::vector<std::optional<SteadyClock::time_point>> last_token_;  // per choice
 };
 
 std::vector<ScoredToken> to_scored(const std::vector<TokenScore>& scores) {

@@ -156,6 +156,10 @@ void HttpConnection::on_head(const error_code& error) {
   if (head.count(http::field::content_length) + head.count(http::field::transfer_encoding) > 1) {
     return refuse(400, "more than one of Content-Length and Transfer-Encoding");
   }
+  const auto encoding = head[http::field::transfer_encoding];
+  if (!encoding.empty() && !boost::beast::iequals(encoding, "chunked")) {
+    return refuse(400, "expected no other Transfer-Encoding than chunked");
+  }
   if (head.count(http::field::host) > 1 ||
       (head.version() == 11 && head.count(http::field::host) == 0)) {
     return refuse(400, "expected exactly one Host header");

@@ -65,22 +65,26 @@ Metrics::Metrics()
       prefill_(kLatencyBounds),
       decode_(kRequestBounds) {}
 
-void Metrics::observe_inter_token_latency(double seconds) {
+void Metrics::observe_first_token(double seconds) {
   const std::lock_guard lock(mutex_);
-  inter_token_latency_.observe(seconds);
+  time_to_first_token_.observe(seconds);
+}
+
+void Metrics::observe_token(std::optional<double> since_last_seconds) {
+  const std::lock_guard lock(mutex_);
+  ++generation_tokens_;
+  if (since_last_seconds) inter_token_latency_.observe(*since_last_seconds);
 }
 
 void Metrics::observe_finished(const EngineTimings& timings, double end_to_end_seconds) {
   const std::lock_guard lock(mutex_);
   if (timings.generated_tokens > 0) {
-    time_to_first_token_.observe(timings.ttft_ms / 1e3);
     prefill_.observe(timings.prefill_ms / 1e3);
     decode_.observe(timings.decode_ms / 1e3);
   }
   end_to_end_.observe(end_to_end_seconds);
   queue_.observe(timings.queue_ms / 1e3);
   prompt_tokens_ += timings.prompt_tokens;
-  generation_tokens_ += timings.generated_tokens;
   predicted_tokens_ += timings.predicted_tokens;
   cached_tokens_ += timings.cached_tokens;
 }

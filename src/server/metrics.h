@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,8 +33,11 @@ class Metrics {
  public:
   Metrics();
 
-  void observe_inter_token_latency(double seconds);
-  /// A request that was answered to its end. `ttft_seconds` counts from arrival.
+  /// A request's first token, in seconds from its arrival.
+  void observe_first_token(double seconds);
+  /// A token of an answer, the first included; seconds since the one before it, if there is one.
+  void observe_token(std::optional<double> since_last_seconds);
+  /// A request that was answered to its end.
   void observe_finished(const EngineTimings& timings, double end_to_end_seconds);
   void count_finish_reason(std::string_view reason);
   void count_cancelled();

@@ -9,6 +9,7 @@
 #include "runtime/chat_template.h"
 #include "runtime/model_impl.h"
 #include "server/api.h"
+#include "server/work_thread.h"
 
 namespace kvcast {
 namespace {
@@ -58,6 +59,7 @@ struct Server::Impl {
   Metrics metrics;
   std::unique_ptr<HttpServer> http;
   std::unique_ptr<Api> api;
+  std::optional<WorkThread> preparing;
   std::unique_ptr<Scheduler> scheduler;  // before http and metrics, which its observers use
   std::mutex mutex;                      // guards scheduler and error
   std::optional<Error> error;
@@ -72,6 +74,7 @@ Result<std::unique_ptr<Server>> Server::listen(ServerOptions options) {
   if (options.model_name.empty()) options.model_name = name_of(options.model_directory);
   state.options = std::move(options);
   const ServerOptions& chosen = state.options;
+  state.preparing.emplace();
   KVCAST_TRY(state.http, HttpServer::listen(chosen.host, chosen.port, chosen.http,
                                             [&state](HttpRequest request, auto exchange) {
                                               state.api->handle(std::move(request), exchange);
@@ -79,13 +82,16 @@ Result<std::unique_ptr<Server>> Server::listen(ServerOptions options) {
   state.api = std::make_unique<Api>(
       ApiOptions{chosen.model_name, chosen.request_seconds, chosen.requests},
       Access({chosen.api_keys, chosen.cors_origins, state.http->is_loopback(), chosen.host}),
-      state.metrics, [&state](std::function<void()> task) { state.http->post(std::move(task)); });
+      state.metrics, [&state](std::function<void()> task) { state.http->post(std::move(task)); },
+      [&state](std::function<void()> task) { state.preparing->post(std::move(task)); });
   state.api->set_http(*state.http);
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() {
+  impl_->preparing.reset();  // no new tasks from here on
+  impl_->api->close();
   impl_->scheduler.reset();  // no callbacks from here on
   impl_->http.reset();       // drops the connections and with them the tasks
 }

@@ -261,6 +261,33 @@ TEST_F(CompletionsTest, ALongPromptIsRefusedWithBothNumbers) {
   EXPECT_THAT(response.body, HasSubstr("256"));
 }
 
+TEST_F(CompletionsTest, MetricsCountFromTheFirstTokenOn) {
+  RunningServer server;
+  HttpClient client(server.port());
+  client.send(HttpClient::post_text(kCompletions, json{{"prompt", kPrompt},
+                                                       {"max_tokens", 200},
+                                                       {"ignore_eos", true},
+                                                       {"n", 8},
+                                                       {"stream", true}}
+                                                      .dump()));
+  while (client.buffer().find("data: ") == std::string::npos) ASSERT_TRUE(client.read_some());
+  EXPECT_EQ(server.metric("time_to_first_token_seconds_count"), 1);
+  EXPECT_GT(server.metric("generation_tokens_total"), 0);
+  client.read_response();
+  EXPECT_EQ(server.metric("generation_tokens_total"), 8 * 200);
+  EXPECT_EQ(server.metric("inter_token_latency_seconds_count"), 8 * 199);
+  for (const auto* name :
+       {"e2e_request_latency_seconds_count", "request_queue_time_seconds_count",
+        "request_prefill_time_seconds_count", "request_decode_time_seconds_count"}) {
+    EXPECT_EQ(server.metric(name), 1) << name;
+  }
+  for (const auto* name : {"num_requests_running", "num_requests_waiting",
+                           "requests_cancelled_total", "predicted_tokens_total"}) {
+    EXPECT_GE(server.metric(name), 0) << name;
+  }
+  EXPECT_GT(server.metric("prompt_tokens_total"), 0);
+}
+
 TEST_F(CompletionsTest, TokenizerRoutesRoundTrip) {
   HttpClient client(server_->port());
   const json tokens =

@@ -71,6 +71,11 @@ class HttpClient {
     return true;
   }
   [[nodiscard]] const std::string& buffer() const { return buffer_; }
+  /// Bytes have come that nobody has read yet. Does not wait.
+  [[nodiscard]] bool has_answer() const {
+    char byte = 0;
+    return !buffer_.empty() || ::recv(socket_, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+  }
 
   /// One whole response, the chunks of a streamed body put together.
   ClientResponse read_response() {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "malformed/malformed.h"
-#include "support/program.h"
+#include "support/run_program.h"
 
 namespace kvcast {
 namespace {

@@ -9,6 +9,7 @@
 #include <iostream>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/atomic_file.h"
 #include "base/macros.h"
@@ -142,7 +143,8 @@ class Chat {
     // A stopped answer counts as far as it came.
     messages_.push_back({"user", question});
     messages_.push_back({"assistant", observer->text});
-    timings_ = observer->timings;
+    timings_.reset();
+    if (!observer->error) timings_ = observer->timings;
     return {};
   }
 
@@ -176,16 +178,19 @@ class Chat {
   }
 
   void print_stats() const {
-    const EngineTimings& t = timings_;
+    if (!timings_) {
+      fmt::print("no times: nothing has been answered yet, or the last answer was stopped\n");
+      return;
+    }
+    const EngineTimings& t = *timings_;
     const double per_second =
         t.decode_ms > 0 ? 1e3 * static_cast<double>(t.decode_tokens) / t.decode_ms : 0;
     fmt::print(
         "{}: first token after {:.2f} ms (tokenize {:.2f}, auxiliary {:.2f}, predictor {:.2f}, "
-        "base "
-        "{:.2f}); {} prompt tokens, {} from earlier turns, {} forecast; {} tokens at {:.1f}/s\n",
-        t.prefill.empty() ? "nothing yet" : t.prefill, t.ttft_ms, t.tokenize_ms, t.auxiliary_ms,
-        t.predictor_ms, t.base_ms, t.prompt_tokens, t.cached_tokens, t.predicted_tokens,
-        t.generated_tokens, per_second);
+        "base {:.2f}); {} prompt tokens, {} from earlier turns, {} forecast; {} tokens at "
+        "{:.1f}/s\n",
+        t.prefill, t.ttft_ms, t.tokenize_ms, t.auxiliary_ms, t.predictor_ms, t.base_ms,
+        t.prompt_tokens, t.cached_tokens, t.predicted_tokens, t.generated_tokens, per_second);
   }
 
   Status save(const std::string& file) const {
@@ -207,7 +212,7 @@ class Chat {
   Scheduler& scheduler_;
   const ChatTemplate& template_;
   std::vector<ChatMessage> messages_;
-  EngineTimings timings_;
+  std::optional<EngineTimings> timings_;  // of the last answer, if it was complete
 };
 
 Status chat(ChatOptions options) {

@@ -59,11 +59,12 @@ Result<int> serve(const ServeOptions& chosen) {
                host);
   }
   KVCAST_TRY(const auto server, Server::listen(std::move(options)));
-  const uint16_t port = server->port();
-  fmt::print(stderr, "kvcast: loading; http://{}:{}/health says when it is done\n", host, port);
-  KVCAST_CHECK(server->run(interrupt.token(), [host, port] {
-    fmt::print(stderr, "kvcast: ready at http://{}:{}/\n", host, port);
-  }));
+  const bool is_ipv6 = host.find(':') != std::string::npos;
+  const std::string url =
+      fmt::format("http://{}:{}", is_ipv6 ? "[" + host + "]" : host, server->port());
+  fmt::print(stderr, "kvcast: loading; {}/health says when it is done\n", url);
+  KVCAST_CHECK(server->run(interrupt.token(),
+                           [&url] { fmt::print(stderr, "kvcast: ready at {}/\n", url); }));
   return kExitOk;
 }
 
@@ -71,6 +72,7 @@ void add_limits(CLI::App& command, ServeOptions& options) {
   ServerOptions& server = options.server;
   SchedulerOptions& scheduler = server.scheduler;
   const CLI::Range positive(int64_t{1}, int64_t{1} << 40);
+  const CLI::Range seconds(0.0, 1e9);
   command
       .add_option("--chunk-tokens", scheduler.chunk_tokens,
                   "prompt tokens read between two tokens of running answers")
@@ -94,12 +96,12 @@ void add_limits(CLI::App& command, ServeOptions& options) {
   command
       .add_option("--request-seconds", server.request_seconds,
                   "longest a request may take; 0: no limit")
-      ->check(CLI::NonNegativeNumber)
+      ->check(seconds)
       ->capture_default_str();
   command
       .add_option("--drain-seconds", server.drain_seconds,
                   "how long running answers may go on after SIGTERM")
-      ->check(CLI::NonNegativeNumber)
+      ->check(seconds)
       ->capture_default_str();
 }
 

@@ -14,7 +14,12 @@ endif()
 install(DIRECTORY include/kvcast DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/kvcast/models)
 install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(FILES packaging/kvcast.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+add_custom_command(OUTPUT ${PROJECT_BINARY_DIR}/kvcast.1
+  COMMAND ${PROJECT_SOURCE_DIR}/packaging/man_page.sh $<TARGET_FILE:kvcast_program>
+          ${PROJECT_SOURCE_DIR}/packaging/kvcast.1.in > ${PROJECT_BINARY_DIR}/kvcast.1
+  DEPENDS kvcast_program packaging/man_page.sh packaging/kvcast.1.in)
+add_custom_target(kvcast_man_page ALL DEPENDS ${PROJECT_BINARY_DIR}/kvcast.1)
+install(FILES ${PROJECT_BINARY_DIR}/kvcast.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 install(FILES packaging/kvcast.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions
         RENAME kvcast)
 install(FILES packaging/_kvcast DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)

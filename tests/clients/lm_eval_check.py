@@ -1,27 +1,37 @@
-"""LM Evaluation Harness's local-completions on a running `kvcast serve`, with local data.
+"""LM Evaluation Harness on a running `kvcast serve` beside `kvcast eval`: the same examples, the same scores.
 
     pip install 'lm-eval[api]'
-    python tests/clients/lm_eval_check.py DATA_DIRECTORY [http://127.0.0.1:8080] [limit]
+    python tests/clients/lm_eval_check.py DATA_DIRECTORY MODEL [http://127.0.0.1:8080] [--limit 100]
 
 DATA_DIRECTORY holds arc_easy.jsonl.gz (query, choices, label) and triviaqa-validation.jsonl.gz (question,
-aliases). The tasks are written as files into a temporary directory, with the harness's own prompts, stop rule
-and metrics. Prints one line of JSON. No BOS is sent, as local-completions does by default.
+aliases); MODEL is what the server serves. Nothing is downloaded. The harness's own prompts, stop rules and
+metrics; its client is `local-completions` with three things added: BOS before the prompt, as the model was
+trained, `prefill`, and `context_length` where the scored text begins. Fails if a score differs.
 """
+import argparse
 import json
 import pathlib
+import subprocess
 import sys
 import tempfile
 import urllib.request
 
 import lm_eval
+from lm_eval.models.openai_completions import LocalCompletionsAPI
 from lm_eval.tasks import TaskManager
 
-data = pathlib.Path(sys.argv[1])
-url = sys.argv[2] if len(sys.argv) > 2 else "http://127.0.0.1:8080"
-limit = int(sys.argv[3]) if len(sys.argv) > 3 else 200
+parser = argparse.ArgumentParser()
+parser.add_argument("data", type=pathlib.Path)
+parser.add_argument("model")
+parser.add_argument("url", nargs="?", default="http://127.0.0.1:8080")
+parser.add_argument("--limit", type=int, default=100)
+parser.add_argument("--prefill", default="exact,kv-prediction")
+parser.add_argument("--kvcast", default="build/release/kvcast")
+parser.add_argument("--samples", help="write what each example got there")
+args = parser.parse_args()
 
 ARC = """
-task: arc_easy_local
+task: arc_easy
 dataset_path: json
 dataset_kwargs: {data_files: {test: "%s"}}
 test_split: test
@@ -34,7 +44,7 @@ metric_list: [{metric: acc, aggregation: mean, higher_is_better: true},
 metadata: {version: 1.0}
 """
 TRIVIA = """
-task: triviaqa_local
+task: triviaqa
 dataset_path: json
 dataset_kwargs: {data_files: {test: "%s"}}
 test_split: test
@@ -48,22 +58,64 @@ metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true, i
 metadata: {version: 1.0}
 """
 
-model = json.load(urllib.request.urlopen(url + "/v1/models"))["data"][0]
-with tempfile.TemporaryDirectory() as directory:
-    tasks = pathlib.Path(directory)
-    (tasks / "arc.yaml").write_text(ARC % (data / "arc_easy.jsonl.gz"))
-    (tasks / "trivia.yaml").write_text(TRIVIA % (data / "triviaqa-validation.jsonl.gz"))
-    results = lm_eval.simple_evaluate(
-        model="local-completions",
-        model_args={"model": model["id"], "base_url": url + "/v1/completions", "num_concurrent": 8,
-                    "max_length": model["max_model_len"], "batch_size": 4},
-        tasks=["arc_easy_local", "triviaqa_local"], task_manager=TaskManager(include_path=directory),
-        limit=limit, bootstrap_iters=0, log_samples=True)
-samples = results.pop("samples")
-print(json.dumps({task: {name: value for name, value in scores.items() if isinstance(value, float)}
-                  for task, scores in results["results"].items()}))
-if len(sys.argv) > 4:  # what each example got, to compare with another scorer
-    with open(sys.argv[4], "w") as out:
-        for sample in samples["arc_easy_local"]:
-            out.write(json.dumps({"id": sample["doc"]["id"], "acc": sample["acc"],
-                                  "resps": sample["filtered_resps"]}) + "\n")
+
+class KvcastCompletions(LocalCompletionsAPI):
+    prefill = "exact"
+
+    def tok_encode(self, string, left_truncate_len=None, add_special_tokens=False, **kwargs):
+        if isinstance(string, str):
+            return [self.tokenizer.bos_token_id] + self.tokenizer.encode(string)
+        return [self.tok_encode(one) for one in string]
+
+    async def amodel_call(self, session, sem, messages, *, ctxlens=None, **kwargs):
+        if ctxlens:
+            kwargs["context_length"] = ctxlens[0]  # one prompt a request
+        return await super().amodel_call(session, sem, messages, ctxlens=ctxlens, **kwargs)
+
+    def _create_payload(self, messages, context_length=None, **kwargs):
+        payload = super()._create_payload(messages, **kwargs) | {"prefill": self.prefill}
+        if context_length:
+            payload["context_length"] = context_length
+        return payload
+
+
+def harness(prefill):
+    server = json.load(urllib.request.urlopen(args.url + "/v1/models"))["data"][0]
+    client = KvcastCompletions(model=server["id"], base_url=args.url + "/v1/completions", num_concurrent=8,
+                               max_length=server["max_model_len"], batch_size=1)
+    client.prefill = prefill
+    with tempfile.TemporaryDirectory() as directory:
+        tasks = pathlib.Path(directory)
+        (tasks / "arc.yaml").write_text(ARC % (args.data / "arc_easy.jsonl.gz"))
+        (tasks / "trivia.yaml").write_text(TRIVIA % (args.data / "triviaqa-validation.jsonl.gz"))
+        results = lm_eval.simple_evaluate(
+            model=client, tasks=["arc_easy", "triviaqa"], limit=args.limit, bootstrap_iters=0, log_samples=True,
+            task_manager=TaskManager(include_path=directory, include_defaults=False))
+    if args.samples:
+        with open(args.samples + "." + prefill.replace(":", "-"), "w") as out:
+            for task, samples in results["samples"].items():
+                for sample in samples:
+                    out.write(json.dumps({"task": task, "doc": sample["doc_id"],
+                                          "resps": sample["filtered_resps"]}) + "\n")
+    return {task: {name.split(",")[0]: value for name, value in scores.items() if isinstance(value, float)}
+            for task, scores in results["results"].items()}
+
+
+def ours(task, file):
+    out = subprocess.run([args.kvcast, "eval", args.model, "--task", task, "--data", str(args.data / file),
+                          "--prefill", args.prefill, "--limit", str(args.limit), "--json"],
+                         capture_output=True, text=True, check=True).stdout
+    return {result["prefill"]: {name: metric["value"] for name, metric in result.items() if isinstance(metric, dict)
+                                and "value" in metric} for result in json.loads(out)["results"]}
+
+
+eval_scores = {"arc_easy": ours("arc_easy", "arc_easy.jsonl.gz"),
+               "triviaqa": ours("triviaqa", "triviaqa-validation.jsonl.gz")}
+different = 0
+for prefill in args.prefill.split(","):
+    for task, scores in harness(prefill).items():
+        for name, value in scores.items():
+            other = eval_scores[task][prefill][name]
+            different += abs(value - other) > 1e-9
+            print(f"{task:10s} {prefill:16s} {name:12s} lm_eval {value:.4f}  kvcast eval {other:.4f}")
+sys.exit("the scores differ" if different else 0)

@@ -23,6 +23,8 @@ parser.add_argument("what", choices=("streams", "batched", "soak", "vanish", "tt
 parser.add_argument("url", nargs="?", default="http://127.0.0.1:8080")
 parser.add_argument("--pid", type=int)
 parser.add_argument("--requests", type=int, default=0)
+parser.add_argument("--first", type=int, default=0, help="soak: number of the first request, to go on where "
+                    "an earlier run ended")
 parser.add_argument("--concurrent", type=int, default=32)
 parser.add_argument("--tokens", type=int, default=64)
 parser.add_argument("--kvcast", default="build/release/kvcast", help="ttft: the program to compare with")
@@ -94,11 +96,25 @@ def percentiles(values, unit=1e3):
     return f"p50 {at(.5):.1f}  p90 {at(.9):.1f}  p99 {at(.99):.1f}  max {values[-1] * unit:.1f} ms"
 
 
+def wait_until_ready():
+    for _ in range(600):
+        try:
+            connection = http.client.HTTPConnection(host, timeout=60)
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        except ConnectionRefusedError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit(f"{args.url} is not ready")
+
+
 def body_of(i):
     return {"prompt": prompt(i, (8, 40, 120, 300)[i % 4]), "max_tokens": args.tokens, "temperature": 0,
             "ignore_eos": True, "prefill": SPECS[i % len(SPECS)]}
 
 
+wait_until_ready()
 if args.what == "streams":
     count = args.requests or 4 * args.concurrent
     with concurrent.futures.ThreadPoolExecutor(args.concurrent) as pool:
@@ -130,10 +146,10 @@ elif args.what == "soak":
     connection = http.client.HTTPConnection(host, timeout=120)
     samples = []
     start = time.perf_counter()
-    for i in range(count):
+    for i in range(args.first, args.first + count):
         post({"prompt": prompt(i, 10 + i % 60), "max_tokens": 1 + i % 8, "temperature": 0.7, "seed": i,
               "prefill": SPECS[i % len(SPECS)]}, connection)
-        if i % (count // 10) == count // 10 - 1:
+        if (i - args.first) % (count // 10) == count // 10 - 1:
             samples.append(rss_mib())
             print(f"{i + 1} requests: {samples[-1]:.1f} MiB")
     print(f"{count} requests in {time.perf_counter() - start:.0f} s; growth over the last 80%: "

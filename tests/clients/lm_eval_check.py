@@ -3,12 +3,14 @@
     pip install 'lm-eval[api]'
     python tests/clients/lm_eval_check.py DATA_DIRECTORY MODEL [http://127.0.0.1:8080] [--limit 100]
 
-DATA_DIRECTORY holds arc_easy.jsonl.gz (query, choices, label) and triviaqa-validation.jsonl.gz (question,
-aliases); MODEL is what the server serves. Nothing is downloaded. The harness's own prompts, stop rules and
-metrics; its client is `local-completions` with three things added: BOS before the prompt, as the model was
-trained, `prefill`, and `context_length` where the scored text begins. Fails if a score differs.
+DATA_DIRECTORY holds arc_easy.jsonl.gz (query, choices, label), triviaqa-validation.jsonl.gz (question, aliases) and
+triviaqa-train.jsonl.gz (question, answer), whose first row is the solved example. MODEL is what the server serves,
+with --prefill exact: that strategy is asked through the harness's own `local-completions`; for others it is given
+two fields more, `prefill` and, where a text is scored, `context_length`. Nothing is downloaded. Prompts, stop rules
+and metrics are the harness's; it sends no BOS. Fails if a score differs.
 """
 import argparse
+import gzip
 import json
 import pathlib
 import subprocess
@@ -49,6 +51,7 @@ dataset_path: json
 dataset_kwargs: {data_files: {test: "%s"}}
 test_split: test
 output_type: generate_until
+description: %s
 doc_to_text: "Question: {{question}}\\nAnswer:"
 doc_to_target: "{{aliases}}"
 generation_kwargs: {until: ["\\n", ".", ","], do_sample: false, temperature: 0.0, max_gen_toks: 24}
@@ -59,13 +62,8 @@ metadata: {version: 1.0}
 """
 
 
-class KvcastCompletions(LocalCompletionsAPI):
-    prefill = "exact"
-
-    def tok_encode(self, string, left_truncate_len=None, add_special_tokens=False, **kwargs):
-        if isinstance(string, str):
-            return [self.tokenizer.bos_token_id] + self.tokenizer.encode(string)
-        return [self.tok_encode(one) for one in string]
+class WithPrefill(LocalCompletionsAPI):
+    prefill = None
 
     async def amodel_call(self, session, sem, messages, *, ctxlens=None, **kwargs):
         if ctxlens:
@@ -79,15 +77,24 @@ class KvcastCompletions(LocalCompletionsAPI):
         return payload
 
 
+def solved_example():
+    with gzip.open(args.data / "triviaqa-train.jsonl.gz") as rows:
+        row = json.loads(next(rows))
+    return f"Question: {row['question']}\nAnswer: {row['answer']}\n\n"
+
+
 def harness(prefill):
     server = json.load(urllib.request.urlopen(args.url + "/v1/models"))["data"][0]
-    client = KvcastCompletions(model=server["id"], base_url=args.url + "/v1/completions", num_concurrent=8,
-                               max_length=server["max_model_len"], batch_size=1)
+    plain = prefill == server["prefill"]["default"]
+    client = (LocalCompletionsAPI if plain else WithPrefill)(
+        model=server["id"], base_url=args.url + "/v1/completions", num_concurrent=8,
+        max_length=server["max_model_len"], batch_size=4 if plain else 1)
     client.prefill = prefill
     with tempfile.TemporaryDirectory() as directory:
         tasks = pathlib.Path(directory)
         (tasks / "arc.yaml").write_text(ARC % (args.data / "arc_easy.jsonl.gz"))
-        (tasks / "trivia.yaml").write_text(TRIVIA % (args.data / "triviaqa-validation.jsonl.gz"))
+        (tasks / "trivia.yaml").write_text(TRIVIA % (args.data / "triviaqa-validation.jsonl.gz",
+                                                    json.dumps(solved_example())))
         results = lm_eval.simple_evaluate(
             model=client, tasks=["arc_easy", "triviaqa"], limit=args.limit, bootstrap_iters=0, log_samples=True,
             task_manager=TaskManager(include_path=directory, include_defaults=False))
@@ -101,16 +108,17 @@ def harness(prefill):
             for task, scores in results["results"].items()}
 
 
-def ours(task, file):
+def ours(task, file, *more):
     out = subprocess.run([args.kvcast, "eval", args.model, "--task", task, "--data", str(args.data / file),
-                          "--prefill", args.prefill, "--limit", str(args.limit), "--json"],
-                         capture_output=True, text=True, check=True).stdout
+                          "--prefill", args.prefill, "--limit", str(args.limit), "--no-bos", "--json",
+                          "--timing-repetitions", "0", *more], capture_output=True, text=True, check=True).stdout
     return {result["prefill"]: {name: metric["value"] for name, metric in result.items() if isinstance(metric, dict)
                                 and "value" in metric} for result in json.loads(out)["results"]}
 
 
 eval_scores = {"arc_easy": ours("arc_easy", "arc_easy.jsonl.gz"),
-               "triviaqa": ours("triviaqa", "triviaqa-validation.jsonl.gz")}
+               "triviaqa": ours("triviaqa", "triviaqa-validation.jsonl.gz", "--shots", "1", "--shots-data",
+                                str(args.data / "triviaqa-train.jsonl.gz"), "--max-tokens", "24")}
 different = 0
 for prefill in args.prefill.split(","):
     for task, scores in harness(prefill).items():

@@ -24,33 +24,34 @@ KVCAST_INLINE void hide(T& value) {
 #endif
 }
 
-/// Enough independent chains of the instruction to fill its pipelines.
+/// Enough independent chains of the instruction to fill its pipelines (4 or 5 cycles, two a cycle),
+/// and few enough to stay in 16 registers: a chain that is spilled measures the stores.
 template <class Dot>
 double spin_dot(int64_t iterations, double operations_per_lane) {
-  constexpr int kRows = Simd::kTileRows;
-  constexpr int kVectors = Simd::kTileVectors;
-  typename Dot::Accumulator acc[kRows][kVectors];
+  constexpr int kChains = 10;
+  typename Dot::Accumulator acc[kChains];
   alignas(64) std::byte data[64] = {};
   auto a = Dot::activation(data);
   auto b = Dot::template expand<0>(Dot::weights(data));
   KVCAST_UNROLL
-  for (int i = 0; i < kRows * kVectors; ++i) {
-    acc[i / kVectors][i % kVectors] = Dot::zero();
-    hide(acc[i / kVectors][i % kVectors]);  // else equal chains would be computed once
+  for (int i = 0; i < kChains; ++i) {
+    acc[i] = Dot::zero();
+    hide(acc[i]);  // else equal chains would be computed once
   }
   for (int64_t n = 0; n < iterations; ++n) {
-    hide(a);  // else the compiler would take the product, which never changes, out of the loop
-    hide(b);
     KVCAST_UNROLL
-    for (int i = 0; i < kRows * kVectors; ++i) {
-      acc[i / kVectors][i % kVectors] = Dot::multiply_add(acc[i / kVectors][i % kVectors], a, b);
+    for (int i = 0; i < kChains; ++i) {
+      hide(a);  // else what all products have in common would be computed once
+      hide(b);
+      acc[i] = Dot::multiply_add(acc[i], a, b);
     }
   }
-  for (int i = 0; i < kRows * kVectors; ++i) {
-    Dot::store(data, acc[i / kVectors][i % kVectors]);
+  KVCAST_UNROLL
+  for (int i = 0; i < kChains; ++i) {
+    Dot::store(data, acc[i]);
     __asm__ volatile("" ::"r"(data) : "memory");
   }
-  return static_cast<double>(iterations) * kRows * kVectors * Simd::kWidth * operations_per_lane;
+  return static_cast<double>(iterations) * kChains * Simd::kWidth * operations_per_lane;
 }
 
 /// Reads and folds memory: eight independent chains of one vector each, fetched ahead as the

@@ -32,7 +32,7 @@ def read_safetensors(path):
     length = int(data[:8].view(np.uint64)[0])
     header = json.loads(bytes(data[8:8 + length]))
     header.pop("__metadata__", None)
-    types = {"BF16": np.uint16, "F32": np.float32}
+    types = {"BF16": np.uint16, "F32": np.float32, "I64": np.int64}
     return {name: data[8 + length + t["data_offsets"][0]:8 + length + t["data_offsets"][1]]
             .view(types[t["dtype"]]).reshape(t["shape"]) for name, t in header.items()}
 

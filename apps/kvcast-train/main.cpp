@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "recipe_arguments.h"
+#include "train/closed_form.h"
 #include "train/data/error.h"
 #include "train/heldout.h"
 #include "train/kvp.h"
@@ -34,6 +35,8 @@ void install_signal_handlers() {
   action.sa_flags = SA_RESETHAND;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  // A file that may not grow any further is an error of write(), not the end of the program.
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 /// `tokenizer` and `shards` are in a program of their own beside this one, because libtorch and
@@ -56,18 +59,23 @@ struct TrainArguments {
   double max_minutes = -1.0;
   bool resume = false, quiet = false;
 
-  void add_to(CLI::App& command) {
+  /// What a command takes that only fits.
+  void add_common_to(CLI::App& command) {
     recipe.add_to(command);
     command.add_option("--device", device, "auto, cpu or cuda")
         ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+    command.add_option("--dtype", dtype, "Of the weights written at the end (output.dtype)")
+        ->check(CLI::IsMember({"f32", "bf16"}));
+    command.add_flag("--quiet", quiet, "No progress on stderr");
+  }
+
+  void add_to(CLI::App& command) {
+    add_common_to(command);
     command.add_flag("--resume", resume, "Go on from the checkpoint, if there is one");
     command
         .add_option("--max-minutes", max_minutes,
                     "End the schedule by then (instead of run.max_minutes)")
         ->check(CLI::NonNegativeNumber);
-    command.add_option("--dtype", dtype, "Of the weights written at the end (output.dtype)")
-        ->check(CLI::IsMember({"f32", "bf16"}));
-    command.add_flag("--quiet", quiet, "No progress on stderr");
   }
 
   [[nodiscard]] Settings settings() const {
@@ -77,29 +85,43 @@ struct TrainArguments {
     if (!dtype.empty()) settings.emplace_back("output.dtype", dtype);
     return settings;
   }
-  [[nodiscard]] TrainControl control() const {
-    return {choose_device(device), resume, quiet, &stop_requested};
-  }
 };
 
-int report_outcome(TrainOutcome outcome, const OutputRecipe& output) {
+/// `train_it` with the device and the processes that the command line and the environment say.
+template <typename Recipe>
+int run_training(const TrainArguments& arguments, const Recipe& recipe,
+                 TrainOutcome (*train_it)(const Recipe&, const TrainControl&)) {
+  const at::Device device = choose_device(arguments.device);
+  const auto processes = Processes::from_environment(device);
+  const TrainOutcome outcome =
+      train_it(recipe, {device, arguments.resume, arguments.quiet || !processes->first(),
+                        &stop_requested, processes.get()});
   if (outcome == TrainOutcome::kFinished) {
-    fmt::print("{}\n", output.directory.string());
+    if (processes->first()) fmt::print("{}\n", recipe.output.directory.string());
     return 0;
   }
-  fmt::print(stderr, "kvcast-train: interrupted; go on with --resume from {}\n",
-             output.checkpoint.string());
+  if (processes->first()) {
+    fmt::print(stderr, "kvcast-train: interrupted; go on with --resume from {}\n",
+               recipe.output.checkpoint.string());
+  }
   return kInterruptedExit;
 }
 
-int run_pretrain(const TrainArguments& arguments) {
-  const auto recipe = read_pretrain_recipe(arguments.recipe.recipe, arguments.settings());
-  return report_outcome(pretrain(recipe, arguments.control()), recipe.output);
+int run_pretrain(const TrainArguments& a) {
+  return run_training(a, read_pretrain_recipe(a.recipe.recipe, a.settings()), pretrain);
+}
+int run_kvp(const TrainArguments& a) {
+  return run_training(a, read_kvp_recipe(a.recipe.recipe, a.settings()), train_kvp);
+}
+int run_alone(const TrainArguments& a) {
+  return run_training(a, read_alone_recipe(a.recipe.recipe, a.settings()), train_alone);
 }
 
-int run_kvp(const TrainArguments& arguments) {
-  const auto recipe = read_kvp_recipe(arguments.recipe.recipe, arguments.settings());
-  return report_outcome(train_kvp(recipe, arguments.control()), recipe.output);
+int run_ridge(const TrainArguments& arguments) {
+  const auto recipe = read_ridge_recipe(arguments.recipe.recipe, arguments.settings());
+  train_ridge(recipe, choose_device(arguments.device), arguments.quiet);
+  fmt::print("{}\n", recipe.output.directory.string());
+  return 0;
 }
 
 struct ProbeArguments {
@@ -143,11 +165,15 @@ struct HeldoutArguments {
   std::string device = "auto", dtype = "f32";
 
   void add_to(CLI::App& command) {
-    command.add_option("model", options.model, "Model directory or bundle")->required();
+    command.add_option("model", options.models, "Model directories and bundles")->required();
     command.add_option("--shards", options.shards, "Directory that `shards` wrote")->required();
+    command.add_option("--alone", options.alone,
+                       "The auxiliary trained by itself: where none of the gap is closed");
     command.add_option("--prefix", options.prefix_tokens)->capture_default_str();
     command.add_option("--suffix", options.suffix_tokens)->capture_default_str();
-    command.add_option("--tail", options.tail_tokens, "Prompt tokens that the base runs itself")
+    command.add_option("--tail", options.tails, "Prompt tokens that the base runs itself: 1,16")
+        ->delimiter(',')
+        ->allow_extra_args(false)
         ->capture_default_str();
     command.add_option("--windows", options.max_windows, "At most this many; 0: all")
         ->capture_default_str();
@@ -181,6 +207,12 @@ int run(int argc, char** argv) {
   training.add_to(*pretrain_command);
   auto* kvp_command = app.add_subcommand("kvp", "Train auxiliary and predictor for a frozen base");
   training.add_to(*kvp_command);
+  auto* alone_command =
+      app.add_subcommand("alone", "Train an auxiliary, or kept layers of a base, by itself");
+  training.add_to(*alone_command);
+  auto* ridge_command =
+      app.add_subcommand("ridge", "Fit a predictor in closed form, nothing else trained");
+  training.add_common_to(*ridge_command);
   HeldoutArguments held_out;
   auto* heldout_command =
       app.add_subcommand("heldout", "Held-out losses of a model or bundle, JSON");
@@ -196,6 +228,8 @@ int run(int argc, char** argv) {
   install_signal_handlers();
   if (*pretrain_command) return run_pretrain(training);
   if (*kvp_command) return run_kvp(training);
+  if (*alone_command) return run_alone(training);
+  if (*ridge_command) return run_ridge(training);
   if (*heldout_command) return run_heldout(held_out);
   return run_probe(probing);
 }

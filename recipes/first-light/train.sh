@@ -47,8 +47,6 @@ stage "$out/shards/tokenizer.model" shards "$data" --set data="$corpus" --set ou
 stage "$out/base" pretrain "$recipes/base.toml" --set out="$out" --resume "$@"
 stage "$out/auxiliary" pretrain "$recipes/auxiliary.toml" --set out="$out" --resume "$@"
 stage "$out/bundle" kvp "$recipes/kvp.toml" --set out="$out" --resume "$@"
-for tail in 1 16; do
-  "$program" heldout "$out/bundle" --shards "$out/shards" --prefix $prefix --suffix $suffix \
-    --tail $tail --windows $windows > "$out/heldout-tail-$tail.json"
-  cat "$out/heldout-tail-$tail.json"
-done
+"$program" heldout "$out/bundle" --shards "$out/shards" --prefix $prefix --suffix $suffix \
+  --tail 1,16 --windows $windows > "$out/heldout.json"
+cat "$out/heldout.json"

@@ -2,9 +2,22 @@
 
 namespace kvcast::train {
 
-BatchLoader::BatchLoader(const WindowSampler& sampler, int64_t sequences, int64_t first_batch,
-                         const at::Device& device)
-    : sampler_(sampler), sequences_(sequences), next_to_read_(first_batch), device_(device) {
+Tensor read_samples(const WindowSampler& sampler, int64_t first, int64_t n, bool pinned) {
+  const int64_t width = sampler.sequence_tokens() + 1;
+  Tensor ids = at::empty({n, width}, at::TensorOptions().dtype(at::kLong).pinned_memory(pinned));
+  for (int64_t row = 0; row < n; ++row) {
+    sampler.read(first + row, ids.data_ptr<int64_t>() + row * width);
+  }
+  return ids;
+}
+
+BatchLoader::BatchLoader(const WindowSampler& sampler, int64_t sequences, int64_t first,
+                         int64_t stride, const at::Device& device)
+    : sampler_(sampler),
+      sequences_(sequences),
+      next_to_read_(first),
+      stride_(stride),
+      device_(device) {
   thread_ = std::thread([this] { fill(); });
 }
 
@@ -17,16 +30,6 @@ BatchLoader::~BatchLoader() {
   thread_.join();
 }
 
-Tensor BatchLoader::read_batch(int64_t batch) const {
-  const int64_t width = sampler_.sequence_tokens() + 1;
-  Tensor ids = at::empty({sequences_, width},
-                         at::TensorOptions().dtype(at::kLong).pinned_memory(device_.is_cuda()));
-  for (int64_t row = 0; row < sequences_; ++row) {
-    sampler_.read(batch * sequences_ + row, ids.data_ptr<int64_t>() + row * width);
-  }
-  return ids;
-}
-
 void BatchLoader::fill() {
   try {
     while (true) {
@@ -35,7 +38,9 @@ void BatchLoader::fill() {
         changed_.wait(lock, [this] { return stop_ || ready_.size() < kAhead; });
         if (stop_) return;
       }
-      Tensor ids = read_batch(next_to_read_++);
+      Tensor ids =
+          read_samples(sampler_, next_to_read_ * sequences_, sequences_, device_.is_cuda());
+      next_to_read_ += stride_;
       const std::lock_guard lock(mutex_);
       ready_.push_back(std::move(ids));
       changed_.notify_all();

@@ -19,7 +19,9 @@ struct Batch {
 /// holds samples n * B .. n * B + B - 1. next() is for one thread.
 class BatchLoader {
  public:
-  BatchLoader(const WindowSampler& sampler, int64_t sequences, int64_t first_batch,
+  /// Batches first, first + stride, ... of so many sequences: each process of a run reads its
+  /// share.
+  BatchLoader(const WindowSampler& sampler, int64_t sequences, int64_t first, int64_t stride,
               const at::Device& device);
   ~BatchLoader();
   BatchLoader(const BatchLoader&) = delete;
@@ -30,11 +32,10 @@ class BatchLoader {
 
  private:
   void fill();
-  Tensor read_batch(int64_t batch) const;
 
   static constexpr size_t kAhead = 4;
   const WindowSampler& sampler_;
-  int64_t sequences_, next_to_read_;
+  int64_t sequences_, next_to_read_, stride_;
   at::Device device_;
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -43,5 +44,8 @@ class BatchLoader {
   bool stop_ = false;
   std::thread thread_;
 };
+
+/// Samples first .. first + n - 1 of the sampler, [n, sequence_tokens + 1] on the host.
+Tensor read_samples(const WindowSampler& sampler, int64_t first, int64_t n, bool pinned = false);
 
 }  // namespace kvcast::train

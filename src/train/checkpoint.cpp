@@ -10,7 +10,7 @@ namespace kvcast::train {
 namespace {
 
 constexpr const char* kStateName = "training_state.json";
-constexpr const char* kOptimizerName = "optimizer.safetensors";
+constexpr const char* kOptimizerStem = "optimizer";
 
 void check_same(const std::filesystem::path& file, const char* key, uint64_t found,
                 uint64_t expected) {
@@ -25,17 +25,20 @@ void check_same(const std::filesystem::path& file, const char* key, uint64_t fou
 
 void write_checkpoint(const std::filesystem::path& directory, const Objective& objective,
                       const FlatParameters& parameters, const AdamW& optimizer,
-                      const TrainingState& state, const Json& about) {
+                      const TrainingState& state, int64_t shard_bytes, const Json& about) {
   AtomicDirectory target(directory);
-  objective.write(target.staging(), directory, parameters.master_values(), DType::kF32,
-                  /*checkpoint=*/true, about);
-  write_tensors(target.staging() / kOptimizerName, optimizer.state(), DType::kF32);
+  objective.write(target.staging(), directory, parameters.master_values(),
+                  {DType::kF32, shard_bytes}, /*checkpoint=*/true, about);
+  write_sharded_tensors(target.staging(), kOptimizerStem, optimizer.state(), DType::kF32,
+                        shard_bytes);
   const Json json = {{"format", 1},
                      {"step", state.step},
                      {"elapsed_seconds", state.elapsed_seconds},
                      {"seed", state.seed},
                      {"step_sequences", state.step_sequences},
-                     {"sequence_tokens", state.sequence_tokens}};
+                     {"sequence_tokens", state.sequence_tokens},
+                     {"interval_steps", state.interval_steps},
+                     {"interval_terms", state.interval_terms}};
   unwrap(write_file_atomically(target.staging() / kStateName, json.dump(1) + "\n"));
   target.commit();
 }
@@ -52,6 +55,8 @@ TrainingState read_checkpoint(const std::filesystem::path& directory, const Obje
     state.seed = json.at("seed").get<uint64_t>();
     state.step_sequences = json.at("step_sequences").get<int64_t>();
     state.sequence_tokens = json.at("sequence_tokens").get<int64_t>();
+    state.interval_steps = json.value("interval_steps", int64_t{0});
+    state.interval_terms = json.value("interval_terms", std::vector<double>());
   } catch (const Json::exception& error) {
     throw TrainError(fmt::format("{}: not a training state: {}", file.string(), error.what()));
   }
@@ -60,10 +65,7 @@ TrainingState read_checkpoint(const std::filesystem::path& directory, const Obje
   check_same(file, "sequence_tokens", state.sequence_tokens, expected.sequence_tokens);
 
   parameters.assign(objective.read(directory));
-  const auto moments = unwrap(Safetensors::open(directory / kOptimizerName));
-  TensorMap tensors;
-  for (const auto& [name, view] : moments->tensors()) tensors.emplace(name, to_tensor(view));
-  optimizer.restore(tensors, state.step);
+  optimizer.restore(read_sharded_tensors(directory, kOptimizerStem), state.step);
   return state;
 }
 

@@ -1,5 +1,6 @@
 // A checkpoint directory: the model directory or bundle itself (f32), and beside its files
-// optimizer.safetensors (AdamW's moments by parameter name) and training_state.json.
+// optimizer.safetensors, or shards of it, (AdamW's moments by parameter name) and
+// training_state.json.
 #pragma once
 
 #include <filesystem>
@@ -16,12 +17,16 @@ struct TrainingState {
   uint64_t seed = 0;
   int64_t step_sequences = 0;   ///< sequences of one update; a resumed run must have the same
   int64_t sequence_tokens = 0;  ///< likewise
+  /// Since the last log entry: updates, and the sums of the loss terms, so that the log goes on as
+  /// if nothing had happened.
+  int64_t interval_steps = 0;
+  std::vector<double> interval_terms;
 };
 
 /// Replaces `directory` atomically.
 void write_checkpoint(const std::filesystem::path& directory, const Objective& objective,
                       const FlatParameters& parameters, const AdamW& optimizer,
-                      const TrainingState& state, const Json& about);
+                      const TrainingState& state, int64_t shard_bytes, const Json& about);
 
 /// Restores parameters and optimizer and returns the state; throws TrainError if it belongs to
 /// another seed or batch size than `expected`.

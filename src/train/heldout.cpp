@@ -61,9 +61,10 @@ Tensor held_out_windows(const HeldoutOptions& options, const ShardIndex& index) 
 /// Per-window means of one way of reading, collected over batches.
 class Score {
  public:
-  void add(const Tensor& window_means) { means_.push_back(window_means.to(at::kCPU)); }
+  /// Stays on the device: the next batch need not wait for this one.
+  void add(const Tensor& window_means) { means_.push_back(window_means); }
   [[nodiscard]] Json report() const {
-    const Tensor all = at::cat(means_);
+    const Tensor all = at::cat(means_).cpu();
     const double n = static_cast<double>(all.size(0));
     const double error = n > 1 ? all.std().item<double>() / std::sqrt(n) : 0.0;
     return {{"value", all.mean().item<double>()}, {"standard_error", error}};
@@ -74,17 +75,19 @@ class Score {
   std::vector<Tensor> means_;
 };
 
-class Heldout {
+/// One model or bundle, and its scores so far.
+class Candidate {
  public:
-  explicit Heldout(const HeldoutOptions& options) : options_(options) {
-    if (is_bundle(options.model)) {
-      const LoadedBundle bundle = load_bundle(options.model);
+  Candidate(const std::filesystem::path& path, const HeldoutOptions& options)
+      : path_(path), options_(options), predicted_suffix_(options.tails.size()) {
+    if (is_bundle(path)) {
+      const LoadedBundle bundle = load_bundle(path);
       base_ = bind(bundle.base);
       auxiliary_ = bind(bundle.auxiliary);
       predictor_ = bind_predictor(bundle.manifest.layer_map,
                                   frozen(bundle.predictor, options.compute, options.device), "");
     } else {
-      base_ = bind(load_model(options.model));
+      base_ = bind(load_model(path));
     }
   }
 
@@ -96,32 +99,36 @@ class Heldout {
     const Tensor tokens = windows.narrow(1, 0, inputs), targets = windows.narrow(1, 1, inputs);
     add_plain(base_, tokens, targets, exact_suffix_, base_window_);
     if (!auxiliary_) return;
-    Cache cache = add_plain(*auxiliary_, tokens, targets, auxiliary_suffix_, auxiliary_window_);
-    const int64_t predicted = options_.prefix_tokens - options_.tail_tokens;
-    for (auto& layer : cache) {
-      layer.key_prenorm = layer.key_prenorm.narrow(1, 0, predicted);
-      layer.value = layer.value.narrow(1, 0, predicted);
+    const Cache cache =
+        add_plain(*auxiliary_, tokens, targets, auxiliary_suffix_, auxiliary_window_);
+    for (size_t i = 0; i < options_.tails.size(); ++i) {
+      const int64_t predicted = options_.prefix_tokens - options_.tails[i];
+      const Tensor rest = tokens.narrow(1, predicted, inputs - predicted);
+      const Tensor hidden = forward_after_prefix(
+          base_, rest, predict_cache(predictor_, base_, prefix_of(cache, predicted)));
+      predicted_suffix_[i].add(
+          suffix(nll(base_, hidden, targets.narrow(1, predicted, rest.size(1)))));
     }
-    const Tensor rest = tokens.narrow(1, predicted, inputs - predicted);
-    const Tensor hidden =
-        forward_after_prefix(base_, rest, predict_cache(predictor_, base_, cache));
-    predicted_suffix_.add(suffix(nll(base_, hidden, targets.narrow(1, predicted, rest.size(1)))));
   }
 
-  [[nodiscard]] Json report(int64_t windows) const {
-    Json json = {{"model", options_.model.string()},
-                 {"windows", windows},
-                 {"prefix_tokens", options_.prefix_tokens},
-                 {"suffix_tokens", options_.suffix_tokens}};
+  /// Of the answering model read exactly.
+  [[nodiscard]] double exact_mean() const { return exact_suffix_.mean(); }
+
+  /// `alone`: the loss that closes nothing of the gap; none: that of the bundle's auxiliary.
+  [[nodiscard]] Json report(std::optional<double> alone) const {
+    Json json = {{"model", path_.string()}};
     json["suffix_nll"]["exact"] = exact_suffix_.report();
     json["window_nll"]["base"] = base_window_.report();
     if (!auxiliary_) return json;
-    json["tail_tokens"] = options_.tail_tokens;
     json["suffix_nll"]["auxiliary"] = auxiliary_suffix_.report();
-    json["suffix_nll"]["kv_prediction"] = predicted_suffix_.report();
     json["window_nll"]["auxiliary"] = auxiliary_window_.report();
-    const double gap = auxiliary_suffix_.mean() - exact_suffix_.mean();
-    json["share_of_gap_closed"] = (auxiliary_suffix_.mean() - predicted_suffix_.mean()) / gap;
+    const double nothing = alone.value_or(auxiliary_suffix_.mean());
+    const double gap = nothing - exact_suffix_.mean();
+    for (size_t i = 0; i < options_.tails.size(); ++i) {
+      const std::string spec = fmt::format("kv-prediction:tail={}", options_.tails[i]);
+      json["suffix_nll"][spec] = predicted_suffix_[i].report();
+      json["share_of_gap_closed"][spec] = (nothing - predicted_suffix_[i].mean()) / gap;
+    }
     return json;
   }
 
@@ -153,33 +160,54 @@ class Heldout {
     return cache;
   }
 
-  HeldoutOptions options_;
+  std::filesystem::path path_;
+  const HeldoutOptions& options_;
   Model base_;
   std::optional<Model> auxiliary_;
   Predictor predictor_;
-  Score exact_suffix_, auxiliary_suffix_, predicted_suffix_, base_window_, auxiliary_window_;
+  Score exact_suffix_, auxiliary_suffix_, base_window_, auxiliary_window_;
+  std::vector<Score> predicted_suffix_;  // by tail
 };
+
+void check(const HeldoutOptions& options) {
+  const auto fits = [&](int64_t tail) { return tail >= 1 && tail < options.prefix_tokens; };
+  if (options.prefix_tokens < 2 || options.suffix_tokens < 1 || options.models.empty() ||
+      !std::all_of(options.tails.begin(), options.tails.end(), fits)) {
+    throw TrainError(
+        "heldout: expected a model, prefix >= 2, suffix >= 1 and every tail in 1..prefix - 1");
+  }
+}
 
 }  // namespace
 
 Json heldout(const HeldoutOptions& options) {
-  if (options.prefix_tokens < 2 || options.suffix_tokens < 1 || options.tail_tokens < 1 ||
-      options.tail_tokens >= options.prefix_tokens) {
-    throw TrainError("heldout: expected prefix >= 2, suffix >= 1 and 1 <= tail < prefix");
-  }
+  check(options);
   const at::NoGradGuard no_grad;
   const ShardIndex index = read_shard_index(options.shards);
-  Heldout scores(options);
-  check_fits(
-      scores.config(),
-      {.shards = options.shards, .sequence_tokens = options.prefix_tokens + options.suffix_tokens},
-      index);
   const Tensor windows = held_out_windows(options, index);
-  for (int64_t first = 0; first < windows.size(0); first += options.batch_windows) {
-    const int64_t n = std::min(options.batch_windows, windows.size(0) - first);
-    scores.add(windows.narrow(0, first, n).to(options.device));
+  Json report = {{"windows", windows.size(0)},
+                 {"prefix_tokens", options.prefix_tokens},
+                 {"suffix_tokens", options.suffix_tokens},
+                 {"results", Json::array()}};
+  const auto scored = [&](const std::filesystem::path& path) {
+    Candidate candidate(path, options);
+    check_fits(candidate.config(),
+               {.shards = options.shards,
+                .sequence_tokens = options.prefix_tokens + options.suffix_tokens},
+               index);
+    for (int64_t first = 0; first < windows.size(0); first += options.batch_windows) {
+      const int64_t n = std::min(options.batch_windows, windows.size(0) - first);
+      candidate.add(windows.narrow(0, first, n).to(options.device));
+    }
+    return candidate;
+  };
+  std::optional<double> alone;
+  if (!options.alone.empty()) {
+    alone = scored(options.alone).exact_mean();
+    report["alone"] = {{"model", options.alone.string()}, {"suffix_nll", *alone}};
   }
-  return scores.report(windows.size(0));
+  for (const auto& path : options.models) report["results"].push_back(scored(path).report(alone));
+  return report;
 }
 
 }  // namespace kvcast::train

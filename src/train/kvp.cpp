@@ -3,60 +3,40 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "train/closed_form.h"
 #include "train/data/error.h"
 #include "train/kvp_loss.h"
+#include "train/kvp_pass.h"
 #include "train/model_files.h"
+#include "train/pair.h"
 #include "train/pretrain.h"
 
 namespace kvcast::train {
 namespace {
 
-/// The two models and how they are connected, before training.
-struct Pair {
-  LoadedModel base, auxiliary;
-  std::vector<int64_t> layer_map;
-};
-
-/// KVP-LP: the kept layers of the base, renumbered; everything else as it is.
-LoadedModel layer_pruned(const LoadedModel& base, const std::vector<int64_t>& kept) {
-  LoadedModel pruned{.config = prune_layers(base.config, kept), .values = {}};
-  for (const auto& [name, value] : base.values) {
-    if (!name.starts_with("layers.")) pruned.values.emplace(name, value);
-  }
-  for (size_t i = 0; i < kept.size(); ++i) {
-    const TensorMap layer = without_prefix(base.values, "layers." + std::to_string(kept[i]) + ".");
-    add_with_prefix(pruned.values, "layers." + std::to_string(i) + ".", layer);
-  }
-  return pruned;
-}
-
-Pair load_pair(const KvpRecipe& recipe) {
-  Pair pair;
-  pair.base = load_model(recipe.base);
-  const int64_t n_base = pair.base.config.n_layers();
-  if (recipe.keep.empty()) {
-    pair.auxiliary = load_model(recipe.auxiliary);
-    pair.layer_map = canonical_layer_map(n_base, pair.auxiliary.config.n_layers());
-  } else {
-    const auto kept = unwrap(layer_pruned_kept_layers(n_base, recipe.keep));
-    pair.auxiliary = layer_pruned(pair.base, kept);
-    pair.layer_map = layer_pruned_layer_map(n_base, kept);
-  }
-  if (!recipe.layer_map.empty()) pair.layer_map = recipe.layer_map;
-  unwrap(check_layer_map(pair.layer_map, pair.base.config, pair.auxiliary.config, "kvp.layer_map"));
-  if (pair.base.config.vocab_size != pair.auxiliary.config.vocab_size) {
-    throw TrainError(fmt::format(
-        "{}: a vocabulary of {}, the base has {}; both need the same "
-        "tokenizer",
-        recipe.auxiliary.string(), pair.auxiliary.config.vocab_size, pair.base.config.vocab_size));
-  }
-  return pair;
+KvpLossOptions loss_options(const KvpRecipe& recipe, int64_t base_layers) {
+  KvpLossOptions options;
+  options.lambda_base = recipe.lambda_base;
+  options.lambda_auxiliary = recipe.lambda_auxiliary;
+  options.lambda_consistency = recipe.lambda_consistency >= 0
+                                   ? recipe.lambda_consistency
+                                   : 1.0 / static_cast<double>(base_layers);
+  options.lambda_kl = recipe.lambda_kl;
+  options.consistency = recipe.consistency;
+  options.auxiliary_kv_only_last = recipe.auxiliary_kv_only_last;
+  options.cross_entropy.z_loss = recipe.optimizer.z_loss;
+  return options;
 }
 
 class KvPredictionObjective : public Objective {
  public:
-  KvPredictionObjective(Pair pair, const KvpRecipe& recipe, const at::Device& device)
-      : pair_(std::move(pair)), recipe_(recipe) {
+  /// `predictor`: start values by name.
+  KvPredictionObjective(Pair pair, TensorMap predictor, const KvpRecipe& recipe,
+                        const at::Device& device)
+      : pair_(std::move(pair)),
+        predictor_start_(std::move(predictor)),
+        recipe_(recipe),
+        options_(loss_options(recipe, pair_.base.config.n_layers())) {
     const int64_t tokens = recipe.data.sequence_tokens;
     const auto rope = [&](const ModelConfig& config) {
       return make_rope_table(tokens, config.head_dim, config.rope_theta, device);
@@ -64,18 +44,15 @@ class KvPredictionObjective : public Objective {
     const auto compute = recipe.run.precision == Precision::kBF16 ? at::kBFloat16 : at::kFloat;
     base_ = bind_model(pair_.base.config, rope(pair_.base.config),
                        frozen(pair_.base.values, compute, device), "");
+    base_.recompute = recipe.run.recompute;
     auxiliary_rope_ = rope(pair_.auxiliary.config);
-    options_.lambda_base = recipe.lambda_base;
-    options_.lambda_auxiliary = recipe.lambda_auxiliary;
-    options_.lambda_consistency = recipe.lambda_consistency >= 0
-                                      ? recipe.lambda_consistency
-                                      : 1.0 / static_cast<double>(pair_.base.config.n_layers());
-    options_.cross_entropy.z_loss = recipe.optimizer.z_loss;
   }
 
   [[nodiscard]] std::vector<ParameterSpec> specs() const {
     auto specs = with_prefix("auxiliary.", model_parameter_specs(pair_.auxiliary.config));
-    const auto predictor = with_prefix("predictor.", predictor_specs());
+    const auto predictor = with_prefix(
+        "predictor.",
+        predictor_parameter_specs(pair_.base.config, pair_.auxiliary.config, pair_.layer_map));
     specs.insert(specs.end(), predictor.begin(), predictor.end());
     return specs;
   }
@@ -83,90 +60,126 @@ class KvPredictionObjective : public Objective {
   [[nodiscard]] TensorMap start_values() const {
     TensorMap values;
     add_with_prefix(values, "auxiliary.", pair_.auxiliary.values);
-    add_with_prefix(values, "predictor.", initial_values(predictor_specs(), recipe_.run.seed));
+    add_with_prefix(values, "predictor.", predictor_start_);
     return values;
   }
 
-  ObjectiveLoss loss(const TensorMap& views, const Tensor& input_ids,
-                     const Tensor& targets) override {
-    const Model auxiliary =
-        bind_model(pair_.auxiliary.config, auxiliary_rope_, views, "auxiliary.");
+  ObjectiveLoss loss(const TensorMap& views, const MicroBatch& batch) override {
+    Model auxiliary = bind_model(pair_.auxiliary.config, auxiliary_rope_, views, "auxiliary.");
+    auxiliary.recompute = recipe_.run.recompute;
     const Predictor predictor = bind_predictor(pair_.layer_map, views, "predictor.");
-    const KvpLosses losses = kvp_loss(base_, auxiliary, predictor, input_ids, targets, options_);
-    return {losses.total,
-            {{"loss", losses.total},
-             {"base", losses.base.cross_entropy},
-             {"auxiliary", losses.auxiliary.cross_entropy},
-             {"keys", losses.key_consistency.mean()},
-             {"values", losses.value_consistency.mean()},
-             {"z_loss", losses.base.z_loss + losses.auxiliary.z_loss}}};
+    const KvpPass pass = kvp_pass_at(recipe_, batch.step);
+    const KvpLosses losses =
+        kvp_loss(base_, auxiliary, predictor, batch.input_ids, batch.targets, options_, pass);
+    ObjectiveLoss result{losses.total, {{"loss", losses.total}}};
+    Tensor z_loss = losses.base.z_loss;
+    result.terms.emplace_back("base", losses.base.cross_entropy);
+    if (losses.auxiliary.total.defined()) {
+      result.terms.emplace_back("auxiliary", losses.auxiliary.cross_entropy);
+      z_loss = z_loss + losses.auxiliary.z_loss;
+    }
+    if (losses.kl.defined()) result.terms.emplace_back("kl", losses.kl);
+    const auto add_mean = [&](const char* name, const Tensor& layers) {
+      if (layers.defined()) result.terms.emplace_back(name, layers.mean());
+    };
+    add_mean("keys", losses.key_consistency);
+    add_mean("values", losses.value_consistency);
+    add_mean("attention", losses.attention_consistency);
+    result.terms.emplace_back("z_loss", z_loss);
+    return result;
   }
 
   void write(const std::filesystem::path& directory, const std::filesystem::path& final_directory,
-             const TensorMap& values, DType dtype, bool checkpoint,
+             const TensorMap& values, const StoreOptions& store, bool checkpoint,
              const Json& about) const override {
-    ManifestToWrite manifest;
-    manifest.layer_map = pair_.layer_map;
-    if (recipe_.copy_base && !checkpoint) {
-      write_model(directory / "base", pair_.base.config, pair_.base.values, dtype, recipe_.base);
-    } else {
-      manifest.base =
-          std::filesystem::absolute(recipe_.base)
-              .lexically_normal()
-              .lexically_proximate(std::filesystem::absolute(final_directory).lexically_normal())
-              .string();
-    }
-    write_model(directory / "auxiliary", pair_.auxiliary.config,
-                without_prefix(values, "auxiliary."), dtype, recipe_.base);
-    write_tensors(directory / manifest.predictor, without_prefix(values, "predictor."), dtype,
-                  {{"format", "pt"}});
     Json training = about;
-    training["method"] = recipe_.keep.empty() ? "KVP-C" : "KVP-LP-" + recipe_.keep;
+    training["method"] = method_name(recipe_.pair);
     training["lambda_base"] = options_.lambda_base;
     training["lambda_auxiliary"] = options_.lambda_auxiliary;
     training["lambda_consistency"] = options_.lambda_consistency;
-    manifest.extra["training"] = training;
-    write_manifest(directory, manifest);
+    training["lambda_kl"] = options_.lambda_kl;
+    training["split_share"] = recipe_.split_share;
+    training["predictor_init"] = recipe_.ridge_init ? "ridge" : "default";
+    write_bundle(directory, final_directory,
+                 {.pair = pair_,
+                  .recipe = recipe_.pair,
+                  .auxiliary = without_prefix(values, "auxiliary."),
+                  .predictor = without_prefix(values, "predictor."),
+                  .store = store,
+                  .copy_base = recipe_.pair.copy_base && !checkpoint,
+                  .training = training});
   }
 
   [[nodiscard]] TensorMap read(const std::filesystem::path& directory) const override {
     const LoadedBundle bundle = load_bundle(directory);
+    if (bundle.manifest.layer_map != pair_.layer_map) {
+      throw TrainError(fmt::format("{}: layer map {}, the recipe's is {}", directory.string(),
+                                   fmt::join(bundle.manifest.layer_map, " "),
+                                   fmt::join(pair_.layer_map, " ")));
+    }
     TensorMap values;
     add_with_prefix(values, "auxiliary.", bundle.auxiliary.values);
     add_with_prefix(values, "predictor.", bundle.predictor);
     return values;
   }
 
-  /// The auxiliary forward and backward; the base forward twice (the exact pass has no LM head) and
-  /// backward to its inputs only, which costs as much as forward.
+  /// The auxiliary and the predictor forward and backward; the base forward and backward to its
+  /// inputs, which costs as much as forward; and the exact pass where a loss needs it.
   [[nodiscard]] double flops_per_token() const override {
     const int64_t tokens = recipe_.data.sequence_tokens;
     const auto auxiliary = forward_flops(pair_.auxiliary.config, tokens);
     const auto base = forward_flops(pair_.base.config, tokens);
-    return 3.0 * (auxiliary.layers + auxiliary.lm_head) + 3.0 * base.layers + 2.0 * base.lm_head;
+    double predictor = 0;
+    for (const auto& [name, value] : predictor_start_) {
+      if (value.dim() > 1) predictor += 2.0 * static_cast<double>(value.numel());
+    }
+    double flops = 3.0 * (auxiliary.layers + predictor);
+    if (!options_.auxiliary_kv_only_last) flops += 3.0 * auxiliary.lm_head;
+    flops += 2.0 * mean_base_share(recipe_) * (base.layers + base.lm_head);
+    if (options_.lambda_kl > 0) flops += mean_base_share(recipe_) * base.lm_head;
+    const bool exact = options_.lambda_kl > 0 || options_.consistency != Consistency::kNone;
+    return flops + (exact ? base.layers : 0.0);
   }
 
   [[nodiscard]] const Pair& pair() const { return pair_; }
 
  private:
-  [[nodiscard]] std::vector<ParameterSpec> predictor_specs() const {
-    return predictor_parameter_specs(pair_.base.config, pair_.auxiliary.config, pair_.layer_map);
-  }
-
   Pair pair_;
+  TensorMap predictor_start_;
   const KvpRecipe& recipe_;
+  KvpLossOptions options_;
   Model base_;
   RopeTable auxiliary_rope_;
-  KvpLossOptions options_;
 };
+
+/// The predictor to start from; chooses the layer map where the recipe asks for that. A resumed run
+/// takes both from its checkpoint, so nothing is fitted again.
+TensorMap start_predictor(Pair& pair, const KvpRecipe& recipe, const WindowSampler& sampler,
+                          const TrainControl& control) {
+  const bool choose_map = recipe.pair.layer_map.empty() &&
+                          recipe.pair.layer_map_rule != PairRecipe::LayerMapRule::kPaper;
+  const bool resumed = control.resume && std::filesystem::exists(recipe.output.checkpoint);
+  if (resumed && choose_map) {
+    pair.layer_map = unwrap(read_bundle_manifest(recipe.output.checkpoint)).layer_map;
+  }
+  if (!resumed && (recipe.ridge_init || choose_map)) {
+    ClosedForm fit = fit_closed_form(pair, recipe.pair, recipe.ridge, sampler, control.device);
+    if (recipe.ridge_init) return std::move(fit.predictor);
+  }
+  return initial_values(
+      predictor_parameter_specs(pair.base.config, pair.auxiliary.config, pair.layer_map),
+      recipe.run.seed);
+}
 
 }  // namespace
 
 TrainOutcome train_kvp(const KvpRecipe& recipe, const TrainControl& control) {
   const WindowSampler sampler(recipe.data, recipe.run.seed);
-  KvPredictionObjective objective(load_pair(recipe), recipe, control.device);
-  check_fits(objective.pair().base.config, recipe.data, sampler.index());
-  check_fits(objective.pair().auxiliary.config, recipe.data, sampler.index());
+  Pair pair = load_pair(recipe.pair);
+  check_fits(pair.base.config, recipe.data, sampler.index());
+  check_fits(pair.auxiliary.config, recipe.data, sampler.index());
+  TensorMap predictor = start_predictor(pair, recipe, sampler, control);
+  KvPredictionObjective objective(std::move(pair), std::move(predictor), recipe, control.device);
   FlatParameters parameters(objective.specs(), objective.start_values(), control.device);
   if (!control.quiet) {
     fmt::print(stderr,

@@ -1,8 +1,10 @@
 #include "train/model.h"
 
 #include <cmath>
+#include <functional>
 
 #include "train/data/error.h"
+#include "train/recompute.h"
 
 namespace kvcast::train {
 namespace {
@@ -14,6 +16,8 @@ class ResidualStream {
  public:
   ResidualStream(const Model& model, const Tensor& tokens)
       : eps_(model.config.norm_eps), sum_(at::embedding(model.token_embeddings, tokens)) {}
+  ResidualStream(double eps, Tensor sum, Tensor delta)
+      : eps_(eps), sum_(std::move(sum)), delta_(std::move(delta)) {}
 
   /// What the last block computed, [B, T, model_dim].
   void add(Tensor delta) { delta_ = std::move(delta); }
@@ -25,6 +29,10 @@ class ResidualStream {
     delta_ = Tensor();
     return out.normed;
   }
+
+  [[nodiscard]] double eps() const { return eps_; }
+  [[nodiscard]] const Tensor& sum() const { return sum_; }
+  [[nodiscard]] const Tensor& delta() const { return delta_; }  // may be undefined
 
  private:
   double eps_;
@@ -80,18 +88,62 @@ LayerCache project_kv(const Model& model, size_t i, const Tensor& x) {
   return {parts[0], head_norm_rope(parts[0], w.k_norm, model.config.norm_eps, nullptr), parts[1]};
 }
 
-/// What follows attention: both residual connections and the FFN. `attended` is [B, T, width].
+/// What attention adds to the residual stream; row t of `query` sees keys 0..S - T + t.
+Tensor attend(const Model& model, size_t i, const Tensor& query, const Tensor& key,
+              const Tensor& value) {
+  return at::linear(causal_attention(query, key, value), model.layers[i].out_proj);
+}
+
+/// What follows attention: both residual connections and the FFN.
 void finish_layer(const Model& model, size_t i, ResidualStream& rows, const Tensor& attended) {
   const LayerTensors& w = model.layers[i];
-  rows.add(at::linear(attended, w.out_proj));
+  rows.add(attended);
   rows.add(at::linear(swiglu(at::linear(rows.normed(w.ffn_norm), w.proj_1)), w.proj_2));
 }
 
-/// One whole layer with its own keys and values.
-void run_layer(const Model& model, size_t i, ResidualStream& rows, LayerCache* cache) {
-  const auto [query, key, value] =
-      project_qkv(model, i, rows.normed(model.layers[i].attn_norm), cache);
-  finish_layer(model, i, rows, causal_attention(query, key, value));
+/// A layer's computation on the rows, given further inputs; what it hands out besides.
+using LayerBody = std::function<Tensors(const Model&, ResidualStream&, const Tensors&)>;
+
+/// Runs one layer; with model.recompute nothing but its inputs is kept for the backward pass.
+Tensors run_layer(const Model& model, size_t i, ResidualStream& rows, const Tensors& inputs,
+                  const LayerBody& body) {
+  if (!model.recompute || !at::GradMode::is_enabled()) return body(model, rows, inputs);
+  constexpr size_t kOwn = 10;  // what stands before `inputs`
+  const LayerTensors& w = model.layers[i];
+  Tensors all = {rows.sum(), rows.delta(), w.qkv_proj, w.q_norm, w.k_norm,
+                 w.out_proj, w.attn_norm,  w.ffn_norm, w.proj_1, w.proj_2};
+  all.insert(all.end(), inputs.begin(), inputs.end());
+  Model shape = model;
+  shape.layers.assign(model.layers.size(), {});
+  Tensors made = recomputed(
+      [shape, i, body, eps = rows.eps()](const Tensors& in) {
+        Model local = shape;
+        local.layers[i] = {in[2], in[3], in[4], in[5], in[6], in[7], in[8], in[9]};
+        ResidualStream stream(eps, in[0], in[1]);
+        Tensors out = body(local, stream, Tensors(in.begin() + kOwn, in.end()));
+        out.insert(out.begin(), {stream.sum(), stream.delta()});
+        return out;
+      },
+      all);
+  rows = ResidualStream(rows.eps(), made[0], made[1]);
+  return {made.begin() + 2, made.end()};
+}
+
+/// One whole layer with its own keys and values; `trace` only where no gradients are wanted.
+void run_own_layer(const Model& model, size_t i, ResidualStream& rows, LayerCache* cache,
+                   AttentionTrace* trace = nullptr) {
+  const bool hand_out = cache != nullptr;
+  const Tensors made = run_layer(
+      model, i, rows, {}, [i, hand_out, trace](const Model& m, ResidualStream& r, const Tensors&) {
+        LayerCache own;
+        const auto [query, key, value] =
+            project_qkv(m, i, r.normed(m.layers[i].attn_norm), hand_out ? &own : nullptr);
+        const Tensor attended = attend(m, i, query, key, value);
+        if (trace != nullptr) *trace = {query, attended};
+        finish_layer(m, i, r, attended);
+        return hand_out ? Tensors{own.key_prenorm, own.key, own.value} : Tensors{};
+      });
+  if (hand_out) *cache = {made[0], made[1], made[2]};
 }
 
 }  // namespace
@@ -138,7 +190,8 @@ Model bind_model(const ModelConfig& config, const RopeTable& rope, const TensorM
               .token_embeddings = find("token_embeddings.weight"),
               .norm = find("norm.weight"),
               .lm_head = {},
-              .layers = {}};
+              .layers = {},
+              .recompute = false};
   model.lm_head = config.tied_embeddings ? model.token_embeddings : find("lm_head.weight");
   for (int64_t i = 0; i < config.n_layers(); ++i) {
     const std::string layer = "layers." + std::to_string(i) + ".";
@@ -158,11 +211,14 @@ Model bind_model(const ModelConfig& config, const RopeTable& rope, const TensorM
   return model;
 }
 
-Tensor forward(const Model& model, const Tensor& tokens, Cache* cache) {
+Tensor forward(const Model& model, const Tensor& tokens, Cache* cache,
+               std::vector<AttentionTrace>* attention) {
   ResidualStream rows(model, tokens);
   if (cache != nullptr) cache->resize(model.layers.size());
+  if (attention != nullptr) attention->resize(model.layers.size());
   for (size_t i = 0; i < model.layers.size(); ++i) {
-    run_layer(model, i, rows, cache != nullptr ? &(*cache)[i] : nullptr);
+    run_own_layer(model, i, rows, cache != nullptr ? &(*cache)[i] : nullptr,
+                  attention != nullptr ? &(*attention)[i] : nullptr);
   }
   return rows.normed(model.norm);
 }
@@ -171,7 +227,7 @@ Cache forward_cache(const Model& model, const Tensor& tokens) {
   Cache cache(model.layers.size());
   ResidualStream rows(model, tokens);
   const size_t last = model.layers.size() - 1;
-  for (size_t i = 0; i < last; ++i) run_layer(model, i, rows, &cache[i]);
+  for (size_t i = 0; i < last; ++i) run_own_layer(model, i, rows, &cache[i]);
   cache[last] = project_kv(model, last, rows.normed(model.layers[last].attn_norm));
   return cache;
 }
@@ -180,25 +236,45 @@ Tensor forward_with_replaced_cache(const Model& model, const Tensor& tokens,
                                    const Cache& predicted) {
   ResidualStream rows(model, tokens);
   for (size_t i = 0; i < model.layers.size(); ++i) {
-    const Tensor query = project_query(model, i, rows.normed(model.layers[i].attn_norm));
-    finish_layer(
-        model, i, rows,
-        causal_attention(query, apply_rope(predicted[i].key, model.rope), predicted[i].value));
+    run_layer(model, i, rows, {predicted[i].key, predicted[i].value},
+              [i](const Model& m, ResidualStream& r, const Tensors& replaced) {
+                const Tensor query = project_query(m, i, r.normed(m.layers[i].attn_norm));
+                const Tensor key = apply_rope(replaced[0], m.rope);
+                finish_layer(m, i, r, attend(m, i, query, key, replaced[1]));
+                return Tensors{};
+              });
   }
   return rows.normed(model.norm);
 }
 
 Tensor forward_after_prefix(const Model& model, const Tensor& tokens, const Cache& prefix) {
-  const int64_t first = prefix.at(0).key.size(1);
   ResidualStream rows(model, tokens);
   for (size_t i = 0; i < model.layers.size(); ++i) {
-    const auto [query, key, value] =
-        project_qkv(model, i, rows.normed(model.layers[i].attn_norm), nullptr, first);
-    const Tensor keys = at::cat({apply_rope(prefix[i].key, model.rope), key}, 1);
-    const Tensor values = at::cat({prefix[i].value, value}, 1);
-    finish_layer(model, i, rows, causal_attention(query, keys, values));
+    run_layer(model, i, rows, {prefix[i].key, prefix[i].value},
+              [i](const Model& m, ResidualStream& r, const Tensors& before) {
+                const auto [query, key, value] =
+                    project_qkv(m, i, r.normed(m.layers[i].attn_norm), nullptr, before[0].size(1));
+                const Tensor keys = at::cat({apply_rope(before[0], m.rope), key}, 1);
+                const Tensor values = at::cat({before[1], value}, 1);
+                finish_layer(m, i, r, attend(m, i, query, keys, values));
+                return Tensors{};
+              });
   }
   return rows.normed(model.norm);
+}
+
+Cache prefix_of(const Cache& cache, int64_t tokens) {
+  Cache prefix;
+  for (const auto& layer : cache) {
+    prefix.push_back({layer.key_prenorm.narrow(1, 0, tokens), layer.key.narrow(1, 0, tokens),
+                      layer.value.narrow(1, 0, tokens)});
+  }
+  return prefix;
+}
+
+Tensor attention_output(const Model& model, size_t i, const Tensor& query,
+                        const LayerCache& cache) {
+  return attend(model, i, query, apply_rope(cache.key, model.rope), cache.value);
 }
 
 Tensor logits(const Model& model, const Tensor& hidden) {

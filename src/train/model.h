@@ -20,6 +20,15 @@ struct LayerCache {
 };
 using Cache = std::vector<LayerCache>;
 
+/// The first `tokens` positions of every layer; views.
+Cache prefix_of(const Cache& cache, int64_t tokens);
+
+/// What attention did in one layer of the exact pass, for matching it with other keys and values.
+struct AttentionTrace {
+  Tensor query;   ///< [B, T, query_heads, head_dim], after q_norm and RoPE
+  Tensor output;  ///< [B, T, model_dim], what out_proj adds to the residual stream
+};
+
 struct LayerTensors {
   Tensor qkv_proj;             // [query_width + 2 * kv_width, model_dim]
   Tensor q_norm, k_norm;       // [head_dim]; undefined if the model does not normalise
@@ -37,6 +46,8 @@ struct Model {
   Tensor norm;              // [model_dim]
   Tensor lm_head;           // [vocab, model_dim]; token_embeddings when tied
   std::vector<LayerTensors> layers;
+  /// In the backward pass layers run once more instead of keeping what they made.
+  bool recompute = false;
 };
 
 /// Names as in the checkpoint without "transformer."; initialised as OpenELM does, with the two
@@ -48,8 +59,9 @@ Model bind_model(const ModelConfig& config, const RopeTable& rope, const TensorM
                  std::string_view prefix);
 
 /// The plain causal pass over tokens [B, T]: the hidden states after the final norm, [B, T,
-/// model_dim]. `cache`, if given, receives every layer's keys and values.
-Tensor forward(const Model& model, const Tensor& tokens, Cache* cache = nullptr);
+/// model_dim]. `cache` and `attention`, if given, receive what every layer made.
+Tensor forward(const Model& model, const Tensor& tokens, Cache* cache = nullptr,
+               std::vector<AttentionTrace>* attention = nullptr);
 
 /// Only the cache of that pass: the last layer's attention, FFN and the LM head are not computed.
 Cache forward_cache(const Model& model, const Tensor& tokens);
@@ -61,6 +73,11 @@ Tensor forward_with_replaced_cache(const Model& model, const Tensor& tokens,
 /// The pass of inference (method §3): tokens [B, S] at positions P.. with their own keys and
 /// values, attending to the predicted ones of positions 0..P-1.
 Tensor forward_after_prefix(const Model& model, const Tensor& tokens, const Cache& prefix);
+
+/// What layer i's attention would add to the residual stream if these queries [B, T, query_heads,
+/// head_dim] (a trace's) met the keys and values [B, S, ...] of `cache`; the last query sees all S.
+/// Returns [B, T, model_dim].
+Tensor attention_output(const Model& model, size_t i, const Tensor& query, const LayerCache& cache);
 
 /// hidden [B, T, model_dim] -> logits [B, T, vocab], f32. Whole: for small batches.
 Tensor logits(const Model& model, const Tensor& hidden);

@@ -81,12 +81,17 @@ LoadedBundle load_bundle(const fs::path& directory) {
   return bundle;
 }
 
+StoreOptions stored_as(const OutputRecipe& output) {
+  return {output.dtype == Precision::kBF16 ? DType::kBF16 : DType::kF32, output.shard_bytes};
+}
+
 void write_model(const fs::path& directory, const ModelConfig& config, const TensorMap& values,
-                 DType dtype, const fs::path& tokenizer_from) {
+                 const StoreOptions& store, const fs::path& tokenizer_from) {
   fs::create_directories(directory);
   TensorMap stored;
   for (const auto& [name, value] : values) stored.emplace(stored_model_name(name), value);
-  write_tensors(directory / "model.safetensors", stored, dtype, {{"format", "pt"}});
+  write_sharded_tensors(directory, "model", stored, store.dtype, store.shard_bytes,
+                        {{"format", "pt"}});
   unwrap(write_file_atomically(directory / "config.json", to_config_json(config)));
   if (tokenizer_from.empty()) return;
   for (const char* name : {"tokenizer.model", "tokenizer.json"}) {

@@ -31,10 +31,19 @@ struct LoadedBundle {
 };
 LoadedBundle load_bundle(const std::filesystem::path& directory);
 
-/// Writes config.json and model.safetensors into an existing directory, and copies the tokenizer
-/// files that lie in `tokenizer_from` (may be empty: none).
+/// How weights are stored.
+struct StoreOptions {
+  DType dtype = DType::kF32;               ///< or kBF16
+  int64_t shard_bytes = int64_t{4} << 30;  ///< of one file; models larger than this get an index
+};
+
+StoreOptions stored_as(const OutputRecipe& output);
+
+/// Writes config.json and model.safetensors (or shards of it) into an existing directory, and
+/// copies the tokenizer files that lie in `tokenizer_from` (may be empty: none).
 void write_model(const std::filesystem::path& directory, const ModelConfig& config,
-                 const TensorMap& values, DType dtype, const std::filesystem::path& tokenizer_from);
+                 const TensorMap& values, const StoreOptions& store,
+                 const std::filesystem::path& tokenizer_from);
 
 /// kvcast.json with the contract's keys and `extra` ones (how it was trained).
 struct ManifestToWrite {

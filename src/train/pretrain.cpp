@@ -5,34 +5,46 @@
 #include "train/cross_entropy.h"
 #include "train/data/error.h"
 #include "train/model_files.h"
+#include "train/pair.h"
 
 namespace kvcast::train {
 namespace {
 
+/// The parts that the recipes of both commands share, and what differs.
+struct NextTokenRun {
+  const DataRecipe& data;
+  const OptimizerRecipe& optimizer;
+  const RunRecipe& run;
+  const OutputRecipe& output;
+  std::filesystem::path tokenizer_from;  ///< directory whose tokenizer the result gets
+  std::string method;                    ///< for training.json
+};
+
 class NextTokenObjective : public Objective {
  public:
-  NextTokenObjective(ModelConfig config, const PretrainRecipe& recipe, const at::Device& device)
+  NextTokenObjective(ModelConfig config, NextTokenRun run, const at::Device& device)
       : config_(std::move(config)),
-        recipe_(recipe),
-        rope_(make_rope_table(recipe.data.sequence_tokens, config_.head_dim, config_.rope_theta,
+        run_(std::move(run)),
+        rope_(make_rope_table(run_.data.sequence_tokens, config_.head_dim, config_.rope_theta,
                               device)) {
-    cross_entropy_.z_loss = recipe.optimizer.z_loss;
+    cross_entropy_.z_loss = run_.optimizer.z_loss;
   }
 
-  ObjectiveLoss loss(const TensorMap& views, const Tensor& input_ids,
-                     const Tensor& targets) override {
-    const Model model = bind_model(config_, rope_, views, "");
-    const Tensor hidden = forward(model, input_ids).flatten(0, 1);
+  ObjectiveLoss loss(const TensorMap& views, const MicroBatch& batch) override {
+    Model model = bind_model(config_, rope_, views, "");
+    model.recompute = run_.run.recompute;
+    const Tensor hidden = forward(model, batch.input_ids).flatten(0, 1);
     const CrossEntropy loss =
-        linear_cross_entropy(hidden, model.lm_head, targets.flatten(), cross_entropy_);
+        linear_cross_entropy(hidden, model.lm_head, batch.targets.flatten(), cross_entropy_);
     return {loss.total, {{"loss", loss.cross_entropy}, {"z_loss", loss.z_loss}}};
   }
 
   void write(const std::filesystem::path& directory, const std::filesystem::path&,
-             const TensorMap& values, DType dtype, bool, const Json& about) const override {
-    write_model(directory, config_, values, dtype, recipe_.data.shards);
+             const TensorMap& values, const StoreOptions& store, bool,
+             const Json& about) const override {
+    write_model(directory, config_, values, store, run_.tokenizer_from);
     Json json = about;
-    json["method"] = "pretrain";
+    json["method"] = run_.method;
     json["parameters"] = config_.parameter_count();
     write_json(directory / "training.json", json);
   }
@@ -42,13 +54,13 @@ class NextTokenObjective : public Objective {
   }
 
   [[nodiscard]] double flops_per_token() const override {
-    const auto forward = forward_flops(config_, recipe_.data.sequence_tokens);
+    const auto forward = forward_flops(config_, run_.data.sequence_tokens);
     return 3.0 * (forward.layers + forward.lm_head);
   }
 
  private:
   ModelConfig config_;
-  const PretrainRecipe& recipe_;
+  NextTokenRun run_;
   RopeTable rope_;
   CrossEntropyOptions cross_entropy_;
 };
@@ -64,6 +76,20 @@ ModelConfig config_from_recipe(const ModelRecipe& model, const ShardIndex& index
   config.bos_token = index.bos_token;
   config.eos_token = index.eos_token;
   return config;
+}
+
+TrainOutcome train_next_tokens(const LoadedModel& model, const WindowSampler& sampler,
+                               const NextTokenRun& run, const TrainControl& control) {
+  check_fits(model.config, run.data, sampler.index());
+  FlatParameters parameters(model_parameter_specs(model.config), model.values, control.device);
+  NextTokenObjective objective(model.config, run, control.device);
+  if (!control.quiet) {
+    fmt::print(stderr, "{}  {:.2f}M parameters  {:.1f}M tokens a pass  on {}\n", run.method,
+               static_cast<double>(parameters.count()) / 1e6,
+               static_cast<double>(sampler.samples_per_pass() * run.data.sequence_tokens) / 1e6,
+               control.device.str());
+  }
+  return train(objective, parameters, {run.run, run.optimizer, run.output, sampler, control});
 }
 
 }  // namespace
@@ -92,17 +118,21 @@ TrainOutcome pretrain(const PretrainRecipe& recipe, const TrainControl& control)
   } else {
     model = load_model(recipe.model.start);
   }
-  check_fits(model.config, recipe.data, sampler.index());
-  FlatParameters parameters(model_parameter_specs(model.config), model.values, control.device);
-  NextTokenObjective objective(model.config, recipe, control.device);
-  if (!control.quiet) {
-    fmt::print(stderr, "pretrain  {:.2f}M parameters  {:.1f}M tokens a pass  on {}\n",
-               static_cast<double>(parameters.count()) / 1e6,
-               static_cast<double>(sampler.samples_per_pass() * recipe.data.sequence_tokens) / 1e6,
-               control.device.str());
-  }
-  return train(objective, parameters,
-               {recipe.run, recipe.optimizer, recipe.output, sampler, control});
+  return train_next_tokens(
+      model, sampler,
+      {recipe.data, recipe.optimizer, recipe.run, recipe.output, recipe.data.shards, "pretrain"},
+      control);
+}
+
+TrainOutcome train_alone(const AloneRecipe& recipe, const TrainControl& control) {
+  const WindowSampler sampler(recipe.data, recipe.run.seed);
+  const LoadedModel model = recipe.keep.empty()
+                                ? load_model(recipe.auxiliary)
+                                : layer_pruned(load_model(recipe.base), recipe.keep);
+  return train_next_tokens(model, sampler,
+                           {recipe.data, recipe.optimizer, recipe.run, recipe.output,
+                            recipe.keep.empty() ? recipe.auxiliary : recipe.base, "alone"},
+                           control);
 }
 
 }  // namespace kvcast::train

@@ -1,4 +1,4 @@
-// `pretrain`: next-token prediction for one OpenELM-shaped model.
+// `pretrain` and `alone`: next-token prediction for one OpenELM-shaped model.
 #pragma once
 
 #include "model/config.h"
@@ -6,7 +6,11 @@
 
 namespace kvcast::train {
 
+/// A new model, or one to go on from.
 TrainOutcome pretrain(const PretrainRecipe& recipe, const TrainControl& control);
+
+/// The control of KV prediction: its auxiliary trained by itself on the same tokens.
+TrainOutcome train_alone(const AloneRecipe& recipe, const TrainControl& control);
 
 /// Floating-point operations of one token's forward pass through the layers' matrix products and
 /// attention over `sequence_tokens` (causal), and of its LM head.

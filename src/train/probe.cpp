@@ -116,7 +116,7 @@ ProbeResult probe(const ProbeOptions& options) {
 
   KvpTrace trace;
   const KvpLosses losses =
-      kvp_loss(base, auxiliary, predictor, batch.input_ids, batch.targets, loss, &trace);
+      kvp_loss(base, auxiliary, predictor, batch.input_ids, batch.targets, loss, {}, &trace);
   losses.total.backward();
 
   ProbeResult result;

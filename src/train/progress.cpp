@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "base/mapped_file.h"
 #include "io/json.h"
 #include "train/data/error.h"
 
@@ -25,17 +26,35 @@ std::string short_count(double value) {
 std::string progress_line(const LogEntry& entry, int64_t total_steps) {
   std::string line = fmt::format("step {}/{}", entry.step, total_steps);
   for (const auto& [name, value] : entry.losses) line += fmt::format("  {} {:.4f}", name, value);
-  return line + fmt::format("  lr {:.2e}  {} tok/s  {:.2f} TFLOP/s  {} tokens  {} left",
-                            entry.learning_rate, short_count(entry.tokens_per_second),
-                            entry.teraflops, short_count(static_cast<double>(entry.tokens)),
+  line += fmt::format("  lr {:.2e}  {} tok/s  {:.2f} TFLOP/s", entry.learning_rate,
+                      short_count(entry.tokens_per_second), entry.teraflops);
+  if (entry.utilisation > 0) line += fmt::format(" ({:.0f}% MFU)", 100.0 * entry.utilisation);
+  return line + fmt::format("  {} tokens  {} left", short_count(static_cast<double>(entry.tokens)),
                             duration(entry.remaining_seconds));
+}
+
+/// The lines of a log up to a step. A last line that was cut off is no JSON and goes too.
+std::string entries_up_to(const std::filesystem::path& file, int64_t step) {
+  std::ifstream in(file);
+  std::string kept;
+  for (std::string line; std::getline(in, line);) {
+    const Json entry = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (entry.is_object() && entry.value("step", step + 1) <= step) kept += line + "\n";
+  }
+  return kept;
 }
 
 }  // namespace
 
-ProgressLog::ProgressLog(const std::filesystem::path& file, int64_t total_steps, bool quiet)
+ProgressLog::ProgressLog(const std::filesystem::path& file, int64_t total_steps, int64_t keep_to,
+                         bool quiet)
     : path_(file), total_steps_(total_steps), quiet_(quiet), terminal_(isatty(STDERR_FILENO) != 0) {
-  if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path());
+  std::error_code error;
+  if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path(), error);
+  if (error) {
+    throw TrainError(fmt::format("{}: cannot write the log: {}", file.string(), error.message()));
+  }
+  unwrap(write_file_atomically(file, entries_up_to(file, keep_to)));
   file_.open(file, std::ios::app);
   if (!file_) throw TrainError(file.string() + ": cannot write the log");
 }
@@ -47,14 +66,15 @@ ProgressLog::~ProgressLog() {
 void ProgressLog::write(const LogEntry& entry) {
   Json losses;
   for (const auto& [name, value] : entry.losses) losses[name] = value;
-  const Json json = {{"step", entry.step},
-                     {"tokens", entry.tokens},
-                     {"losses", losses},
-                     {"learning_rate", entry.learning_rate},
-                     {"gradient_norm", entry.gradient_norm},
-                     {"tokens_per_second", entry.tokens_per_second},
-                     {"teraflops", entry.teraflops},
-                     {"elapsed_seconds", entry.elapsed_seconds}};
+  Json json = {{"step", entry.step},
+               {"tokens", entry.tokens},
+               {"losses", losses},
+               {"learning_rate", entry.learning_rate},
+               {"gradient_norm", entry.gradient_norm},
+               {"tokens_per_second", entry.tokens_per_second},
+               {"teraflops", entry.teraflops},
+               {"elapsed_seconds", entry.elapsed_seconds}};
+  if (entry.utilisation > 0) json["utilisation"] = entry.utilisation;
   file_ << json.dump() << '\n' << std::flush;
   if (!file_) throw TrainError(path_.string() + ": cannot write the log");
   if (quiet_) return;

@@ -14,15 +14,17 @@ struct LogEntry {
   int64_t step = 0;    ///< updates done
   int64_t tokens = 0;  ///< seen since the beginning of training
   double learning_rate = 0, gradient_norm = 0;
-  double tokens_per_second = 0, teraflops = 0;  ///< since the last entry
+  double tokens_per_second = 0, teraflops = 0;  ///< since the last entry, all processes
+  double utilisation = 0;  ///< teraflops as a share of the devices' peak; 0: peak not known
   double elapsed_seconds = 0, remaining_seconds = 0;
   std::vector<std::pair<std::string, double>> losses;  ///< means since the last entry
 };
 
 class ProgressLog {
  public:
-  /// Appends to `file`.
-  ProgressLog(const std::filesystem::path& file, int64_t total_steps, bool quiet);
+  /// Goes on with `file` after its entries up to step `keep_to`; what a run that was killed wrote
+  /// after its last checkpoint goes, so the log is one curve.
+  ProgressLog(const std::filesystem::path& file, int64_t total_steps, int64_t keep_to, bool quiet);
   ~ProgressLog();
   ProgressLog(const ProgressLog&) = delete;
   ProgressLog& operator=(const ProgressLog&) = delete;

@@ -30,4 +30,14 @@ TensorMap read_parameters(const std::map<std::string, FloatTensor>& tensors,
 void write_tensors(const std::filesystem::path& file, const TensorMap& tensors, DType dtype,
                    const std::map<std::string, std::string>& metadata = {});
 
+/// The same as STEM.safetensors in `directory`, or, if that would be larger than `shard_bytes`, as
+/// STEM-00001-of-0000N.safetensors and so on with STEM.safetensors.index.json, as Hugging Face
+/// does. A tensor is never split.
+void write_sharded_tensors(const std::filesystem::path& directory, const std::string& stem,
+                           const TensorMap& tensors, DType dtype, int64_t shard_bytes,
+                           const std::map<std::string, std::string>& metadata = {});
+
+/// All tensors that write_sharded_tensors wrote, on the CPU.
+TensorMap read_sharded_tensors(const std::filesystem::path& directory, const std::string& stem);
+
 }  // namespace kvcast::train

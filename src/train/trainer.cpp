@@ -1,16 +1,20 @@
 #include "train/trainer.h"
 
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <memory>
+#include <optional>
 
 #include "train/batch_loader.h"
 #include "train/checkpoint.h"
 #include "train/data/error.h"
-#include "train/model_files.h"
+#include "train/device_peak.h"
+#include "train/gradient_sum.h"
+#include "train/loss_monitor.h"
 #include "train/progress.h"
 
 namespace kvcast::train {
@@ -22,6 +26,9 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+/// Steps whose losses may still be on their way to the host when the next one is started.
+constexpr size_t kStepsInFlight = 2;
+
 class Loop {
  public:
   Loop(Objective& objective, FlatParameters& parameters, const TrainingRun& setup)
@@ -29,7 +36,13 @@ class Loop {
         parameters_(parameters),
         setup_(setup),
         run_(setup.run),
-        optimizer_(parameters, setup.optimizer) {
+        processes_(setup.control.processes != nullptr ? *setup.control.processes : alone_),
+        optimizer_(parameters, setup.optimizer),
+        monitor_(setup.run.max_loss_jump) {
+    if (run_.accumulation % processes_.count() != 0) {
+      throw TrainError(fmt::format("run.accumulation: expected a multiple of the {} processes",
+                                   processes_.count()));
+    }
     state_.seed = run_.seed;
     state_.step_sequences = run_.micro_batch_sequences * run_.accumulation;
     state_.sequence_tokens = setup.sampler.sequence_tokens();
@@ -37,26 +50,38 @@ class Loop {
       state_ =
           read_checkpoint(setup.output.checkpoint, objective_, parameters_, optimizer_, state_);
     }
+    restore_interval();
     elapsed_before_ = state_.elapsed_seconds;
+    if (processes_.count() > 1) {
+      // What one process computed on a GPU (a closed form) another may have rounded otherwise.
+      const at::NoGradGuard no_grad;
+      for (const Tensor& leaf : {parameters_.matrices(), parameters_.vectors()}) {
+        Tensor values = leaf.detach();
+        processes_.broadcast(values);
+      }
+      gradient_sum_.emplace(parameters_, processes_);
+    }
   }
 
   TrainOutcome run() {
-    ProgressLog log(setup_.output.log, run_.steps, setup_.control.quiet);
-    BatchLoader batches(setup_.sampler, run_.micro_batch_sequences, state_.step * run_.accumulation,
+    std::optional<ProgressLog> log;
+    if (processes_.first()) {
+      log.emplace(setup_.output.log, run_.steps, state_.step, setup_.control.quiet);
+    }
+    const int64_t share = run_.accumulation / processes_.count();
+    BatchLoader batches(setup_.sampler, run_.micro_batch_sequences,
+                        state_.step * run_.accumulation + processes_.rank(), processes_.count(),
                         setup_.control.device);
-    mark_interval();
-    Clock::time_point last_checkpoint = Clock::now();
+    start_ = interval_start_ = Clock::now();
+    double last_checkpoint = state_.elapsed_seconds;
     while (progress() < 1.0) {
-      step(batches);
+      step(batches, share);
+      const bool stop = agree_on_time();
+      stop_if_bad(kStepsInFlight);
       if (state_.step % run_.log_every == 0 || progress() >= 1.0) write_log(log);
-      const bool stop = stop_asked();
-      const bool due = run_.checkpoint_minutes > 0 &&
-                       seconds_since(last_checkpoint) > 60.0 * run_.checkpoint_minutes;
-      if (stop || due) {
-        if (interval_steps_ > 0) write_log(log);  // throws before weights that are not finite
+      if (stop || checkpoint_due(last_checkpoint)) {
         checkpoint();
-        last_checkpoint = Clock::now();
-        mark_interval();
+        last_checkpoint = state_.elapsed_seconds;
       }
       if (stop) return TrainOutcome::kInterrupted;
     }
@@ -65,86 +90,144 @@ class Loop {
   }
 
  private:
-  /// One update: gradients of `accumulation` micro-batches, then AdamW.
-  void step(BatchLoader& batches) {
+  /// One update: gradients of this process's micro-batches, their sum over all, then AdamW.
+  void step(BatchLoader& batches, int64_t micro_batches) {
     const double learning_rate =
         learning_rate_at(setup_.optimizer, state_.step, progress(), warmup_share());
     const double share = 1.0 / static_cast<double>(run_.accumulation);
-    for (int64_t i = 0; i < run_.accumulation; ++i) {
+    Tensor step_terms;  // means over the step
+    for (int64_t i = 0; i < micro_batches; ++i) {
       const Batch batch = batches.next();
       // Views of the current weights; their graph is used up by backward().
-      const TensorMap views =
+      TensorMap views =
           parameters_.views(run_.precision == Precision::kBF16 ? at::kBFloat16 : at::kFloat);
-      const ObjectiveLoss loss = objective_.loss(views, batch.input_ids, batch.targets);
+      const bool last = i == micro_batches - 1;
+      if (gradient_sum_ && last) views = gradient_sum_->watched(views);
+      const ObjectiveLoss loss =
+          objective_.loss(views, {batch.input_ids, batch.targets, state_.step});
       (loss.total * share).backward();
-      accumulate_terms(loss, share);
+      const Tensor terms = stacked(loss) * share;
+      step_terms = step_terms.defined() ? step_terms + terms : terms;
+    }
+    if (gradient_sum_) {
+      const auto pending = processes_.sum(step_terms);
+      gradient_sum_->finish();
+      pending->wait();
     }
     gradient_norm_ = optimizer_.step(learning_rate);
+    monitor_.add(state_.step, step_terms[0], gradient_norm_);
+    interval_terms_ = interval_terms_.defined() ? interval_terms_ + step_terms : step_terms;
     learning_rate_ = learning_rate;
     ++state_.step;
-    ++interval_steps_;
-    state_.elapsed_seconds = elapsed_before_ + seconds_since(start_);
+    ++state_.interval_steps;
   }
 
-  /// Sums stay on the device; only write_log waits for them.
-  void accumulate_terms(const ObjectiveLoss& loss, double share) {
-    std::vector<Tensor> values;
+  /// The loss itself, then its terms: [1 + terms]. Stays on the device; only write_log waits.
+  Tensor stacked(const ObjectiveLoss& loss) {
+    std::vector<Tensor> values = {loss.total.detach()};
     term_names_.clear();
     for (const auto& [name, value] : loss.terms) {
       term_names_.push_back(name);
       values.push_back(value.detach());
     }
-    const Tensor terms = at::stack(values) * share;
-    interval_terms_ = interval_terms_.defined() ? interval_terms_ + terms : terms;
+    return at::stack(values);
   }
 
-  void write_log(ProgressLog& log) {
-    const Tensor means = (interval_terms_ / static_cast<double>(interval_steps_)).to(at::kCPU);
-    state_.elapsed_seconds = elapsed_before_ + seconds_since(start_);
+  /// The first process's clock, which schedule and checkpoints go by, and whether it was told to
+  /// stop.
+  bool agree_on_time() {
+    const double elapsed = elapsed_before_ + seconds_since(start_);
+    const bool asked = setup_.control.stop != nullptr && setup_.control.stop->load();
+    const std::string agreed =
+        processes_.agree(fmt::format("{:a} {}", elapsed, asked ? "stop" : "go on"));
+    state_.elapsed_seconds = std::strtod(agreed.c_str(), nullptr);
+    return agreed.ends_with("stop");
+  }
+
+  [[nodiscard]] bool checkpoint_due(double last_checkpoint) const {
+    const bool by_steps = run_.checkpoint_steps > 0 && state_.step % run_.checkpoint_steps == 0;
+    return by_steps || (run_.checkpoint_minutes > 0 &&
+                        state_.elapsed_seconds - last_checkpoint > 60.0 * run_.checkpoint_minutes);
+  }
+
+  void stop_if_bad(size_t steps_in_flight) {
+    const auto bad = monitor_.check(steps_in_flight);
+    if (!bad) return;
+    const auto file = failed_batch_path(setup_.output);
+    if (processes_.first()) {
+      const Tensor ids =
+          read_samples(setup_.sampler, bad->step * state_.step_sequences, state_.step_sequences);
+      const int64_t tokens = state_.sequence_tokens;
+      write_tensors(
+          file, {{"input_ids", ids.narrow(1, 0, tokens)}, {"targets", ids.narrow(1, 1, tokens)}},
+          DType::kF32);
+    }
+    const std::string what =
+        bad->mean_loss ? fmt::format("the loss jumped from {:.3f} to {:.3f} (run.max_loss_jump)",
+                                     *bad->mean_loss, bad->loss)
+                       : fmt::format("loss {} and gradient norm {}: not finite", bad->loss,
+                                     bad->gradient_norm);
+    throw TrainError(fmt::format(
+        "step {}: {}; its batch is in {}, the last checkpoint is untouched: resume with a lower "
+        "optimizer.learning_rate",
+        bad->step + 1, what, file.string()));
+  }
+
+  void write_log(std::optional<ProgressLog>& log) {
+    const Tensor means =
+        (interval_terms_ / static_cast<double>(state_.interval_steps)).to(at::kCPU);
     LogEntry entry;
     entry.step = state_.step;
     entry.tokens = state_.step * tokens_per_step();
     entry.learning_rate = learning_rate_;
     entry.gradient_norm = gradient_norm_.item<double>();
-    entry.tokens_per_second = static_cast<double>(interval_steps_ * tokens_per_step()) /
+    const int64_t steps_timed = state_.interval_steps - steps_before_resume_;
+    entry.tokens_per_second = static_cast<double>(steps_timed * tokens_per_step()) /
                               std::max(1e-9, seconds_since(interval_start_));
     entry.teraflops = entry.tokens_per_second * objective_.flops_per_token() / 1e12;
+    entry.utilisation = peak_teraflops_ > 0 ? entry.teraflops / peak_teraflops_ : 0.0;
     entry.elapsed_seconds = state_.elapsed_seconds;
     entry.remaining_seconds = remaining_seconds(entry.tokens_per_second);
-    bool finite = std::isfinite(entry.gradient_norm);
     for (size_t i = 0; i < term_names_.size(); ++i) {
-      const double value = means[static_cast<int64_t>(i)].item<double>();
-      entry.losses.emplace_back(term_names_[i], value);
-      finite = finite && std::isfinite(value);
+      entry.losses.emplace_back(term_names_[i], means[static_cast<int64_t>(i) + 1].item<double>());
     }
-    if (!finite) {
-      throw TrainError(
-          fmt::format("step {}: a loss or gradient is not finite; the last checkpoint "
-                      "is kept: resume with a lower optimizer.learning_rate",
-                      state_.step));
-    }
-    log.write(entry);
+    if (log) log->write(entry);
     last_losses_ = entry.losses;
-    mark_interval();
+    interval_start_ = Clock::now();
+    interval_terms_ = Tensor();
+    state_.interval_steps = steps_before_resume_ = 0;
   }
 
-  void mark_interval() {
-    interval_start_ = Clock::now();
-    interval_steps_ = 0;
-    interval_terms_ = Tensor();
+  void restore_interval() {
+    steps_before_resume_ = state_.interval_steps;
+    if (state_.interval_terms.empty()) return;
+    interval_terms_ =
+        at::tensor(state_.interval_terms, at::kDouble).to(setup_.control.device, at::kFloat);
   }
 
   void checkpoint() {
-    write_checkpoint(setup_.output.checkpoint, objective_, parameters_, optimizer_, state_,
-                     about());
+    stop_if_bad(0);  // never over the last good one
+    const Clock::time_point began = Clock::now();
+    if (processes_.first()) {
+      state_.interval_terms.clear();
+      if (interval_terms_.defined()) {
+        const Tensor sums = interval_terms_.to(at::kCPU, at::kDouble);
+        state_.interval_terms.assign(sums.data_ptr<double>(),
+                                     sums.data_ptr<double>() + sums.numel());
+      }
+      write_checkpoint(setup_.output.checkpoint, objective_, parameters_, optimizer_, state_,
+                       setup_.output.shard_bytes, about());
+    }
+    interval_start_ += Clock::now() - began;  // writing is no training
   }
 
   void finish() {
+    stop_if_bad(0);
+    if (!processes_.first()) return;
     const auto& output = setup_.output;
     AtomicDirectory target(output.directory);
     objective_.write(target.staging(), output.directory, parameters_.master_values(),
-                     output.dtype == Precision::kBF16 ? DType::kBF16 : DType::kF32,
-                     /*checkpoint=*/false, about());
+                     stored_as(output), /*checkpoint=*/false, about());
     target.commit();
     std::filesystem::remove_all(output.checkpoint);
   }
@@ -161,6 +244,7 @@ class Loop {
             {"seed", run_.seed},
             {"peak_learning_rate", setup_.optimizer.learning_rate},
             {"precision", run_.precision == Precision::kBF16 ? "bf16" : "f32"},
+            {"processes", processes_.count()},
             {"seconds", state_.elapsed_seconds},
             {"final_training_losses", losses}};
   }
@@ -183,20 +267,25 @@ class Loop {
   [[nodiscard]] int64_t tokens_per_step() const {
     return state_.step_sequences * state_.sequence_tokens;
   }
-  [[nodiscard]] bool stop_asked() const {
-    return setup_.control.stop != nullptr && setup_.control.stop->load();
-  }
 
   Objective& objective_;
   FlatParameters& parameters_;
   const TrainingRun& setup_;
   const RunRecipe& run_;
+  Processes alone_;
+  Processes& processes_;
   AdamW optimizer_;
+  LossMonitor monitor_;
+  std::optional<GradientSum> gradient_sum_;  // none: this process alone
   TrainingState state_;
   double elapsed_before_ = 0.0, learning_rate_ = 0.0;
-  Clock::time_point start_ = Clock::now(), interval_start_ = Clock::now();
-  int64_t interval_steps_ = 0;
-  Tensor interval_terms_, gradient_norm_;
+  double peak_teraflops_ = static_cast<double>(processes_.count()) *
+                           (run_.peak_teraflops > 0 ? run_.peak_teraflops
+                                                    : device_peak_teraflops(setup_.control.device));
+  Clock::time_point start_, interval_start_;
+  int64_t steps_before_resume_ = 0;  // of the interval: not timed by this run
+  Tensor interval_terms_;            // sums since the last log entry
+  Tensor gradient_norm_;
   std::vector<std::string> term_names_;
   std::vector<std::pair<std::string, double>> last_losses_;
 };
@@ -207,14 +296,19 @@ TrainOutcome train(Objective& objective, FlatParameters& parameters, const Train
   return Loop(objective, parameters, setup).run();
 }
 
+std::filesystem::path failed_batch_path(const OutputRecipe& output) {
+  return output.directory.string() + ".failed-batch.safetensors";
+}
+
 at::Device choose_device(const std::string& name) {
-  if (name == "cpu") return at::kCPU;
-  if (name == "cuda" || (name == "auto" && at::hasCUDA())) {
-    if (!at::hasCUDA()) throw TrainError("--device cuda: libtorch finds no CUDA device");
-    return {at::kCUDA, 0};
+  if (name != "auto" && name != "cpu" && name != "cuda") {
+    throw TrainError("--device: expected auto, cpu or cuda, found " + name);
   }
-  if (name == "auto") return at::kCPU;
-  throw TrainError("--device: expected auto, cpu or cuda, found " + name);
+  if (name == "cpu" || (name == "auto" && !at::hasCUDA())) return at::kCPU;
+  if (!at::hasCUDA()) throw TrainError("--device cuda: libtorch finds no CUDA device");
+  const at::Device device(at::kCUDA, static_cast<at::DeviceIndex>(local_rank()));
+  c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(device);  // the current one from here on
+  return device;
 }
 
 }  // namespace kvcast::train

@@ -3,30 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include "small_models.h"
 #include "train/cross_entropy.h"
-#include "train/kvp_loss.h"
-#include "train/ops.h"
-#include "train/predictor.h"
 
 namespace kvcast::train {
 namespace {
-
-double difference(const Tensor& a, const Tensor& b) { return (a - b).abs().max().item<double>(); }
-
-ModelConfig small_config() {
-  return make_openelm_config({.n_layers = 3,
-                              .model_dim = 48,
-                              .head_dim = 8,
-                              .gqa_groups = 3,
-                              .ffn_dim_divisor = 8,
-                              .vocab_size = 50,
-                              .max_context_tokens = 64});
-}
-
-Model small_model(const ModelConfig& config, uint64_t seed) {
-  return bind_model(config, make_rope_table(64, config.head_dim, config.rope_theta, at::kCPU),
-                    initial_values(model_parameter_specs(config), seed), "");
-}
 
 TEST(Swiglu, ValueAndGradientEqualThePlainForm) {
   const Tensor x = at::randn({3, 5, 14}).set_requires_grad(true);
@@ -118,24 +99,49 @@ TEST(Forward, ItsOwnCachePutInItsPlaceChangesNothing) {
   Cache cache;
   const Tensor exact = forward(model, tokens, &cache);
   EXPECT_LT(difference(forward_with_replaced_cache(model, tokens, cache), exact), 1e-5);
-  for (auto& layer : cache) {
-    layer.key = layer.key.narrow(1, 0, 6);
-    layer.value = layer.value.narrow(1, 0, 6);
-  }
-  const Tensor suffix = forward_after_prefix(model, tokens.narrow(1, 6, 3), cache);
+  const Tensor suffix = forward_after_prefix(model, tokens.narrow(1, 6, 3), prefix_of(cache, 6));
   EXPECT_LT(difference(suffix, exact.narrow(1, 6, 3)), 1e-5);
+}
+
+/// The gradients of all the model's weights and of a predicted cache, with and without recomputing.
+TEST(Recompute, GivesTheSameLossAndGradients) {
+  const ModelConfig config = small_config();
+  const auto specs = model_parameter_specs(config);
+  const Tensor tokens = at::randint(0, 50, {2, 9}, at::kLong);
+  const Predictor identity = identity_predictor(config);
+  std::vector<TensorMap> gradients;
+  std::vector<double> losses;
+  for (const bool recompute : {false, true}) {
+    FlatParameters parameters(specs, initial_values(specs, 1), at::kCPU);
+    const RopeTable rope = make_rope_table(64, config.head_dim, config.rope_theta, at::kCPU);
+    Model auxiliary = bind_model(config, rope, parameters.views(at::kFloat), "");
+    Model base = small_model(config, 2);
+    auxiliary.recompute = base.recompute = recompute;
+    KvpLossOptions options;
+    options.lambda_kl = 1.0;
+    Tensor total;
+    for (const int64_t predicted : {0, 4}) {
+      const Tensor loss = kvp_loss(base, auxiliary, identity, tokens, tokens, options,
+                                   {.predicted_tokens = predicted})
+                              .total;
+      total = total.defined() ? total + loss : loss;
+    }
+    total.backward();
+    losses.push_back(total.item<double>());
+    gradients.push_back(parameters.gradients());
+  }
+  EXPECT_NEAR(losses[0], losses[1], 1e-6);
+  for (const auto& [name, gradient] : gradients[0]) {
+    EXPECT_LT(difference(gradient, gradients[1].at(name)), 1e-6) << name;
+    EXPECT_GT(gradient.abs().max().item<double>(), 0.0) << name;
+  }
 }
 
 TEST(PredictedCache, EqualsExactWhenPredictorIsIdentity) {
   const at::NoGradGuard no_grad;
   const ModelConfig config = small_config();
   const Model model = small_model(config, 1);
-  Predictor identity{.layer_map = {0, 1, 2}, .key_transforms = {}, .value_transforms = {}};
-  for (int64_t i = 0; i < 3; ++i) {
-    const LinearTransform transform{at::eye(config.kv_width(i)), at::zeros({config.kv_width(i)})};
-    identity.key_transforms.push_back(transform);
-    identity.value_transforms.push_back(transform);
-  }
+  const Predictor identity = identity_predictor(config);
   const Tensor tokens = at::randint(0, 50, {2, 9}, at::kLong);
   const auto losses = kvp_loss(model, model, identity, tokens, tokens, {});
   EXPECT_NEAR(losses.base.total.item<double>(), losses.auxiliary.total.item<double>(), 1e-5);

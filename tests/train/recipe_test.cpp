@@ -89,12 +89,40 @@ TEST_F(Recipes, KvpTakesOneKindOfAuxiliary) {
       "[data]\nshards = \"s\"\n[run]\nsteps = 1\nmicro_batch_sequences = 1\n[output]\ndirectory = "
       "\"d\"\n";
   const auto recipe = read_kvp_recipe(write("[kvp]\nbase = \"b\"\nkeep = \"0.50\"\n" + rest), {});
-  EXPECT_EQ(recipe.keep, "0.50");
+  EXPECT_EQ(recipe.pair.keep, "0.50");
   EXPECT_LT(recipe.lambda_consistency, 0.0);
   EXPECT_THROW(read_kvp_recipe(write("[kvp]\nbase = \"b\"\n" + rest), {}), TrainError);
   EXPECT_THROW(read_kvp_recipe(
                    write("[kvp]\nbase = \"b\"\nkeep = \"0.50\"\nauxiliary = \"a\"\n" + rest), {}),
                TrainError);
+}
+
+TEST_F(Recipes, KvpIsThePapersUnlessASwitchSaysOtherwise) {
+  const std::string head = "[kvp]\nbase = \"b\"\nauxiliary = \"a\"\n";
+  const std::string rest =
+      "[data]\nshards = \"s\"\n[run]\nsteps = 1\nmicro_batch_sequences = 1\n[output]\ndirectory = "
+      "\"d\"\n";
+  const auto parse = [&](const std::string& keys) {
+    return read_kvp_recipe(write(head + keys + rest), {});
+  };
+  const KvpRecipe paper = parse("");
+  EXPECT_FALSE(paper.ridge_init);
+  EXPECT_EQ(paper.split_share, 0.0);
+  EXPECT_EQ(paper.lambda_kl, 0.0);
+  EXPECT_EQ(paper.consistency, Consistency::kL1);
+  EXPECT_EQ(paper.pair.layer_map_rule, PairRecipe::LayerMapRule::kPaper);
+  const KvpRecipe ours = parse(
+      "predictor_init = \"ridge\"\nsplit_share = 0.5\nlambda_kl = 1\nconsistency = "
+      "\"attention-output\"\nlayer_map = \"ridge\"\nauxiliary_kv_only_last = true\n");
+  EXPECT_TRUE(ours.ridge_init);
+  EXPECT_EQ(ours.split_share, 0.5);
+  EXPECT_EQ(ours.lambda_auxiliary, 0.0);
+  EXPECT_EQ(ours.consistency, Consistency::kAttentionOutput);
+  EXPECT_EQ(ours.pair.layer_map_rule, PairRecipe::LayerMapRule::kRidge);
+  EXPECT_EQ(parse("layer_map = [0, 1]\n").pair.layer_map, (std::vector<int64_t>{0, 1}));
+  EXPECT_THROW(parse("layer_map = \"best\"\n"), TrainError);
+  EXPECT_THROW(parse("consistency = \"l2\"\n"), TrainError);
+  EXPECT_THROW(parse("auxiliary_kv_only_last = true\nlambda_auxiliary = 1.0\n"), TrainError);
 }
 
 TEST_F(Recipes, TheShippedOnesParse) {
@@ -108,7 +136,40 @@ TEST_F(Recipes, TheShippedOnesParse) {
   EXPECT_EQ(read_pretrain_recipe(recipes / "base.toml", settings).output.directory, "out/base");
   EXPECT_EQ(read_pretrain_recipe(recipes / "auxiliary.toml", settings).output.directory,
             "out/auxiliary");
-  EXPECT_EQ(read_kvp_recipe(recipes / "kvp.toml", settings).base, "out/base");
+  EXPECT_EQ(read_kvp_recipe(recipes / "kvp.toml", settings).pair.base, "out/base");
+}
+
+TEST_F(Recipes, TheFamilysParse) {
+  const std::filesystem::path recipes =
+      std::filesystem::path(KVCAST_SOURCE_DIR) / "recipes" / "family";
+  const Settings settings = {{"out", "out"}, {"name", "x"}};
+  const auto with = [&](const std::string& key, const std::string& value) {
+    Settings more = settings;
+    more.emplace_back(key, value);
+    return more;
+  };
+  for (const char* name : {"base", "auxiliary-23m", "auxiliary-10m"}) {
+    EXPECT_EQ(
+        read_pretrain_recipe(recipes / (std::string(name) + ".toml"), settings).output.directory,
+        std::string("out/") + name);
+  }
+  const KvpRecipe paper =
+      read_kvp_recipe(recipes / "kvp-paper.toml", with("kvp.auxiliary", "out/auxiliary-10m"));
+  const KvpRecipe ours = read_kvp_recipe(recipes / "kvp.toml", with("kvp.keep", "\"0.50\""));
+  EXPECT_EQ(ours.pair.keep, "0.50");
+  EXPECT_FALSE(paper.ridge_init);
+  EXPECT_TRUE(ours.ridge_init);
+  const AloneRecipe alone =
+      read_alone_recipe(recipes / "alone.toml", with("alone.auxiliary", "out/auxiliary-10m"));
+  // Equal tokens in equal order for the three.
+  for (const RunRecipe& run : {paper.run, ours.run}) {
+    EXPECT_EQ(run.steps, alone.run.steps);
+    EXPECT_EQ(run.seed, alone.run.seed);
+    EXPECT_EQ(run.micro_batch_sequences, alone.run.micro_batch_sequences);
+  }
+  EXPECT_EQ(read_ridge_recipe(recipes / "ridge.toml", with("ridge.auxiliary", "out/alone-10m"))
+                .output.directory,
+            "out/x");
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "prefill/strategy.h"
 #include "support/tensors.h"
+#include "train/kvp_loss.h"
 #include "train/model_files.h"
 #include "train/predictor.h"
 
@@ -96,6 +97,25 @@ TEST_F(ShippedBundle, RuntimeAndTrainerAgreeOnKvPrediction) {
     EXPECT_LT(
         relative_to_largest(runtime_logits("kv-prediction:tail=" + std::to_string(tail), tokens),
                             last_logits(base, hidden)),
+        kTolerance)
+        << "tail " << tail;
+  }
+}
+
+TEST_F(ShippedBundle, TheSplitPassOfTrainingIsTheRuntimesKvPrediction) {
+  const at::NoGradGuard no_gradients;
+  const auto tokens = some_tokens(runtime_->base->config().vocab_size);
+  const train::Model base = bind(bundle_->base), auxiliary = bind(bundle_->auxiliary);
+  const train::Predictor predictor =
+      train::bind_predictor(bundle_->manifest.layer_map, bundle_->predictor, "");
+  const at::Tensor batch = as_batch(tokens);
+  for (const int64_t tail : {1, 16}) {
+    train::KvpTrace trace;
+    const train::KvpPass pass{.predicted_tokens = static_cast<int64_t>(tokens.size()) - tail};
+    train::kvp_loss(base, auxiliary, predictor, batch, batch, {}, pass, &trace);
+    EXPECT_LT(
+        relative_to_largest(runtime_logits("kv-prediction:tail=" + std::to_string(tail), tokens),
+                            last_logits(base, trace.base_hidden)),
         kTolerance)
         << "tail " << tail;
   }

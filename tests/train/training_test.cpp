@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "io/json.h"
+#include "train/closed_form.h"
 #include "train/data/error.h"
 #include "train/heldout.h"
 #include "train/kvp.h"
@@ -31,9 +32,18 @@ class Training : public testing::Test {
   }
 
   template <typename Recipe>
-  void fill(const std::string& name, Recipe& recipe) const {
+  void fill_data_and_output(const std::string& name, Recipe& recipe) const {
     recipe.data.shards = directory_.path() / "shards";
     recipe.data.sequence_tokens = 32;
+    recipe.output.directory = directory_.path() / name;
+    recipe.output.checkpoint = directory_.path() / (name + ".checkpoint");
+    recipe.output.log = directory_.path() / (name + ".jsonl");
+    recipe.output.dtype = Precision::kF32;
+  }
+
+  template <typename Recipe>
+  void fill(const std::string& name, Recipe& recipe) const {
+    fill_data_and_output(name, recipe);
     recipe.optimizer.learning_rate = 1e-2;
     recipe.optimizer.warmup_steps = 5;
     recipe.run.steps = 30;
@@ -41,10 +51,6 @@ class Training : public testing::Test {
     recipe.run.accumulation = 2;
     recipe.run.precision = Precision::kF32;
     recipe.run.log_every = 5;
-    recipe.output.directory = directory_.path() / name;
-    recipe.output.checkpoint = directory_.path() / (name + ".checkpoint");
-    recipe.output.log = directory_.path() / (name + ".jsonl");
-    recipe.output.dtype = Precision::kF32;
   }
 
   static TrainControl quiet() {
@@ -76,11 +82,11 @@ TEST_F(Training, PretrainingReducesTheLossAndWritesAModelDirectory) {
   EXPECT_FALSE(std::filesystem::exists(recipe.output.checkpoint));
 
   HeldoutOptions options;
-  options.model = recipe.output.directory;
+  options.models = {recipe.output.directory};
   options.shards = recipe.data.shards;
   options.prefix_tokens = 20;
   options.suffix_tokens = 12;
-  const Json scores = heldout(options);
+  const Json scores = heldout(options)["results"][0];
   EXPECT_LT(scores["suffix_nll"]["exact"]["value"].get<double>(), 1.5);
 }
 
@@ -144,8 +150,8 @@ TEST_F(Training, KvpWritesABundleThatReadsBackAndLearns) {
   ASSERT_EQ(pretrain(auxiliary, quiet()), TrainOutcome::kFinished);
 
   KvpRecipe recipe;
-  recipe.base = base.output.directory;
-  recipe.auxiliary = auxiliary.output.directory;
+  recipe.pair.base = base.output.directory;
+  recipe.pair.auxiliary = auxiliary.output.directory;
   fill("bundle", recipe);
   recipe.run.steps = 60;
   // Interrupted once, to see that a bundle's checkpoint resumes too.
@@ -169,12 +175,12 @@ TEST_F(Training, KvpWritesABundleThatReadsBackAndLearns) {
   }
 
   HeldoutOptions options;
-  options.model = recipe.output.directory;
+  options.models = {recipe.output.directory};
   options.shards = recipe.data.shards;
   options.prefix_tokens = 20;
   options.suffix_tokens = 12;
-  const Json scores = heldout(options)["suffix_nll"];
-  EXPECT_LT(scores["kv_prediction"]["value"].get<double>(), 3.0);
+  const Json scores = heldout(options)["results"][0]["suffix_nll"];
+  EXPECT_LT(scores["kv-prediction:tail=1"]["value"].get<double>(), 3.0);
 }
 
 TEST_F(Training, KvpFromKeptLayersRefersToTheBase) {
@@ -183,9 +189,9 @@ TEST_F(Training, KvpFromKeptLayersRefersToTheBase) {
   base.run.steps = 2;
   ASSERT_EQ(pretrain(base, quiet()), TrainOutcome::kFinished);
   KvpRecipe recipe;
-  recipe.base = base.output.directory;
-  recipe.keep = "0.50";
-  recipe.copy_base = false;
+  recipe.pair.base = base.output.directory;
+  recipe.pair.keep = "0.50";
+  recipe.pair.copy_base = false;
   fill("pruned", recipe);
   recipe.run.steps = 2;
   ASSERT_EQ(train_kvp(recipe, quiet()), TrainOutcome::kFinished);
@@ -193,6 +199,108 @@ TEST_F(Training, KvpFromKeptLayersRefersToTheBase) {
   EXPECT_EQ(bundle.manifest.layer_map, (std::vector<int64_t>{0, 0, 1, 1}));
   EXPECT_EQ(bundle.auxiliary.config.n_layers(), 2);
   EXPECT_FALSE(std::filesystem::exists(recipe.output.directory / "base"));
+}
+
+/// A base of 4 layers and an auxiliary of 2, trained a little.
+class PairTraining : public Training {
+ protected:
+  PairTraining() {
+    auto base = pretrain_recipe("base");
+    base.model.layers = 4;
+    pretrain(base, quiet());
+    auto auxiliary = pretrain_recipe("auxiliary");
+    auxiliary.model.model_dim = 16;
+    pretrain(auxiliary, quiet());
+  }
+
+  [[nodiscard]] PairRecipe pair() const {
+    PairRecipe recipe;
+    recipe.base = directory_.path() / "base";
+    recipe.auxiliary = directory_.path() / "auxiliary";
+    return recipe;
+  }
+
+  /// Everything beyond the paper's recipe at once.
+  [[nodiscard]] KvpRecipe beyond_recipe(const std::string& name) const {
+    KvpRecipe recipe;
+    recipe.pair = pair();
+    recipe.pair.layer_map_rule = PairRecipe::LayerMapRule::kRidge;
+    recipe.ridge_init = true;
+    recipe.ridge = {.tokens = 2048, .held_out_tokens = 512, .regularisation = 1e-3};
+    recipe.split_share = 0.5;
+    recipe.tail_max = 4;
+    recipe.lambda_kl = 1.0;
+    recipe.consistency = Consistency::kAttentionOutput;
+    recipe.auxiliary_kv_only_last = true;
+    recipe.lambda_auxiliary = 0.0;
+    fill(name, recipe);
+    recipe.run.steps = 12;
+    return recipe;
+  }
+
+  [[nodiscard]] double suffix_nll(const std::string& name, const std::string& reading) const {
+    HeldoutOptions options;
+    options.models = {directory_.path() / name};
+    options.shards = directory_.path() / "shards";
+    options.prefix_tokens = 20;
+    options.suffix_tokens = 12;
+    return heldout(options)["results"][0]["suffix_nll"][reading]["value"].get<double>();
+  }
+};
+
+TEST_F(PairTraining, RidgeWritesABundleThatPredictsWithoutAnyTraining) {
+  KvpRecipe untrained;
+  untrained.pair = pair();
+  fill("untrained", untrained);
+  untrained.run.steps = 1;
+  untrained.optimizer.learning_rate = 0.0;
+  ASSERT_EQ(train_kvp(untrained, quiet()), TrainOutcome::kFinished);
+
+  RidgeRecipe recipe;
+  recipe.pair = pair();
+  fill_data_and_output("ridge", recipe);
+  recipe.fit = {.tokens = 4096, .held_out_tokens = 512, .regularisation = 1e-3};
+  train_ridge(recipe, at::kCPU, /*quiet=*/true);
+  EXPECT_EQ(load_bundle(recipe.output.directory).manifest.layer_map, canonical_layer_map(4, 2));
+  EXPECT_LT(suffix_nll("ridge", "kv-prediction:tail=1"),
+            suffix_nll("untrained", "kv-prediction:tail=1") - 0.1);
+  EXPECT_DOUBLE_EQ(suffix_nll("ridge", "exact"), suffix_nll("untrained", "exact"));
+}
+
+TEST_F(PairTraining, EverySwitchTogetherLearnsAndGoesOnExactly) {
+  const KvpRecipe whole = beyond_recipe("whole"), cut = beyond_recipe("cut");
+  ASSERT_EQ(train_kvp(whole, quiet()), TrainOutcome::kFinished);
+  EXPECT_LT(log("whole").back()["losses"]["kl"].get<double>(),
+            log("whole").front()["losses"]["kl"].get<double>());
+
+  std::atomic<bool> stop{true};
+  TrainControl control = quiet();
+  control.resume = true;
+  control.stop = &stop;
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(train_kvp(cut, control), TrainOutcome::kInterrupted);
+  stop = false;
+  ASSERT_EQ(train_kvp(cut, control), TrainOutcome::kFinished);
+  const LoadedBundle a = load_bundle(whole.output.directory), b = load_bundle(cut.output.directory);
+  EXPECT_EQ(a.manifest.layer_map, b.manifest.layer_map);
+  for (const auto& [name, value] : a.predictor) {
+    EXPECT_TRUE(at::equal(value, b.predictor.at(name))) << name;
+  }
+  for (const auto& [name, value] : a.auxiliary.values) {
+    EXPECT_TRUE(at::equal(value, b.auxiliary.values.at(name))) << name;
+  }
+}
+
+TEST_F(PairTraining, AloneTrainsTheKeptLayersOfTheBase) {
+  AloneRecipe recipe;
+  recipe.base = directory_.path() / "base";
+  recipe.keep = "0.50";
+  fill("alone", recipe);
+  ASSERT_EQ(train_alone(recipe, quiet()), TrainOutcome::kFinished);
+  const LoadedModel alone = load_model(recipe.output.directory), base = load_model(recipe.base);
+  EXPECT_EQ(alone.config.n_layers(), 2);
+  EXPECT_EQ(alone.config.layers[1].ffn_dim, base.config.layers[2].ffn_dim);
+  EXPECT_LT(log("alone").back()["losses"]["loss"].get<double>(),
+            log("alone").front()["losses"]["loss"].get<double>());
 }
 
 TEST_F(Training, ErrorsComeBeforeAnyOutput) {

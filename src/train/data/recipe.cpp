@@ -72,6 +72,10 @@ RunRecipe read_run(TomlFile& file) {
   run.max_minutes = table.number("max_minutes", run.max_minutes, 0.0, kHuge);
   run.log_every = table.integer("log_every", run.log_every, 1, kMany);
   run.checkpoint_minutes = table.number("checkpoint_minutes", run.checkpoint_minutes, 0.0, kHuge);
+  run.checkpoint_steps = table.integer("checkpoint_steps", run.checkpoint_steps, 0, kMany);
+  run.max_loss_jump = table.number("max_loss_jump", run.max_loss_jump, 0.0, kHuge);
+  run.peak_teraflops = table.number("peak_teraflops", run.peak_teraflops, 0.0, kHuge);
+  run.recompute = table.boolean("recompute", run.recompute);
   table.reject_unknown_keys();
   return run;
 }
@@ -85,6 +89,7 @@ OutputRecipe read_output(TomlFile& file) {
   output.checkpoint = table.text("checkpoint", directory + ".checkpoint");
   output.log = table.text("log", directory + ".jsonl");
   output.dtype = table.precision("dtype", output.dtype);
+  output.shard_bytes = table.integer("shard_bytes", output.shard_bytes, 1, kMany);
   table.reject_unknown_keys();
   return output;
 }
@@ -104,6 +109,60 @@ ModelRecipe read_model(TomlFile& file) {
   }
   table.reject_unknown_keys();
   return model;
+}
+
+PairRecipe read_pair(TomlTable& table) {
+  PairRecipe pair;
+  pair.base = table.text("base");
+  pair.auxiliary = table.text("auxiliary", "");
+  pair.keep = table.text("keep", "");
+  if (pair.auxiliary.empty() == pair.keep.empty()) {
+    table.fail("auxiliary",
+               R"(either auxiliary = "MODEL DIRECTORY" or keep = "0.75", "0.50", "0.25")");
+  }
+  if (table.is_text("layer_map")) {
+    using Rule = PairRecipe::LayerMapRule;
+    pair.layer_map_rule = table.choice<Rule>(
+        "layer_map",
+        {{"paper", Rule::kPaper}, {"ridge", Rule::kRidge}, {"ridge-free", Rule::kRidgeFree}});
+  } else {
+    pair.layer_map = table.integers("layer_map");
+  }
+  pair.copy_base = table.boolean("copy_base", pair.copy_base);
+  return pair;
+}
+
+RidgeFitRecipe read_ridge_fit(TomlTable& table) {
+  RidgeFitRecipe fit;
+  fit.tokens = table.integer("tokens", fit.tokens, 1024, kMany);
+  fit.held_out_tokens = table.integer("held_out_tokens", fit.held_out_tokens, 1, kMany);
+  fit.regularisation = table.number("regularisation", fit.regularisation, 0.0, kHuge);
+  return fit;
+}
+
+void read_kvp_losses(TomlTable& table, KvpRecipe& recipe) {
+  recipe.auxiliary_kv_only_last =
+      table.boolean("auxiliary_kv_only_last", recipe.auxiliary_kv_only_last);
+  recipe.lambda_base = table.number("lambda_base", recipe.lambda_base, 0.0, kHuge);
+  recipe.lambda_auxiliary =
+      table.number("lambda_auxiliary", recipe.auxiliary_kv_only_last ? 0.0 : 1.0, 0.0, kHuge);
+  if (recipe.auxiliary_kv_only_last && recipe.lambda_auxiliary > 0.0) {
+    table.fail("lambda_auxiliary", "0 with auxiliary_kv_only_last, which leaves it no output");
+  }
+  recipe.lambda_consistency = table.number("lambda_consistency", -1.0, 0.0, kHuge);
+  recipe.lambda_kl = table.number("lambda_kl", recipe.lambda_kl, 0.0, kHuge);
+  recipe.consistency =
+      table.choice<Consistency>("consistency", {{"l1", Consistency::kL1},
+                                                {"attention-output", Consistency::kAttentionOutput},
+                                                {"none", Consistency::kNone}});
+}
+
+void read_kvp_passes(TomlTable& table, KvpRecipe& recipe) {
+  recipe.ridge_init = table.choice<bool>("predictor_init", {{"default", false}, {"ridge", true}});
+  recipe.split_share = table.number("split_share", recipe.split_share, 0.0, 1.0);
+  recipe.split_from = table.number("split_from", recipe.split_from, 0.0, 1.0);
+  recipe.split_to = table.number("split_to", recipe.split_to, recipe.split_from, 1.0);
+  recipe.tail_max = table.integer("tail_max", recipe.tail_max, 1, 1 << 20);
 }
 
 }  // namespace
@@ -158,22 +217,50 @@ KvpRecipe read_kvp_recipe(const std::filesystem::path& path, const Settings& set
   TomlFile file(path, settings);
   auto table = file.table("kvp", true);
   KvpRecipe recipe;
-  recipe.base = table.text("base");
+  recipe.pair = read_pair(table);
+  read_kvp_losses(table, recipe);
+  read_kvp_passes(table, recipe);
+  table.reject_unknown_keys();
+  auto ridge = file.table("ridge", false);
+  recipe.ridge = read_ridge_fit(ridge);
+  ridge.reject_unknown_keys();
+  recipe.data = read_data(file);
+  recipe.optimizer = read_optimizer(file);
+  recipe.run = read_run(file);
+  recipe.output = read_output(file);
+  file.reject_unknown_tables();
+  return recipe;
+}
+
+AloneRecipe read_alone_recipe(const std::filesystem::path& path, const Settings& settings) {
+  TomlFile file(path, settings);
+  auto table = file.table("alone", true);
+  AloneRecipe recipe;
   recipe.auxiliary = table.text("auxiliary", "");
+  recipe.base = table.text("base", "");
   recipe.keep = table.text("keep", "");
-  if (recipe.auxiliary.empty() == recipe.keep.empty()) {
-    table.fail("auxiliary",
-               R"(either auxiliary = "MODEL DIRECTORY" or keep = "0.75", "0.50", "0.25")");
+  if (recipe.auxiliary.empty() == recipe.keep.empty() ||
+      recipe.base.empty() != recipe.keep.empty()) {
+    table.fail("auxiliary", R"(either auxiliary, or base and keep = "0.75", "0.50", "0.25")");
   }
-  recipe.layer_map = table.integers("layer_map");
-  recipe.lambda_base = table.number("lambda_base", recipe.lambda_base, 0.0, kHuge);
-  recipe.lambda_auxiliary = table.number("lambda_auxiliary", recipe.lambda_auxiliary, 0.0, kHuge);
-  recipe.lambda_consistency = table.number("lambda_consistency", -1.0, 0.0, kHuge);
-  recipe.copy_base = table.boolean("copy_base", recipe.copy_base);
   table.reject_unknown_keys();
   recipe.data = read_data(file);
   recipe.optimizer = read_optimizer(file);
   recipe.run = read_run(file);
+  recipe.output = read_output(file);
+  file.reject_unknown_tables();
+  return recipe;
+}
+
+RidgeRecipe read_ridge_recipe(const std::filesystem::path& path, const Settings& settings) {
+  TomlFile file(path, settings);
+  auto table = file.table("ridge", true);
+  RidgeRecipe recipe;
+  recipe.pair = read_pair(table);
+  recipe.fit = read_ridge_fit(table);
+  recipe.seed = seed_of(table);
+  table.reject_unknown_keys();
+  recipe.data = read_data(file);
   recipe.output = read_output(file);
   file.reject_unknown_tables();
   return recipe;

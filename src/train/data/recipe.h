@@ -68,20 +68,25 @@ enum class Precision { kF32, kBF16 };
 struct RunRecipe {
   int64_t steps = 1000;
   int64_t micro_batch_sequences = 8;
-  int64_t accumulation = 1;  ///< micro-batches a step
+  int64_t accumulation = 1;  ///< micro-batches a step, of all processes together
   uint64_t seed = 1;
   Precision precision = Precision::kBF16;  ///< of matrix products; master weights are f32
   double max_minutes = 0.0;  ///< 0: no limit; otherwise the schedule also ends by this time
   int64_t log_every = 20;
-  double checkpoint_minutes = 5.0;  ///< 0: only when interrupted
+  double checkpoint_minutes = 5.0;  ///< 0: not by time
+  int64_t checkpoint_steps = 0;     ///< 0: not by steps
+  double max_loss_jump = 3.0;       ///< nats above the running mean that stop the run; 0: any
+  double peak_teraflops = 0.0;      ///< of one device, for the utilisation; 0: by its name
+  bool recompute = false;  ///< layers again in the backward pass, instead of keeping what they made
 };
 
 /// [output]
 struct OutputRecipe {
-  std::filesystem::path directory;     ///< appears, complete, when the run is done
-  std::filesystem::path checkpoint;    ///< default: directory + ".checkpoint"
-  std::filesystem::path log;           ///< JSON lines; default: directory + ".jsonl"
-  Precision dtype = Precision::kBF16;  ///< of the weights in `directory`
+  std::filesystem::path directory;         ///< appears, complete, when the run is done
+  std::filesystem::path checkpoint;        ///< default: directory + ".checkpoint"
+  std::filesystem::path log;               ///< JSON lines; default: directory + ".jsonl"
+  Precision dtype = Precision::kBF16;      ///< of the weights in `directory`
+  int64_t shard_bytes = int64_t{4} << 30;  ///< of one safetensors file, as far as tensors allow
 };
 
 /// [model]: an OpenELM shape, or `start`, a model directory to go on from.
@@ -99,18 +104,71 @@ struct PretrainRecipe {
   OutputRecipe output;
 };
 
-/// [kvp]
-struct KvpRecipe {
+/// Two models and how they are connected; keys of [kvp] and of [ridge].
+struct PairRecipe {
+  enum class LayerMapRule {
+    kPaper,      ///< method §5
+    kRidge,      ///< the least held-out error of a closed-form predictor, never falling with depth
+    kRidgeFree,  ///< the same, each base layer by itself
+  };
   std::filesystem::path base;       ///< model directory
   std::filesystem::path auxiliary;  ///< model directory (KVP-C), or
   std::string keep;                 ///< "0.75", "0.50", "0.25": layers of the base (KVP-LP)
-  std::vector<int64_t> layer_map;   ///< empty: by the rules of method §5
+  std::vector<int64_t> layer_map;   ///< empty: by the rule
+  LayerMapRule layer_map_rule = LayerMapRule::kPaper;
+  bool copy_base = true;  ///< false: kvcast.json names the base by a relative path
+};
+
+/// How a predictor is computed in closed form; keys of [ridge].
+struct RidgeFitRecipe {
+  int64_t tokens = 131072;          ///< to fit on
+  int64_t held_out_tokens = 16384;  ///< to choose the layer map by
+  double regularisation = 1e-3;     ///< of the inputs' mean variance
+};
+
+/// What the predicted cache is held against in training.
+enum class Consistency {
+  kNone,
+  kL1,               ///< keys and values (method §4)
+  kAttentionOutput,  ///< what attention over them adds to the residual stream
+};
+
+/// [kvp]; the defaults are the paper's recipe (method §4)
+struct KvpRecipe {
+  PairRecipe pair;
   double lambda_base = 1.0, lambda_auxiliary = 1.0;
   double lambda_consistency = -1.0;  ///< negative: 1 / n_B, the paper's best
-  bool copy_base = true;             ///< false: kvcast.json names the base by a relative path
+  double lambda_kl = 0.0;            ///< on KL(base exact || base on the predicted cache)
+  Consistency consistency = Consistency::kL1;
+  bool ridge_init = false;   ///< predictor_init = "ridge": the closed form as the start
+  double split_share = 0.0;  ///< of the steps that run the base as at inference
+  double split_from = 0.125, split_to = 0.875;  ///< where a split falls, of the sequence
+  int64_t tail_max = 1;                         ///< tails are drawn from 1 to this
+  bool auxiliary_kv_only_last = false;          ///< its last layer gives K/V alone
+  RidgeFitRecipe ridge;
   DataRecipe data;
   OptimizerRecipe optimizer;
   RunRecipe run;
+  OutputRecipe output;
+};
+
+/// [alone]: the control; an auxiliary, or kept layers of a base, trained on next tokens.
+struct AloneRecipe {
+  std::filesystem::path auxiliary;  ///< model directory, or
+  std::filesystem::path base;       ///< model directory, of which
+  std::string keep;                 ///< "0.75", "0.50", "0.25" are kept
+  DataRecipe data;
+  OptimizerRecipe optimizer;
+  RunRecipe run;
+  OutputRecipe output;
+};
+
+/// [ridge]: a closed-form predictor between two models as they are.
+struct RidgeRecipe {
+  PairRecipe pair;
+  RidgeFitRecipe fit;
+  uint64_t seed = 1;
+  DataRecipe data;
   OutputRecipe output;
 };
 
@@ -118,5 +176,7 @@ TokenizerRecipe read_tokenizer_recipe(const std::filesystem::path& file, const S
 ShardsRecipe read_shards_recipe(const std::filesystem::path& file, const Settings& settings);
 PretrainRecipe read_pretrain_recipe(const std::filesystem::path& file, const Settings& settings);
 KvpRecipe read_kvp_recipe(const std::filesystem::path& file, const Settings& settings);
+AloneRecipe read_alone_recipe(const std::filesystem::path& file, const Settings& settings);
+RidgeRecipe read_ridge_recipe(const std::filesystem::path& file, const Settings& settings);
 
 }  // namespace kvcast::train

@@ -34,6 +34,10 @@ bool TomlTable::has(const std::string& key) const {
   return table_ != nullptr && table_->contains(key);
 }
 
+bool TomlTable::is_text(const std::string& key) const {
+  return has(key) && table_->get(key)->is_string();
+}
+
 void TomlTable::fail(const std::string& key, const std::string& expectation) const {
   throw TrainError(fmt::format("{}: {}.{}: expected {}", file_, name_, key, expectation));
 }

@@ -9,6 +9,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "train/data/recipe.h"
@@ -24,6 +25,7 @@ class TomlTable {
       : table_(table), file_(std::move(file)), name_(std::move(name)), variables_(variables) {}
 
   [[nodiscard]] bool has(const std::string& key) const;
+  [[nodiscard]] bool is_text(const std::string& key) const;
   std::string text(const std::string& key);
   std::string text(const std::string& key, const std::string& fallback);
   int64_t integer(const std::string& key, int64_t low, int64_t high);
@@ -32,6 +34,17 @@ class TomlTable {
   bool boolean(const std::string& key, bool fallback);
   std::vector<int64_t> integers(const std::string& key);
   Precision precision(const std::string& key, Precision fallback);
+  /// One of the named values; the first where the key is missing.
+  template <typename T>
+  T choice(const std::string& key, const std::vector<std::pair<std::string, T>>& named) {
+    const std::string value = text(key, named.front().first);
+    std::string names;
+    for (const auto& [name, result] : named) {
+      if (name == value) return result;
+      names += (names.empty() ? "\"" : ", \"") + name + '"';
+    }
+    fail(key, "one of " + names);
+  }
 
   /// Throws if the table holds a key that no getter asked for.
   void reject_unknown_keys() const;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "report/svg.h"
+
 namespace kvcast {
 namespace {
 
@@ -17,6 +19,12 @@ std::string csv_cell(const std::string& text) {
   return quoted + '"';
 }
 
+std::string markdown_cell(std::string text) {
+  for (size_t at = 0; (at = text.find('|', at)) != std::string::npos; at += 2)
+    text.insert(at, "\\");
+  return text;
+}
+
 }  // namespace
 
 std::string Table::to_markdown() const {
@@ -28,8 +36,9 @@ std::string Table::to_markdown() const {
   const auto line = [&](const std::vector<std::string>& cells) {
     std::string text = "|";
     for (size_t column = 0; column < cells.size(); ++column) {
-      text += column < text_columns ? fmt::format(" {:<{}} |", cells[column], widths[column])
-                                    : fmt::format(" {:>{}} |", cells[column], widths[column]);
+      text += column < text_columns
+                  ? fmt::format(" {:<{}} |", markdown_cell(cells[column]), widths[column])
+                  : fmt::format(" {:>{}} |", markdown_cell(cells[column]), widths[column]);
     }
     return text + "\n";
   };
@@ -55,6 +64,20 @@ std::string Table::to_csv() const {
   add_line(headers);
   for (const auto& row : rows) add_line(row);
   return text;
+}
+
+std::string Table::to_html() const {
+  const auto line = [&](const std::vector<std::string>& cells, const char* element) {
+    std::string text = "<tr>";
+    for (size_t column = 0; column < cells.size(); ++column) {
+      text += fmt::format("<{0}{1}>{2}</{0}>", element, column < text_columns ? "" : " class=\"n\"",
+                          report::xml_escape(cells[column]));
+    }
+    return text + "</tr>\n";
+  };
+  std::string text = "<table>\n<thead>" + line(headers, "th") + "</thead>\n<tbody>\n";
+  for (const auto& row : rows) text += line(row, "td");
+  return text + "</tbody>\n</table>\n";
 }
 
 std::string with_thousands(long long number) {

@@ -6,7 +6,7 @@
 
 namespace kvcast {
 
-/// Rows of text under headers, printed as Markdown or CSV.
+/// Rows of text under headers, printed as Markdown, CSV or HTML.
 struct Table {
   std::vector<std::string> headers;
   std::vector<std::vector<std::string>> rows;  ///< as many cells as headers each
@@ -15,6 +15,8 @@ struct Table {
   /// Columns padded to equal width.
   [[nodiscard]] std::string to_markdown() const;
   [[nodiscard]] std::string to_csv() const;
+  /// A <table> element.
+  [[nodiscard]] std::string to_html() const;
 };
 
 /// 1234567 -> "1,234,567".

@@ -203,6 +203,7 @@ void Transformer::attend(Run& run, int64_t layer) const {
       w.attention_args,
       {.query_heads = shape.query_heads, .kv_heads = shape.kv_heads, .head_dim = config_.head_dim},
       threads_);
+  if (run.options.on_attention) run.options.on_attention({layer, q, out});
   matmul({.a = out,
           .a_stride = q_width,
           .rows = rows,

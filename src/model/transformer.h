@@ -47,6 +47,14 @@ struct RawKeyValues {
   const float* values = nullptr;  // [rows, kv_width]
 };
 
+/// What attention works with and gives in one layer, of the rows that go through it. Valid during
+/// the call only.
+struct LayerAttention {
+  int64_t layer = 0;
+  const float* queries = nullptr;  // [rows, query_width], after q_norm and RoPE
+  const float* outputs = nullptr;  // [rows, query_width], before out_proj
+};
+
 /// What the last layer of a run has to produce besides every row's K/V.
 enum class LastLayerOutput {
   kAllRows,                ///< hidden states of every row, as between layers
@@ -60,6 +68,8 @@ struct RunLayersOptions {
   LastLayerOutput output = LastLayerOutput::kAllRows;
   /// Called in each layer once its raw K/V are known, before they are normed.
   std::function<void(const RawKeyValues&)> on_raw_key_values = {};
+  /// Called in each layer after its attention; the caches hold its keys and values then.
+  std::function<void(const LayerAttention&)> on_attention = {};
   /// If not null, [sequences]: attention paid by the last row of each sequence in layer `last - 1`,
   /// mean over query heads, one value per cache row.
   std::vector<std::vector<float>>* last_row_attention = nullptr;

@@ -1,58 +1,12 @@
 // With the base as its own auxiliary and an identity predictor, KV prediction is exact.
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
-
 #include "prefill/strategy.h"
+#include "support/identity_bundle.h"
 #include "support/tensors.h"
 
 namespace kvcast {
 namespace {
-
-namespace fs = std::filesystem;
-
-/// The golden bundle's base on both sides, and W = I, b = 0.
-class IdentityBundle {
- public:
-  IdentityBundle() {
-    fs::create_directories(directory_);
-    const fs::path golden = fs::path(KVCAST_GOLDEN_DIR) / "openelm-tiny-kvp-c";
-    for (const char* role : {"base", "auxiliary"}) {
-      fs::copy(golden / "base", directory_ / role, fs::copy_options::recursive);
-    }
-    std::ofstream(directory_ / "kvcast.json")
-        << R"({"format": 1, "base": "base", "auxiliary": "auxiliary",)"
-        << R"( "predictor": "predictor.safetensors", "layer_map": [0, 1, 2, 3, 4]})";
-    write_predictor(*read_model_config(directory_ / "base"));
-  }
-  ~IdentityBundle() { fs::remove_all(directory_); }
-  IdentityBundle(const IdentityBundle&) = delete;
-  IdentityBundle& operator=(const IdentityBundle&) = delete;
-  [[nodiscard]] const fs::path& path() const { return directory_; }
-
- private:
-  void write_predictor(const ModelConfig& config) {
-    std::vector<std::vector<float>> storage;
-    std::vector<TensorToWrite> tensors;
-    storage.reserve(4 * config.layers.size());
-    for (int64_t i = 0; i < config.n_layers(); ++i) {
-      const int64_t width = config.kv_width(i);
-      for (const std::string kind : {"key", "value"}) {
-        auto& weight = storage.emplace_back(static_cast<size_t>(width * width));
-        for (int64_t c = 0; c < width; ++c) weight[c * width + c] = 1.0F;
-        const std::string name = kind + "_transforms." + std::to_string(i);
-        tensors.push_back(
-            {name + ".weight", DType::kF32, {width, width}, std::as_bytes(std::span(weight))});
-        auto& bias = storage.emplace_back(static_cast<size_t>(width));
-        tensors.push_back({name + ".bias", DType::kF32, {width}, std::as_bytes(std::span(bias))});
-      }
-    }
-    ASSERT_TRUE(write_safetensors(directory_ / "predictor.safetensors", tensors));
-  }
-
-  fs::path directory_ = fs::path(testing::TempDir()) / "kvcast-identity-bundle";
-};
 
 TEST(Identity, PredictedCacheAndLogitsEqualExactWhenPredictorIsIdentity) {
   const IdentityBundle bundle;

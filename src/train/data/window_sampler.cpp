@@ -46,11 +46,15 @@ void WindowSampler::read(int64_t index, int64_t* out) const {
   });
   // The k-th sample of this source since the beginning of training.
   const int64_t k = static_cast<int64_t>(pass) * source->samples + at - source->samples_before;
-  const auto epoch = static_cast<uint64_t>(k / source->windows);
-  const uint64_t offset_seed =
+  const auto windows = static_cast<uint64_t>(source->windows);
+  const uint64_t epoch = static_cast<uint64_t>(k) / windows;
+  const uint64_t epoch_seed =
       mix(mix(seed_, ~uint64_t{0}), mix(epoch, static_cast<uint64_t>(source - sources_.begin())));
-  const auto offset = static_cast<int64_t>(offset_seed % static_cast<uint64_t>(sequence_tokens_));
-  const int64_t first = offset + k % source->windows * sequence_tokens_;
+  const auto offset = static_cast<int64_t>(epoch_seed % static_cast<uint64_t>(sequence_tokens_));
+  // Permuted here too, so that a pass with part of an epoch draws from the whole source.
+  const auto window =
+      static_cast<int64_t>(permute(static_cast<uint64_t>(k) % windows, windows, epoch_seed));
+  const int64_t first = offset + window * sequence_tokens_;
   source->stream.copy(first, sequence_tokens_ + 1, out);
   if (begin_with_bos_) out[0] = index_.bos_token;
 }

@@ -8,7 +8,7 @@ for group in "${@:-runtime}"; do
   case $group in
     runtime) packages+=(g++ cmake ninja-build git ca-certificates libexpected-dev libfmt-dev
       nlohmann-json3-dev libcli11-dev libsentencepiece-dev libboost1.81-dev) ;;
-    trainer) packages+=(libtorch-dev libgloo-dev libtomlplusplus-dev libzstd-dev) ;;
+    trainer) packages+=(libtorch-dev libgloo-dev libtomlplusplus-dev libzstd-dev zlib1g-dev) ;;
     tests) packages+=(libgtest-dev libgmock-dev libbenchmark-dev zstd mandoc zsh) ;;
     *) echo "$0: unknown group $group: expected runtime, trainer or tests" >&2; exit 2 ;;
   esac

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <exception>
 #include <filesystem>
+#include <memory>
 #include <string>
 
 #include "base/mapped_file.h"
@@ -15,6 +16,7 @@
 #include "train/data/error.h"
 #include "train/data/shard_writer.h"
 #include "train/text/train_tokenizer.h"
+#include "train/text/word_encoder.h"
 
 namespace kvcast::train {
 namespace {
@@ -43,12 +45,16 @@ void run_shards(const RecipeArguments& arguments) {
   if (encoder.bos_token < 0 || encoder.eos_token < 0) {
     throw TrainError(recipe.tokenizer.string() + ": expected BOS and EOS among the pieces");
   }
-  encoder.encode = [&](std::string_view text, std::vector<int32_t>& ids) {
-    const auto encoded = tokenizer->encode(text, /*add_bos=*/false);
-    ids.insert(ids.end(), encoded.begin(), encoded.end());
+  encoder.for_thread = [&tokenizer, breaks = line_break_tokens(*tokenizer)]() -> Encode {
+    const auto words = std::make_shared<WordEncoder>(*tokenizer, breaks);
+    return [words](std::string_view text, std::vector<int32_t>& ids) { words->encode(text, ids); };
   };
   const bool terminal = isatty(STDERR_FILENO) != 0;
+  const double interval_s = terminal ? 0.2 : 10.0;
+  double next_report_s = 0.0;
   const ShardIndex index = write_shards(recipe, encoder, [&](const ShardProgress& done) {
+    if (seconds_since(start) < next_report_s) return;
+    next_report_s = seconds_since(start) + interval_s;
     fmt::print(stderr, "{}shards  {}  {} documents  {:.1f}M tokens  {:.1f} MB/s{}",
                terminal ? "\r\033[K" : "", done.source, done.documents,
                static_cast<double>(done.tokens) / 1e6,
@@ -58,11 +64,16 @@ void run_shards(const RecipeArguments& arguments) {
   if (terminal) fmt::print(stderr, "\n");
   std::filesystem::copy_file(recipe.tokenizer, recipe.output / "tokenizer.model",
                              std::filesystem::copy_options::overwrite_existing);
+  int64_t text_bytes = 0;
   for (const auto& source : index.sources) {
+    text_bytes += source.train.text_bytes + source.held_out.text_bytes;
     fmt::print("{}: {} documents, {} tokens; held out {} documents, {} tokens\n", source.name,
                source.train.documents, source.train.tokens, source.held_out.documents,
                source.held_out.tokens);
   }
+  const double mb = static_cast<double>(text_bytes) / 1e6;
+  fmt::print("{:.1f} MB of text in {:.1f} s, {:.1f} MB/s\n", mb, seconds_since(start),
+             mb / seconds_since(start));
 }
 
 int run(int argc, char** argv) {

@@ -50,6 +50,13 @@ Status AtomicFile::write(std::span<const std::byte> bytes) {
   return {};
 }
 
+Status AtomicFile::rewrite_start(std::span<const std::byte> bytes) {
+  if (lseek(fd_, 0, SEEK_SET) != 0) return failure("seek");
+  if (auto written = write(bytes); !written) return written;
+  if (lseek(fd_, 0, SEEK_END) < 0) return failure("seek");
+  return {};
+}
+
 Status AtomicFile::commit() {
   if (fsync(fd_) != 0) return failure("flush to disk");
   if (rename(temporary_.c_str(), path_.c_str()) != 0) return failure("rename into place");

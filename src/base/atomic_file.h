@@ -21,6 +21,9 @@ class AtomicFile {
   AtomicFile& operator=(const AtomicFile&) = delete;
 
   Status write(std::span<const std::byte> bytes);
+  /// Replaces the file's first bytes, which were written before, e.g. by a header that counts what
+  /// followed it.
+  Status rewrite_start(std::span<const std::byte> bytes);
   /// After this the object is spent.
   Status commit();
 

@@ -64,6 +64,10 @@ std::string Tokenizer::piece_bytes(int32_t token) const {
   return implementation_->contains(token) ? implementation_->surface(token) : std::string();
 }
 
+float Tokenizer::piece_score(int32_t token) const {
+  return implementation_->contains(token) ? implementation_->processor.GetScore(token) : 0.0F;
+}
+
 std::vector<std::pair<std::string, int32_t>> Tokenizer::control_tokens() const {
   const auto& processor = implementation_->processor;
   std::vector<std::pair<std::string, int32_t>> tokens;

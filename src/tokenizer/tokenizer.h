@@ -36,6 +36,9 @@ class Tokenizer {
   /// one byte, nothing for control tokens and ids outside the vocabulary.
   [[nodiscard]] std::string piece_bytes(int32_t token) const;
 
+  /// The score of a token's piece: minus its rank in BPE models, a log probability in unigram ones.
+  [[nodiscard]] float piece_score(int32_t token) const;
+
   /// Name and id of every control token ("<s>", "</s>", ...), which no text encodes to.
   [[nodiscard]] std::vector<std::pair<std::string, int32_t>> control_tokens() const;
 

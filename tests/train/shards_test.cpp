@@ -1,12 +1,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <map>
+#include <optional>
 #include <set>
+#include <thread>
 
 #include "train/data/documents.h"
 #include "train/data/error.h"
+#include "train/data/ordered_work.h"
 #include "train/data/random.h"
 #include "train/data/shard_index.h"
 #include "train/data/window_sampler.h"
@@ -63,6 +68,21 @@ TEST(Documents, PackedFilesAreTheSameAndBrokenOnesAreErrors) {
   EXPECT_THROW(documents_of(packed), TrainError);
 }
 
+TEST(Documents, GzipIsTheSameAndBrokenFilesAreErrors) {
+  const TemporaryDirectory directory;
+  const auto plain = directory.path() / "a.txt", packed = directory.path() / "a.txt.gz";
+  write_file(plain, tiny_corpus(3000));
+  ASSERT_EQ(std::system(("gzip -kn " + plain.string()).c_str()), 0);
+  EXPECT_EQ(documents_of(packed), documents_of(plain));
+  const std::string bytes = read_file(packed);
+  write_file(packed, bytes.substr(0, bytes.size() / 2));
+  EXPECT_THROW(documents_of(packed), TrainError);
+  write_file(packed, "not gzip at all");
+  EXPECT_THROW(documents_of(packed), TrainError);
+  write_file(packed, "");
+  EXPECT_THROW(documents_of(packed), TrainError);
+}
+
 TEST(Shards, HoldEveryDocumentOnceBetweenBosAndEos) {
   const TemporaryDirectory directory;
   const auto recipe = write_tiny_shards(directory.path(), 100);
@@ -85,7 +105,7 @@ TEST(Shards, HoldEveryDocumentOnceBetweenBosAndEos) {
   }
   for (const auto& text : documents_of(directory.path() / "tiny.txt")) {
     std::vector<int32_t> ids = {1};
-    byte_encoder().encode(text, ids);
+    byte_encoder().for_thread()(text, ids);
     ids.push_back(2);
     expected.insert(std::vector<int64_t>(ids.begin(), ids.end()));
   }
@@ -108,6 +128,60 @@ TEST(Shards, DoNotDependOnThreadsOrShardSize) {
   recipe.output = directory.path() / "other-seed";
   const ShardIndex other = write_shards(recipe, byte_encoder());
   EXPECT_NE(all_tokens(recipe.output, other.sources[0].train), tokens);
+}
+
+TEST(Shards, ManyBlocksOnManyThreadsStayInOrder) {
+  const TemporaryDirectory directory;
+  const int documents = 40000;  // about five blocks
+  ShardsRecipe recipe = write_tiny_shards(directory.path(), documents);
+  const auto tokens = all_tokens(recipe.output, read_shard_index(recipe.output).sources[0].train);
+  recipe.output = directory.path() / "again";
+  recipe.threads = 8;
+  const ShardIndex again = write_shards(recipe, byte_encoder());
+  EXPECT_EQ(all_tokens(recipe.output, again.sources[0].train), tokens);
+  EXPECT_EQ(again.sources[0].train.documents + again.sources[0].held_out.documents, documents);
+}
+
+TEST(Shards, AFailureOnAThreadStopsTheRunAndLeavesNoIndex) {
+  const TemporaryDirectory directory;
+  ShardsRecipe recipe = write_tiny_shards(directory.path(), 40000);
+  recipe.threads = 4;
+  TextEncoder encoder = byte_encoder();
+  encoder.for_thread = [] {
+    return [](std::string_view text, std::vector<int32_t>&) {
+      if (text.find("number 30000") != std::string_view::npos) throw TrainError("cannot encode");
+    };
+  };
+  EXPECT_THROW(write_shards(recipe, encoder), TrainError);
+  EXPECT_FALSE(std::filesystem::exists(recipe.output / kShardIndexName));
+}
+
+TEST(InOrder, ResultsComeInOrderAndFewItemsAreUnderWay) {
+  for (const int64_t threads : {1, 3}) {
+    std::atomic<int64_t> under_way{0}, most{0};
+    int64_t made = 0;
+    std::vector<int64_t> results;
+    in_order<int64_t, int64_t>(
+        threads,
+        [&]() -> std::optional<int64_t> {
+          if (made == 500) return std::nullopt;
+          most = std::max<int64_t>(most, ++under_way);
+          return made++;
+        },
+        [] {
+          return [](int64_t&& item) {
+            if (item % 50 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+            return item * item;
+          };
+        },
+        [&](int64_t&& result) {
+          --under_way;
+          results.push_back(result);
+        });
+    ASSERT_EQ(results.size(), 500U);
+    for (int64_t i = 0; i < 500; ++i) EXPECT_EQ(results[static_cast<size_t>(i)], i * i);
+    EXPECT_LE(most, 4 * threads);
+  }
 }
 
 TEST(Shards, DamageIsAnErrorThatNamesTheFile) {
@@ -173,6 +247,44 @@ TEST(Windows, CoverTheDataOnceAPassAndDependOnSeedAndNumberAlone) {
   data.begin_with_bos = true;
   WindowSampler(data, 5).read(3, window.data());
   EXPECT_EQ(window[0], 1);
+}
+
+TEST(Windows, SourcesAreMixedByTokensTimesEpochsAndPartOfAnEpochDrawsFromTheWholeSource) {
+  const TemporaryDirectory directory;
+  ShardsRecipe recipe = write_tiny_shards(directory.path(), 400);
+  recipe.sources = {{directory.path() / "tiny.txt", "half", 0.5},
+                    {directory.path() / "tiny.txt", "thrice", 3.0}};
+  write_shards(recipe, byte_encoder());
+  DataRecipe data;
+  data.shards = recipe.output;
+  data.sequence_tokens = 16;
+  data.begin_with_bos = false;
+  const WindowSampler sampler(data, 5);
+  std::vector<double> windows;
+  for (const auto& source : sampler.index().sources) {
+    windows.push_back(static_cast<double>(source.train.tokens) / 16.0);
+  }
+  EXPECT_NEAR(static_cast<double>(sampler.samples_per_pass()), 0.5 * windows[0] + 3 * windows[1],
+              10.0);
+
+  // With one source alone, windows can be told by where they are: half of them, from both halves.
+  recipe.sources = {{directory.path() / "tiny.txt", "half", 0.5}};
+  write_shards(recipe, byte_encoder());
+  const WindowSampler half(data, 5);
+  const auto tokens = all_tokens(recipe.output, half.index().sources[0].train);
+  std::map<std::vector<int64_t>, size_t> places;
+  for (size_t at = 0; at + 17 <= tokens.size(); ++at) {
+    places.emplace(std::vector<int64_t>(tokens.begin() + static_cast<std::ptrdiff_t>(at),
+                                        tokens.begin() + static_cast<std::ptrdiff_t>(at + 17)),
+                   at);
+  }
+  std::vector<int64_t> window(17);
+  int64_t in_second_half = 0;
+  for (int64_t i = 0; i < half.samples_per_pass(); ++i) {
+    half.read(i, window.data());
+    in_second_half += places.at(window) > tokens.size() / 2 ? 1 : 0;
+  }
+  EXPECT_GT(in_second_half, half.samples_per_pass() / 4);
 }
 
 TEST(TextCommands, TokenizerAndShardsWorkTogether) {

@@ -43,8 +43,10 @@ inline std::string read_file(const std::filesystem::path& path) {
 inline TextEncoder byte_encoder() {
   TextEncoder encoder;
   encoder.vocab_size = 96;
-  encoder.encode = [](std::string_view text, std::vector<int32_t>& ids) {
-    for (const char c : text) ids.push_back(static_cast<unsigned char>(c) % 93 + 3);
+  encoder.for_thread = [] {
+    return [](std::string_view text, std::vector<int32_t>& ids) {
+      for (const char c : text) ids.push_back(static_cast<unsigned char>(c) % 93 + 3);
+    };
   };
   return encoder;
 }

@@ -1,6 +1,7 @@
 #include "train/data/documents.h"
 
 #include <fmt/format.h>
+#include <zlib.h>
 #include <zstd.h>
 
 #include <cstdio>
@@ -124,6 +125,36 @@ class ZstdLines : public ChunkedLines {
   bool frame_complete_ = true, output_pending_ = false;
 };
 
+struct GzipCloser {
+  void operator()(gzFile file) const { gzclose_r(file); }
+};
+
+class GzipLines : public ChunkedLines {
+ public:
+  explicit GzipLines(const std::filesystem::path& path)
+      : path_(path), file_(gzopen(path.c_str(), "rb")) {
+    if (!file_) throw TrainError(path.string() + ": cannot open: " + std::strerror(errno));
+  }
+
+ protected:
+  bool read_chunk(std::vector<char>& chunk) override {
+    chunk.resize(kReadBytes);
+    const int count = gzread(file_.get(), chunk.data(), static_cast<unsigned>(chunk.size()));
+    int error = Z_OK;
+    const char* message = gzerror(file_.get(), &error);
+    // A file that is cut short reads as Z_BUF_ERROR; zlib passes plain text through as it is.
+    if (count < 0 || error != Z_OK || gzdirect(file_.get()) != 0) {
+      throw TrainError(path_.string() + ": not whole gzip data: " + message);
+    }
+    chunk.resize(static_cast<size_t>(count));
+    return count > 0;
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::unique_ptr<gzFile_s, GzipCloser> file_;
+};
+
 bool is_blank(const std::string& text) {
   return text.find_first_not_of(" \t\r\n") == std::string::npos;
 }
@@ -132,14 +163,16 @@ bool is_blank(const std::string& text) {
 
 std::unique_ptr<LineReader> LineReader::open(const std::filesystem::path& path) {
   if (path.extension() == ".zst") return std::make_unique<ZstdLines>(path);
+  if (path.extension() == ".gz") return std::make_unique<GzipLines>(path);
   return std::make_unique<PlainLines>(path);
 }
 
 DocumentReader::DocumentReader(const std::filesystem::path& path) : path_(path) {
-  const auto unpacked = path.extension() == ".zst" ? path.stem() : path.filename();
+  const bool packed = path.extension() == ".zst" || path.extension() == ".gz";
+  const auto unpacked = packed ? path.stem() : path.filename();
   json_ = unpacked.extension() == ".jsonl";
   if (!json_ && unpacked.extension() != ".txt") {
-    throw TrainError(path.string() + ": expected a .txt or .jsonl file, or either as .zst");
+    throw TrainError(path.string() + ": expected a .txt or .jsonl file, or either as .zst or .gz");
   }
   lines_ = LineReader::open(path);
 }

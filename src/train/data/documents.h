@@ -8,7 +8,8 @@
 
 namespace kvcast::train {
 
-/// The bytes of a file, unpacked if its name ends in .zst, line by line without the line end.
+/// The bytes of a file, unpacked if its name ends in .zst or .gz, line by line without the line
+/// end.
 class LineReader {
  public:
   virtual ~LineReader() = default;
@@ -19,8 +20,8 @@ class LineReader {
 
 /// .txt: documents end with a line that holds only <|endoftext|> (the last one may lack it).
 /// .jsonl: one object a line, with "text", or with "question" and "answer", which become
-/// "Question: ...\nAnswer: ...". Either may be packed as .zst. Throws TrainError naming file and
-/// line. Not thread-safe.
+/// "Question: ...\nAnswer: ...". Either may be packed as .zst or .gz. Throws TrainError naming file
+/// and line. Not thread-safe.
 class DocumentReader {
  public:
   explicit DocumentReader(const std::filesystem::path& path);

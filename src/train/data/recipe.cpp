@@ -178,6 +178,7 @@ TokenizerRecipe read_tokenizer_recipe(const std::filesystem::path& path, const S
   }
   recipe.vocab_size = table.integer("vocab_size", 300, 1 << 24);
   recipe.sample_fraction = table.number("sample_fraction", recipe.sample_fraction, 1e-6, 1.0);
+  recipe.dummy_prefix = table.boolean("dummy_prefix", recipe.dummy_prefix);
   recipe.seed = seed_of(table);
   recipe.threads = table.integer("threads", 0, 0, 1024);
   table.reject_unknown_keys();

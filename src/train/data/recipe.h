@@ -17,7 +17,7 @@ using Settings = std::vector<std::pair<std::string, std::string>>;
 
 /// [[source]]: a file of text.
 struct SourceRecipe {
-  std::filesystem::path path;  ///< .txt or .jsonl, or either as .zst
+  std::filesystem::path path;  ///< .txt or .jsonl, or either as .zst or .gz
   std::string name;            ///< names its shards; default: the file's name up to the first dot
   double epochs = 1.0;         ///< how often one pass over the data shows it
 };
@@ -28,6 +28,7 @@ struct TokenizerRecipe {
   std::string algorithm = "bpe";  ///< or "unigram"
   int64_t vocab_size = 8192;
   double sample_fraction = 0.1;  ///< share of the sources' lines to learn from
+  bool dummy_prefix = true;      ///< a text's first word is encoded as if after a space, as Llama's
   uint64_t seed = 1;
   int64_t threads = 0;  ///< 0: all cores
   std::vector<SourceRecipe> sources;

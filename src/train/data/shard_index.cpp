@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/atomic_file.h"
 #include "io/json.h"
 #include "train/data/error.h"
 
 namespace kvcast::train {
 namespace {
 
+constexpr size_t kBufferBytes = size_t{1} << 20;
 constexpr char kMagic[8] = {'K', 'V', 'C', 'T', 'O', 'K', 'E', 'N'};
 
 struct Header {
@@ -110,22 +110,36 @@ void write_shard_index(const std::filesystem::path& directory, const ShardIndex&
   unwrap(write_file_atomically(directory / kShardIndexName, json.dump(1) + "\n"));
 }
 
-void write_shard(const std::filesystem::path& file, const std::vector<int32_t>& tokens,
-                 int64_t bytes_per_token) {
+ShardFileWriter::ShardFileWriter(const std::filesystem::path& file, int64_t bytes_per_token)
+    : file_(unwrap(AtomicFile::create(file))), bytes_per_token_(bytes_per_token) {
+  const Header unfinished{};
+  unwrap(file_->write(bytes_of(&unfinished, sizeof(unfinished))));
+}
+
+void ShardFileWriter::append(std::span<const int32_t> tokens) {
+  for (const int32_t token : tokens) {
+    // Little-endian, as the machines are that kvcast runs on: the low bytes come first.
+    const auto* bytes = reinterpret_cast<const std::byte*>(&token);
+    buffer_.insert(buffer_.end(), bytes, bytes + bytes_per_token_);
+  }
+  tokens_ += static_cast<int64_t>(tokens.size());
+  if (buffer_.size() >= kBufferBytes) flush();
+}
+
+void ShardFileWriter::flush() {
+  unwrap(file_->write(buffer_));
+  buffer_.clear();
+}
+
+void ShardFileWriter::commit() {
+  flush();
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
   header.format = 1;
-  header.bytes_per_token = static_cast<uint32_t>(bytes_per_token);
-  header.tokens = tokens.size();
-  const auto output = unwrap(AtomicFile::create(file));
-  unwrap(output->write(bytes_of(&header, sizeof(header))));
-  if (bytes_per_token == 2) {
-    const std::vector<uint16_t> narrow(tokens.begin(), tokens.end());
-    unwrap(output->write(bytes_of(narrow.data(), narrow.size() * sizeof(uint16_t))));
-  } else {
-    unwrap(output->write(bytes_of(tokens.data(), tokens.size() * sizeof(int32_t))));
-  }
-  unwrap(output->commit());
+  header.bytes_per_token = static_cast<uint32_t>(bytes_per_token_);
+  header.tokens = static_cast<uint64_t>(tokens_);
+  unwrap(file_->rewrite_start(bytes_of(&header, sizeof(header))));
+  unwrap(file_->commit());
 }
 
 TokenStream::TokenStream(const std::filesystem::path& directory, const SplitIndex& split,

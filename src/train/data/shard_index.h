@@ -21,9 +21,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "base/atomic_file.h"
 #include "base/mapped_file.h"
 
 namespace kvcast::train {
@@ -62,9 +64,21 @@ inline constexpr const char* kShardIndexName = "shards.json";
 ShardIndex read_shard_index(const std::filesystem::path& directory);
 void write_shard_index(const std::filesystem::path& directory, const ShardIndex& index);
 
-/// Writes one .tok file atomically.
-void write_shard(const std::filesystem::path& file, const std::vector<int32_t>& tokens,
-                 int64_t bytes_per_token);
+/// Writes one .tok file as tokens come; it appears under its name with commit(). Memory: a buffer.
+class ShardFileWriter {
+ public:
+  ShardFileWriter(const std::filesystem::path& file, int64_t bytes_per_token);
+  void append(std::span<const int32_t> tokens);
+  [[nodiscard]] int64_t tokens() const { return tokens_; }
+  void commit();
+
+ private:
+  void flush();
+
+  std::unique_ptr<AtomicFile> file_;
+  int64_t bytes_per_token_, tokens_ = 0;
+  std::vector<std::byte> buffer_;
+};
 
 /// A split's shards, mapped, as one sequence of tokens. Immutable; share freely between threads.
 class TokenStream {

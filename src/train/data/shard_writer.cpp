@@ -3,23 +3,34 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
-#include <future>
-#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
 #include <thread>
 
 #include "train/data/documents.h"
 #include "train/data/error.h"
+#include "train/data/ordered_work.h"
 #include "train/data/random.h"
 
 namespace kvcast::train {
 namespace {
 
-constexpr size_t kBlockBytes = size_t{32} << 20;
+/// Large enough that taking and giving blocks costs nothing, small enough for many threads' blocks.
+constexpr size_t kBlockBytes = size_t{1} << 20;
 
+/// Neighbouring documents, at least kBlockBytes of them unless the source ends.
 using Block = std::vector<std::string>;
 
-Block read_block(DocumentReader& reader) {
+struct Encoded {
+  struct Document {
+    size_t text_bytes;
+    std::vector<int32_t> ids;
+  };
+  std::vector<Document> documents;
+};
+
+std::optional<Block> read_block(DocumentReader& reader) {
   Block block;
   size_t bytes = 0;
   while (bytes < kBlockBytes) {
@@ -28,66 +39,59 @@ Block read_block(DocumentReader& reader) {
     bytes += document->size();
     block.push_back(std::move(*document));
   }
+  if (block.empty()) return std::nullopt;
   return block;
 }
 
-/// Calls work(i) for i in [0, n) on several threads; rethrows the first exception.
-void parallel_for(size_t n, int64_t threads, const std::function<void(size_t)>& work) {
-  std::atomic<size_t> next{0};
-  std::exception_ptr failure;
-  std::mutex failure_mutex;
-  const auto worker = [&] {
-    try {
-      for (size_t i = next++; i < n; i = next++) work(i);
-    } catch (...) {
-      const std::lock_guard lock(failure_mutex);
-      if (!failure) failure = std::current_exception();
-      next = n;
-    }
-  };
-  {
-    std::vector<std::jthread> pool;
-    for (int64_t t = 1; t < threads; ++t) pool.emplace_back(worker);
-    worker();
+Encoded encode_block(const TextEncoder& encoder, const Encode& encode, Block&& block) {
+  Encoded encoded;
+  for (auto& text : block) {
+    auto& document = encoded.documents.emplace_back(Encoded::Document{text.size(), {}});
+    document.ids.push_back(static_cast<int32_t>(encoder.bos_token));
+    encode(text, document.ids);
+    document.ids.push_back(static_cast<int32_t>(encoder.eos_token));
+    text = {};
   }
-  if (failure) std::rethrow_exception(failure);
+  return encoded;
 }
 
-/// Collects one split's tokens and writes a shard whenever one is full.
+/// Writes one split's tokens, a new shard whenever one is full.
 class SplitWriter {
  public:
   SplitWriter(const ShardsRecipe& recipe, int64_t bytes_per_token, std::string stem,
               SplitIndex& index)
       : recipe_(recipe), bytes_per_token_(bytes_per_token), stem_(std::move(stem)), index_(index) {}
 
-  void add(const std::vector<int32_t>& document, size_t text_bytes) {
+  void add(std::span<const int32_t> document, size_t text_bytes) {
     ++index_.documents;
     index_.text_bytes += static_cast<int64_t>(text_bytes);
-    for (size_t done = 0; done < document.size();) {
-      const size_t room = static_cast<size_t>(recipe_.shard_tokens) - pending_.size();
-      const size_t count = std::min(room, document.size() - done);
-      const auto from = document.begin() + static_cast<std::ptrdiff_t>(done);
-      pending_.insert(pending_.end(), from, from + static_cast<std::ptrdiff_t>(count));
-      done += count;
-      if (static_cast<int64_t>(pending_.size()) == recipe_.shard_tokens) flush();
+    while (!document.empty()) {
+      if (!shard_) {
+        shard_name_ = fmt::format("{}-{:05}.tok", stem_, index_.shards.size());
+        shard_.emplace(recipe_.output / shard_name_, bytes_per_token_);
+      }
+      const auto room = static_cast<size_t>(recipe_.shard_tokens - shard_->tokens());
+      const size_t count = std::min(room, document.size());
+      shard_->append(document.first(count));
+      document = document.subspan(count);
+      if (count == room) finish();
     }
   }
 
-  void flush() {
-    if (pending_.empty()) return;
-    const std::string name = fmt::format("{}-{:05}.tok", stem_, index_.shards.size());
-    write_shard(recipe_.output / name, pending_, bytes_per_token_);
-    index_.shards.push_back({name, static_cast<int64_t>(pending_.size())});
-    index_.tokens += static_cast<int64_t>(pending_.size());
-    pending_.clear();
+  void finish() {
+    if (!shard_) return;
+    shard_->commit();
+    index_.shards.push_back({shard_name_, shard_->tokens()});
+    index_.tokens += shard_->tokens();
+    shard_.reset();
   }
 
  private:
   const ShardsRecipe& recipe_;
   int64_t bytes_per_token_;
-  std::string stem_;
+  std::string stem_, shard_name_;
   SplitIndex& index_;
-  std::vector<int32_t> pending_;
+  std::optional<ShardFileWriter> shard_;
 };
 
 int64_t thread_count(int64_t asked) {
@@ -101,33 +105,30 @@ void write_source(const ShardsRecipe& recipe, const TextEncoder& encoder, Source
   SplitWriter train(recipe, bytes_per_token, index.name, index.train);
   SplitWriter held_out(recipe, bytes_per_token, index.name + "-held-out", index.held_out);
   const uint64_t split_seed = mix(recipe.seed, hash_text(index.name));
-  const int64_t threads = thread_count(recipe.threads);
-
   DocumentReader reader(path);
   uint64_t document_number = 0;
   done.source = index.name;
-  Block block = read_block(reader);
-  while (!block.empty()) {
-    auto next_block = std::async(std::launch::async, [&reader] { return read_block(reader); });
-    std::vector<std::vector<int32_t>> ids(block.size());
-    parallel_for(block.size(), threads, [&](size_t i) {
-      ids[i].push_back(static_cast<int32_t>(encoder.bos_token));
-      encoder.encode(block[i], ids[i]);
-      ids[i].push_back(static_cast<int32_t>(encoder.eos_token));
-    });
-    for (size_t i = 0; i < block.size(); ++i) {
+  const auto write = [&](Encoded&& encoded) {
+    for (const auto& document : encoded.documents) {
       const bool is_held_out =
           falls_in_fraction(mix(split_seed, document_number++), recipe.held_out_fraction);
-      (is_held_out ? held_out : train).add(ids[i], block[i].size());
+      (is_held_out ? held_out : train).add(document.ids, document.text_bytes);
       ++done.documents;
-      done.tokens += static_cast<int64_t>(ids[i].size());
-      done.text_bytes += static_cast<int64_t>(block[i].size());
+      done.tokens += static_cast<int64_t>(document.ids.size());
+      done.text_bytes += static_cast<int64_t>(document.text_bytes);
     }
     if (progress) progress(done);
-    block = next_block.get();
-  }
-  train.flush();
-  held_out.flush();
+  };
+  in_order<Block, Encoded>(
+      thread_count(recipe.threads), [&] { return read_block(reader); },
+      [&] {
+        return [&encoder, encode = encoder.for_thread()](Block&& block) {
+          return encode_block(encoder, encode, std::move(block));
+        };
+      },
+      write);
+  train.finish();
+  held_out.finish();
 }
 
 }  // namespace

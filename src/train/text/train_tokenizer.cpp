@@ -19,7 +19,7 @@ namespace {
 /// SentencePiece leaves out lines above this length; ours are paragraphs.
 constexpr size_t kMaxLineBytes = 16384;
 
-/// A `sample_fraction` of all lines of all documents, chosen by hash.
+/// A share of the lines of every source, `sample_fraction` times its epochs, chosen by hash.
 class SampledLines : public sentencepiece::SentenceIterator {
  public:
   explicit SampledLines(const TokenizerRecipe& recipe) : recipe_(recipe) { Next(); }
@@ -27,8 +27,8 @@ class SampledLines : public sentencepiece::SentenceIterator {
   bool done() const override { return done_; }
   void Next() override {
     while (next_line()) {
-      const bool chosen =
-          falls_in_fraction(mix(recipe_.seed, line_number_++), recipe_.sample_fraction);
+      const double fraction = recipe_.sample_fraction * recipe_.sources[source_ - 1].epochs;
+      const bool chosen = falls_in_fraction(mix(recipe_.seed, line_number_++), fraction);
       if (!chosen || value_.empty() || value_.size() > kMaxLineBytes) continue;
       ++report_.lines;
       report_.text_bytes += static_cast<int64_t>(value_.size());
@@ -90,6 +90,7 @@ std::unordered_map<std::string, std::string> trainer_arguments(const TokenizerRe
           {"byte_fallback", "true"},
           {"split_digits", "true"},
           {"normalization_rule_name", "identity"},
+          {"add_dummy_prefix", recipe.dummy_prefix ? "true" : "false"},
           {"remove_extra_whitespaces", "false"},
           {"allow_whitespace_only_pieces", "true"},
           {"character_coverage", "0.9995"},

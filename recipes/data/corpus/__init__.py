@@ -1,0 +1,1 @@
+"""Fetches, cleans and checks the text that kvcast's models are trained on (../prepare.py)."""

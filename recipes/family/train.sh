@@ -35,11 +35,12 @@ mkdir -p "$out"
 points=${POINTS:-"10m 23m lp-0.50 lp-0.75 lp-0.25"}
 ablation_point=${ABLATION_POINT:-10m}
 seeds=${SEEDS:-11}
-shape_options=""
+shape_options="" ridge_options=""
 if [ $smoke = yes ]; then
   data=$recipes/../first-light/smoke.toml
   prefix=96 suffix=32 windows=16
   shape_options="--set model.layers=4 --set model.model_dim=128"
+  ridge_options="--set ridge.tokens=2048 --set ridge.held_out_tokens=512"
   set -- --set run.steps=4 --set run.micro_batch_sequences=2 --set data.sequence_tokens=128 \
     --set run.log_every=2 --set optimizer.warmup_steps=2 --device cpu "$@"
 fi
@@ -66,9 +67,9 @@ auxiliary_of() {
 kvp() {
   name=$1 recipe=$2 point=$3 seed=$4
   shift 4
-  # shellcheck disable=SC2046  # two words
+  # shellcheck disable=SC2046,SC2086
   stage "$out/$name" kvp "$recipes/$recipe" --set out="$out" --set name="$name" \
-    $(auxiliary_of kvp "$point") --set run.seed="$seed" --resume "$@"
+    $(auxiliary_of kvp "$point") --set run.seed="$seed" $ridge_options --resume "$@"
 }
 
 # held_out POINT BUNDLES...: their losses and shares of the gap, as OUT/heldout-POINT.json
@@ -111,8 +112,9 @@ train_points() {
     stage "$out/alone-$point" alone "$recipes/alone.toml" --set out="$out" \
       --set name="alone-$point" $alone --resume "$@"
     # A bundle around it, so that `kvcast eval --prefill auxiliary` can judge it.
+    # shellcheck disable=SC2086
     stage "$out/ridge-$point" ridge "$recipes/ridge.toml" --set out="$out" \
-      --set name="ridge-$point" --set ridge.auxiliary="$out/alone-$point" \
+      --set name="ridge-$point" --set ridge.auxiliary="$out/alone-$point" $ridge_options \
       --set data.sequence_tokens=$((prefix + suffix))
     bundles="$out/ridge-$point"
     for seed in $seeds; do

@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#ifdef KVCAST_CUDA_KERNELS
+#include "train/cuda/autograd.h"
+#endif
+
 namespace kvcast::train {
 namespace {
 
@@ -10,29 +14,56 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-/// Logits of each of the two models held at a time (256 MiB of f32), if no other number is asked
-/// for.
-constexpr int64_t kChunkElements = 1 << 26;
-
 struct Terms {
   Tensor cross_entropy, z_loss, kl;  // scalars
   Tensor grad_student;               // of their weighted sum; undefined where not asked for
 };
 
-/// Log-probabilities [n, vocab] in f32 of hidden states [n, model_dim].
-Tensor log_probabilities(const Tensor& hidden, const Tensor& lm_head, Tensor* logsumexp) {
-  const Tensor logits = at::matmul(hidden, lm_head.t());
-  const Tensor result = at::log_softmax(logits, -1, at::kFloat);
-  // Any one column tells what was subtracted.
-  if (logsumexp != nullptr) *logsumexp = logits.select(1, 0).to(at::kFloat) - result.select(1, 0);
-  return result;
+/// Without a wish, 2^28 logits of each model on a GPU (512 MiB of bf16) and 2^26 on a CPU.
+int64_t rows_per_chunk(const Tensor& hidden, int64_t vocab, int64_t chunk_elements) {
+  if (chunk_elements == 0) chunk_elements = int64_t{1} << (hidden.is_cuda() ? 28 : 26);
+  return std::clamp<int64_t>(chunk_elements / vocab, 1, std::max<int64_t>(hidden.size(0), 1));
+}
+
+/// One chunk's rows.
+struct RowLosses {
+  Tensor nll, log_sum_exp, kl;  // f32 [rows]
+  Tensor grad_logits;           // [rows, vocab] in the logits' dtype, of the weighted sum
+};
+
+RowLosses row_losses(Tensor student, const Tensor& teacher, const Tensor& targets,
+                     const Tensor& weights, const DistillationOptions& options, bool want_grad) {
+  const double ce = options.lambda_cross_entropy, kl = options.lambda_kl;
+  const double zeta = options.cross_entropy.z_loss;
+#ifdef KVCAST_CUDA_KERNELS
+  if (cuda::takes(student)) {
+    const auto rows =
+        cuda::distillation_(student, teacher, targets, weights, ce, zeta, kl, want_grad);
+    return {rows.nll, rows.log_sum_exp, rows.kl, student};
+  }
+#endif
+  const auto dtype = student.scalar_type();
+  const Tensor target = targets.unsqueeze(1);
+  student = student.to(at::kFloat);
+  const Tensor lse = student.logsumexp(-1);
+  Tensor log_q = student.sub_(lse.unsqueeze(1));
+  Tensor log_p = teacher.log_softmax(-1, at::kFloat);
+  const Tensor p = log_p.exp();
+  RowLosses rows{-log_q.gather(1, target).squeeze(1), lse, {}, {}};
+  rows.kl = log_p.sub_(log_q).mul_(p).sum(-1);
+  if (!want_grad) return rows;
+  // d/d logits = w (ce (q (1 + 2 zeta lse) - onehot) + kl (q - p)), q the student's probabilities
+  Tensor grad = log_q.exp_().mul_((weights * (ce * (1.0 + 2.0 * zeta * lse) + kl)).unsqueeze(1));
+  grad.addcmul_(p, weights.unsqueeze(1), -kl);
+  grad.scatter_add_(1, target, (weights * -ce).unsqueeze(1));
+  rows.grad_logits = grad.to(dtype);
+  return rows;
 }
 
 /// Losses and gradient chunk by chunk, as in cross_entropy.cpp.
 Terms chunked_terms(const Tensor& student, const Tensor& teacher, const Tensor& lm_head,
                     const Tensor& targets, const DistillationOptions& options, bool want_grad) {
   const int64_t rows = student.size(0), vocab = lm_head.size(0);
-  const double zeta = options.cross_entropy.z_loss;
   const Tensor counted = targets.ne(options.cross_entropy.ignore_index);
   const Tensor safe_targets = targets.masked_fill(counted.logical_not(), 0);
   const Tensor n_counted = counted.sum().clamp_min(1).to(at::kFloat);
@@ -44,30 +75,26 @@ Terms chunked_terms(const Tensor& student, const Tensor& teacher, const Tensor& 
   terms.kl = zeros_f32({}, student.device());
   if (want_grad) terms.grad_student = at::empty_like(student);
 
-  const int64_t wish = options.cross_entropy.chunk_elements;
-  const int64_t step = std::clamp<int64_t>((wish > 0 ? wish : kChunkElements) / vocab, 1,
-                                           std::max<int64_t>(rows, 1));
+  const int64_t step = rows_per_chunk(student, vocab, options.cross_entropy.chunk_elements);
   for (int64_t first = 0; first < rows; first += step) {
     const int64_t n = std::min(step, rows - first);
     const Tensor weights = row_weights.narrow(0, first, n);
-    const Tensor target = safe_targets.narrow(0, first, n).unsqueeze(1);
-    Tensor lse;
-    Tensor log_q = log_probabilities(student.narrow(0, first, n), lm_head, &lse);  // [n, vocab]
-    Tensor log_p = log_probabilities(teacher.narrow(0, first, n), lm_head, nullptr);
-    const Tensor p = log_p.exp();
-    terms.cross_entropy -= at::dot(log_q.gather(1, target).squeeze(1), weights);
-    terms.z_loss += at::dot(lse.square(), weights);
-    terms.kl += at::dot(log_p.sub_(log_q).mul_(p).sum(-1), weights);
+    const auto logits = [&](const Tensor& hidden) {
+      return at::matmul(hidden.narrow(0, first, n), lm_head.t());  // [n, vocab]
+    };
+    const RowLosses chunk =
+        row_losses(logits(student), logits(teacher), safe_targets.narrow(0, first, n), weights,
+                   options, want_grad);
+    terms.cross_entropy += at::dot(chunk.nll, weights);
+    terms.z_loss += at::dot(chunk.log_sum_exp.square(), weights);
+    terms.kl += at::dot(chunk.kl, weights);
     if (!want_grad) continue;
-    // d/d logits = w (ce (q (1 + 2 zeta lse) - onehot) + kl (q - p)), q the student's probabilities
-    const double ce = options.lambda_cross_entropy, kl = options.lambda_kl;
-    Tensor grad = log_q.exp_().mul_((weights * (ce * (1.0 + 2.0 * zeta * lse) + kl)).unsqueeze(1));
-    grad.addcmul_(p, weights.unsqueeze(1), -kl);
-    grad.scatter_add_(1, target, (weights * -ce).unsqueeze(1));
-    terms.grad_student.narrow(0, first, n).copy_(grad.to(student.scalar_type()).matmul(lm_head));
+    Tensor rows_grad = terms.grad_student.narrow(0, first, n);
+    at::mm_out(rows_grad, chunk.grad_logits, lm_head);
   }
   const Tensor ignored_share = (static_cast<double>(rows) - n_counted) / n_counted;
-  terms.z_loss = (terms.z_loss + ignored_share * std::pow(std::log(vocab), 2)) * zeta;
+  terms.z_loss =
+      (terms.z_loss + ignored_share * std::pow(std::log(vocab), 2)) * options.cross_entropy.z_loss;
   return terms;
 }
 

@@ -133,7 +133,11 @@ class KvPredictionObjective : public Objective {
     for (const auto& [name, value] : predictor_start_) {
       if (value.dim() > 1) predictor += 2.0 * static_cast<double>(value.numel());
     }
-    double flops = 3.0 * (auxiliary.layers + predictor);
+    // An auxiliary without a loss of its own may stop at the split (kvp_loss).
+    const bool prefix_alone =
+        options_.auxiliary_kv_only_last && options_.consistency != Consistency::kL1;
+    const double read = prefix_alone ? mean_read_share(recipe_) : 1.0;
+    double flops = 3.0 * read * (auxiliary.layers + predictor);
     if (!options_.auxiliary_kv_only_last) flops += 3.0 * auxiliary.lm_head;
     flops += 2.0 * mean_base_share(recipe_) * (base.layers + base.lm_head);
     if (options_.lambda_kl > 0) flops += mean_base_share(recipe_) * base.lm_head;

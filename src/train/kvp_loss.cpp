@@ -134,16 +134,18 @@ KvpLosses kvp_loss(const Model& base, const Model& auxiliary, const Predictor& p
                    const Tensor& input_ids, const Tensor& targets, const KvpLossOptions& options,
                    const KvpPass& pass, KvpTrace* trace) {
   const int64_t split = pass.predicted_tokens, rest = input_ids.size(1) - split;
-  // A reads all T tokens (causal) -> a, KV_A.
+  // A reads all T tokens (causal) -> a, KV_A; or those before the split, if nothing needs the rest.
   Cache auxiliary_cache;
   Tensor auxiliary_hidden;
   if (options.auxiliary_kv_only_last) {
-    auxiliary_cache = forward_cache(auxiliary, input_ids);
+    const bool prefix_alone = split > 0 && options.consistency != Consistency::kL1;
+    auxiliary_cache =
+        forward_cache(auxiliary, prefix_alone ? input_ids.narrow(1, 0, split) : input_ids);
   } else {
     auxiliary_hidden = forward(auxiliary, input_ids, &auxiliary_cache);
   }
 
-  // P -> predicted cache for all T positions, B's k_norm applied.
+  // P -> predicted cache for all positions that A read, B's k_norm applied.
   const Cache predicted = predict_cache(predictor, base, auxiliary_cache);
 
   // B on all T tokens with keys and values replaced by the predicted ones, or on the rest after the

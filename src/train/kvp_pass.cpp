@@ -38,8 +38,13 @@ KvpPass kvp_pass_at(const KvpRecipe& recipe, int64_t step) {
 }
 
 double mean_base_share(const KvpRecipe& recipe) {
-  const double suffix = 1.0 - (recipe.split_from + recipe.split_to) / 2.0;
-  return 1.0 - recipe.split_share + recipe.split_share * suffix;
+  const double rest = 1.0 - (recipe.split_from + recipe.split_to) / 2.0;
+  return 1.0 - recipe.split_share + recipe.split_share * rest;
+}
+
+double mean_read_share(const KvpRecipe& recipe) {
+  const double prefix = (recipe.split_from + recipe.split_to) / 2.0;
+  return 1.0 - recipe.split_share + recipe.split_share * prefix;
 }
 
 }  // namespace kvcast::train

@@ -16,4 +16,7 @@ KvpPass kvp_pass_at(const KvpRecipe& recipe, int64_t step);
 /// The mean share of the sequence that the base runs in a step's differentiated pass.
 double mean_base_share(const KvpRecipe& recipe);
 
+/// The mean share of it that an auxiliary reads which is only asked for what is predicted.
+double mean_read_share(const KvpRecipe& recipe);
+
 }  // namespace kvcast::train

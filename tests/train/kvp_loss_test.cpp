@@ -168,6 +168,21 @@ TEST_F(KvpLoss, AnIdentityPredictorLeavesNothingToMatch) {
   }
 }
 
+TEST_F(KvpLoss, AnAuxiliaryWithoutLossReadsNoFurtherThanTheSplit) {
+  KvpLossOptions options;
+  options.lambda_auxiliary = 0.0;
+  options.lambda_kl = 1.0;
+  options.consistency = Consistency::kAttentionOutput;
+  const KvpPass pass{.predicted_tokens = 7};
+  const KvpLosses whole = losses(options, pass);
+  options.auxiliary_kv_only_last = true;
+  KvpTrace trace;
+  const KvpLosses cut =
+      kvp_loss(base_, auxiliary_, predictor(), tokens_, targets_, options, pass, &trace);
+  EXPECT_EQ(trace.predicted[0].key.size(1), 7);
+  EXPECT_NEAR(cut.total.item<double>(), whole.total.item<double>(), 1e-5);
+}
+
 TEST_F(KvpLoss, WithoutItsOutputTheAuxiliaryHasNoLoss) {
   KvpLossOptions options;
   options.auxiliary_kv_only_last = true;

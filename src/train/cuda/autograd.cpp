@@ -189,4 +189,21 @@ std::pair<Tensor, Tensor> cross_entropy_(Tensor& logits, const Tensor& targets,
   return {nll, log_sum_exp};
 }
 
+DistilledRows distillation_(Tensor& student, const Tensor& teacher, const Tensor& targets,
+                            const Tensor& row_weights, double lambda_cross_entropy, double z_loss,
+                            double lambda_kl, bool write_gradient) {
+  const c10::cuda::CUDAGuard guard(student.device());
+  const int64_t rows = student.size(0);
+  DistilledRows out{empty_f32({rows}, student), empty_f32({rows}, student),
+                    empty_f32({rows}, student)};
+  const Tensor ids = targets.contiguous(), weights = row_weights.contiguous();
+  const DistillationWeights lambda{static_cast<float>(lambda_cross_entropy),
+                                   static_cast<float>(z_loss), static_cast<float>(lambda_kl)};
+  distillation(bits(student), bits(teacher), ids.data_ptr<int64_t>(), floats(weights), lambda,
+               write_gradient, floats(out.nll), floats(out.log_sum_exp), floats(out.kl), rows,
+               static_cast<int>(student.size(1)), stream_of(student));
+  check_launch();
+  return out;
+}
+
 }  // namespace kvcast::train::cuda

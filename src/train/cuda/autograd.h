@@ -30,4 +30,13 @@ std::pair<Tensor, Tensor> cross_entropy_(Tensor& logits, const Tensor& targets,
                                          const Tensor& row_weights, double z_loss,
                                          bool write_gradient);
 
+/// distillation.h's losses of rows, f32 [rows] each.
+struct DistilledRows {
+  Tensor nll, log_sum_exp, kl;
+};
+/// Replaces student [rows, vocab] by its gradient if asked to; lambdas as in DistillationOptions.
+DistilledRows distillation_(Tensor& student, const Tensor& teacher, const Tensor& targets,
+                            const Tensor& row_weights, double lambda_cross_entropy, double z_loss,
+                            double lambda_kl, bool write_gradient);
+
 }  // namespace kvcast::train::cuda

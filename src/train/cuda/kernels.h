@@ -71,4 +71,17 @@ void cross_entropy(Bf16* logits, const int64_t* targets, const float* row_weight
                    bool write_gradient, float* nll, float* log_sum_exp, int64_t rows, int vocab,
                    cudaStream_t stream);
 
+struct DistillationWeights {
+  float cross_entropy, z_loss, kl;  ///< z_loss is within the cross-entropy's
+};
+
+/// Of every row of student logits q and teacher logits p [rows, vocab] (vocab % 8 == 0): nll and
+/// log_sum_exp of q as above, kl = KL(p || q). With `write_gradient` q is replaced by row_weight *
+/// (cross_entropy * (softmax(q) (1 + 2 z_loss log_sum_exp) - onehot(target)) + kl * (softmax(q) -
+/// softmax(p))).
+void distillation(Bf16* student, const Bf16* teacher, const int64_t* targets,
+                  const float* row_weights, const DistillationWeights& lambda, bool write_gradient,
+                  float* nll, float* log_sum_exp, float* kl, int64_t rows, int vocab,
+                  cudaStream_t stream);
+
 }  // namespace kvcast::train::cuda

@@ -149,6 +149,8 @@ void read_kvp_losses(TomlTable& table, KvpRecipe& recipe) {
   if (recipe.auxiliary_kv_only_last && recipe.lambda_auxiliary > 0.0) {
     table.fail("lambda_auxiliary", "0 with auxiliary_kv_only_last, which leaves it no output");
   }
+  // Without a loss of its own what follows the last keys and values gets no gradient.
+  if (recipe.lambda_auxiliary == 0.0) recipe.auxiliary_kv_only_last = true;
   recipe.lambda_consistency = table.number("lambda_consistency", -1.0, 0.0, kHuge);
   recipe.lambda_kl = table.number("lambda_kl", recipe.lambda_kl, 0.0, kHuge);
   recipe.consistency =

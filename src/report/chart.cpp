@@ -22,7 +22,12 @@ constexpr size_t kPanelsInRow = 2;
 std::string to_svg(const Figure& figure) {
   const bool single = figure.panels.size() == 1;
   const double width = single ? kSinglePanelWidth : kPanelWidth;
-  const double height = single ? kSinglePanelHeight : kPanelHeight;
+  double extra = 0;
+  for (const auto& panel : figure.panels) {
+    extra =
+        std::max(extra, std::visit([&](const auto& p) { return extra_height(p, width); }, panel));
+  }
+  const double height = (single ? kSinglePanelHeight : kPanelHeight) + extra;
   const size_t columns = std::min(figure.panels.size(), kPanelsInRow);
   const size_t rows = (figure.panels.size() + kPanelsInRow - 1) / kPanelsInRow;
   Svg svg(2 * kPadding + static_cast<double>(columns) * (width + kPanelGap) - kPanelGap,

@@ -240,6 +240,13 @@ class LabelPlacer {
 
 }  // namespace
 
+double extra_height(const Chart& chart, double width) {
+  constexpr int kUsualRows = 2;
+  const auto legend = lay_out_legend(chart, width);
+  if (legend.empty()) return 0;
+  return std::max(0, legend.back().row + 1 - kUsualRows) * kLegendLine;
+}
+
 void draw_panel(Svg& svg, const Box& box, const std::string& clip_id, const Chart& chart) {
   const Scale x(chart.x, all_values(chart, true), 7), y(chart.y, all_values(chart, false), 6);
   Box plot = box;

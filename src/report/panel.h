@@ -13,4 +13,8 @@ namespace kvcast::report {
 void draw_panel(Svg& svg, const Box& box, const std::string& clip_id, const Chart& chart);
 void draw_panel(Svg& svg, const Box& box, const std::string& clip_id, const HeatMap& map);
 
+/// What a panel needs beyond the usual height, so that a long legend does not press its plot.
+double extra_height(const Chart& chart, double width);
+inline double extra_height(const HeatMap& /*map*/, double /*width*/) { return 0; }
+
 }  // namespace kvcast::report

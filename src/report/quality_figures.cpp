@@ -4,6 +4,7 @@
 
 #include "report/frontier.h"
 #include "report/sections.h"
+#include "report/svg.h"
 
 namespace kvcast::report {
 namespace {
@@ -111,7 +112,12 @@ Figure total_time_figure(const Comparison& comparison) {
               .x = {.label = "answer (tokens)", .log = true},
               .y = {.label = "time since the prompt (ms)", .log = true}};
   for (const Entry& entry : comparison.entries) {
-    if (entry.result->total_ms.size() < 2) continue;
+    // What answers as exact does once the prompt is read, and the auxiliary, which may be done
+    // sooner; the rest is in the table.
+    const std::string& prefill = entry.result->prefill;
+    const bool shown = prefill == "exact" || prefill == "kv-prediction" || prefill == "auxiliary";
+    if (!shown || entry.result->total_ms.size() < 2) continue;
+    if (chart.series.size() == kSeriesColors) break;
     Series series{
         .name = entry.is_exact() ? entry.method : fmt::format("{} {}", entry.method, entry.name),
         .style = static_cast<int>(chart.series.size())};

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/macros.h"
 #include "base/mapped_file.h"
@@ -196,13 +197,22 @@ Result<bool> add_file(const fs::path& path, Results& results) {
   return add_result_file(json, where, results);
 }
 
+/// Files of models and training runs, which lie about beside logs: not worth a note.
+bool is_part_of_a_model(const fs::path& file) {
+  static constexpr std::array<std::string_view, 6> kNames = {
+      "config.json", "kvcast.json",   "model.safetensors.index.json",
+      "shards.json", "training.json", "training_state.json"};
+  return std::ranges::find(kNames, file.filename().string()) != kNames.end();
+}
+
 Result<std::vector<fs::path>> files_below(const fs::path& directory) {
   std::vector<fs::path> files;
   std::error_code error;
   for (fs::recursive_directory_iterator at(directory, error), end; !error && at != end;
        at.increment(error)) {
     const auto extension = at->path().extension();
-    if (at->is_regular_file() && (extension == ".json" || extension == ".jsonl")) {
+    if (at->is_regular_file() && (extension == ".json" || extension == ".jsonl") &&
+        !is_part_of_a_model(at->path())) {
       files.push_back(at->path());
     }
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 
 #include "report/svg.h"
 #include "report/training_log.h"
@@ -14,7 +15,7 @@ constexpr size_t kRunsInFigure = kSeriesColors;
 /// More points than this show nothing more at the width of a figure.
 constexpr size_t kMostPoints = 400;
 /// The beginning of a run, where the loss falls from ln(vocabulary), does not set the y axis.
-constexpr double kBeginning = 0.05;
+constexpr double kBeginning = 0.1;
 
 double loss_of(const LogPoint& point, const std::string& term) {
   const auto found = point.losses.find(term);
@@ -78,11 +79,14 @@ std::string loss_title(const std::string& term) {
   if (term == "auxiliary") return "Auxiliary";
   if (term == "keys") return "Predicted keys";
   if (term == "values") return "Predicted values";
+  if (term == "kl") return "KL from the exact cache";
+  if (term == "attention") return "Attention outputs";
   return term;
 }
 
 std::string loss_unit(const std::string& term) {
   if (term == "keys" || term == "values") return "mean |predicted − exact|";
+  if (term == "attention") return "relative squared error";
   if (term == "z_loss") return "z-loss";
   return "loss (nats/token)";
 }
@@ -135,8 +139,9 @@ Chart loss_chart(const std::vector<const TrainingLog*>& runs, const std::string&
 }
 
 std::vector<std::string> terms_of(const std::vector<const TrainingLog*>& runs) {
-  std::vector<std::string> terms;
-  for (const auto& [term, loss] : runs.front()->points.back().losses) terms.push_back(term);
+  std::set<std::string> all;
+  for (const TrainingLog* log : runs) all.merge(loss_terms(*log));
+  std::vector<std::string> terms(all.begin(), all.end());
   // What the run is for first.
   static constexpr std::array<std::string_view, 5> kOrder = {"base", "auxiliary", "loss", "keys",
                                                              "values"};

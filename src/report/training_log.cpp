@@ -47,9 +47,9 @@ void add_point(TrainingLog& log, LogPoint point) {
 }
 
 void note_losses_that_are_not_finite(TrainingLog& log) {
-  for (const auto& [term, first] : log.points.front().losses) {
-    const auto missing = std::ranges::count_if(log.points, [&, name = term](const LogPoint& point) {
-      const auto found = point.losses.find(name);
+  for (const std::string& term : loss_terms(log)) {
+    const auto missing = std::ranges::count_if(log.points, [&](const LogPoint& point) {
+      const auto found = point.losses.find(term);
       return found != point.losses.end() && !std::isfinite(found->second);
     });
     if (missing > 0) {
@@ -84,17 +84,21 @@ Result<TrainingLog> parse_training_log(std::string_view text, const std::string&
   return log;
 }
 
-std::vector<std::vector<const TrainingLog*>> comparable_runs(const std::vector<TrainingLog>& logs) {
-  std::map<std::vector<std::string>, std::vector<const TrainingLog*>> groups;
-  for (const TrainingLog& log : logs) {
-    std::vector<std::string> terms;
-    for (const auto& [term, loss] : log.points.back().losses) terms.push_back(term);
-    groups[terms].push_back(&log);
+std::set<std::string> loss_terms(const TrainingLog& log) {
+  std::set<std::string> terms;  // a line has only what was computed since the one before
+  for (const LogPoint& point : log.points) {
+    for (const auto& [term, loss] : point.losses) terms.insert(term);
   }
-  std::vector<std::vector<const TrainingLog*>> runs;
-  for (auto& [terms, group] : groups) runs.push_back(std::move(group));
-  std::ranges::sort(runs, {},
-                    [](const auto& group) { return group.front()->points.back().losses.size(); });
+  return terms;
+}
+
+std::vector<std::vector<const TrainingLog*>> comparable_runs(const std::vector<TrainingLog>& logs) {
+  std::vector<const TrainingLog*> plain, predicting;
+  for (const TrainingLog& log : logs) {
+    (loss_terms(log).contains("base") ? predicting : plain).push_back(&log);
+  }
+  std::vector<std::vector<const TrainingLog*>> runs = {std::move(plain), std::move(predicting)};
+  std::erase_if(runs, [](const auto& group) { return group.empty(); });
   return runs;
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,10 +38,13 @@ struct TrainingLog {
 Result<TrainingLog> parse_training_log(std::string_view text, const std::string& name,
                                        const std::string& where);
 
-/// Runs with the same loss terms, which can be compared.
+/// Every term that some line of the log has.
+std::set<std::string> loss_terms(const TrainingLog& log);
+
+/// Models trained by themselves, and bundles (those whose logs have the term `base`).
 std::vector<std::vector<const TrainingLog*>> comparable_runs(const std::vector<TrainingLog>& logs);
 
-/// For runs with the same terms: steps, tokens, each loss at the end (mean of the last 5% of the
+/// Steps, tokens, each loss at the end (mean of the last 5% of the
 /// lines), median throughput, time.
 Table training_table(const std::vector<const TrainingLog*>& runs);
 /// Each loss against tokens. `id` begins the figures' names.

@@ -209,6 +209,16 @@ TEST(ChartFigure, LabelsOfCrowdedPointsDoNotOverlap) {
   }
 }
 
+TEST(ChartFigure, GrowsWithItsLegend) {
+  const auto height = [](size_t series) {
+    Chart chart = line_chart({{1, 4}, {2, 3}});
+    for (size_t i = 0; i < series; ++i) chart.series.push_back({.name = "a rather long name"});
+    return std::stod(parsed({"id", "c", {chart}}).elements().front().attributes.at("height"));
+  };
+  EXPECT_EQ(height(0), height(2));
+  EXPECT_GT(height(12), height(2) + 30);
+}
+
 TEST(ChartFigure, WithoutAnyPointIsStillAFigure) {
   Chart chart = line_chart({});
   chart.y.log = true;

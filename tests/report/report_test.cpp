@@ -401,11 +401,13 @@ TEST_F(Commands, ReportWritesPageTablesAndFigures) {
   }
   root_.write("in/bench.json", bench_file().dump());
   root_.write("in/other.json", "{\"some\": \"file\"}");
+  root_.write("in/model/config.json", "{}");
   root_.write("in/log.jsonl",
               "{\"step\": 1, \"tokens\": 2, \"losses\": {\"loss\": 3}}\n{\"step\": 2");
   const auto result = run_kvcast("report '" + path("in") + "' --out '" + path("out") + "'");
   EXPECT_EQ(result.exit_code, 0) << result.error;
   EXPECT_THAT(result.error, AllOf(HasSubstr("other.json"), HasSubstr("cut short")));
+  EXPECT_THAT(result.error, Not(HasSubstr("config.json")));
   for (const char* file :
        {"out/index.html", "out/report.md", "out/tables/quality-triviaqa-base-60m.csv",
         "out/figures/pareto-triviaqa-base-60m.svg", "out/figures/loss-training.svg"}) {

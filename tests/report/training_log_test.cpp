@@ -116,6 +116,20 @@ TEST(TrainingFigures, ShowEachTermThatSaysSomething) {
   EXPECT_TRUE(XmlDocument::parse(to_svg(figures[0])));
 }
 
+TEST(TrainingFigures, CompareRunsWithDifferentTerms) {
+  const TrainingLog paper = parsed(R"({"step": 1, "tokens": 5, "losses": {"base": 5, "keys": 1}})"
+                                   "\n");
+  const TrainingLog ours = parsed(R"({"step": 1, "tokens": 5, "losses": {"base": 5}})"
+                                  "\n"
+                                  R"({"step": 2, "tokens": 9, "losses": {"base": 4, "kl": 0.5}})"
+                                  "\n");
+  const std::vector<const TrainingLog*> runs = {&paper, &ours};
+  EXPECT_EQ(training_figures(runs, "loss")[0].panels.size(), 3);  // base, keys, kl
+  const Table table = training_table(runs);
+  EXPECT_THAT(table.rows[0],
+              ElementsAre("run", "1", "0.0", "5.0000", "1.0000", "–", "–", "–", "–"));
+}
+
 TEST(TrainingFigures, HoldAtMostSevenRunsEach) {
   const TrainingLog log = parsed(line(1, "5") + line(2, "4"));
   const auto figures = training_figures(std::vector<const TrainingLog*>(9, &log), "loss");
@@ -130,7 +144,7 @@ TEST(TrainingFigures, OfALogWithoutAFiniteLossAreEmptyButWhole) {
   }
 }
 
-TEST(ComparableRuns, ShareTheirLossTerms) {
+TEST(ComparableRuns, AreModelsAloneAndBundles) {
   const std::vector<TrainingLog> logs = {
       parsed(line(1, "5")),
       parsed(R"({"step": 1, "tokens": 5, "losses": {"base": 1, "keys": 2}})"

@@ -181,7 +181,8 @@ void Api::metrics(Call& call) {
 std::string Api::model_json() const {
   const Model& model = scheduler_->model();
   OrderedJson available = OrderedJson::array();
-  for (const auto* spec : {"exact", "kv-prediction", "kv-prediction:tail=16", "auxiliary"}) {
+  for (const auto* spec : {"exact", "kv-prediction", "kv-prediction:tail=16", "auxiliary",
+                           "random:0.5", "static:0.5", "lazy:0.75-0.25", "zero-cache"}) {
     if (scheduler_->check_strategy(spec)) available.push_back(spec);
   }
   return OrderedJson{

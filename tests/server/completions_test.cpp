@@ -261,6 +261,27 @@ TEST_F(CompletionsTest, ALongPromptIsRefusedWithBothNumbers) {
   EXPECT_THAT(response.body, HasSubstr("256"));
 }
 
+TEST_F(CompletionsTest, EveryStrategyThatTheModelOffersAnswersAndIsNamedInTheTimings) {
+  const json model = HttpClient(server_->port()).get("/v1/models/tiny").json();
+  ASSERT_GE(model["prefill"]["available"].size(), 4U);
+  for (const std::string spec : model["prefill"]["available"]) {
+    const json answer =
+        complete({{"prompt", kPrompt}, {"max_tokens", 4}, {"prefill", spec}, {"ignore_eos", true}});
+    EXPECT_EQ(answer["timings"]["prefill"], spec);
+    EXPECT_EQ(answer["usage"]["completion_tokens"], 4) << spec;
+    const json scored = complete({{"prompt", kPrompt},
+                                  {"max_tokens", 1},
+                                  {"echo", true},
+                                  {"logprobs", 1},
+                                  {"context_length", 5},
+                                  {"prefill", spec}});
+    const json& logprobs = scored["choices"][0]["logprobs"]["token_logprobs"];
+    const size_t tokens = scored["usage"]["prompt_tokens"];
+    ASSERT_EQ(logprobs.size(), tokens + 1) << spec;
+    EXPECT_TRUE(logprobs[4].is_null() && logprobs[5].is_number()) << spec << logprobs;
+  }
+}
+
 TEST_F(CompletionsTest, MetricsCountFromTheFirstTokenOn) {
   RunningServer server;
   HttpClient client(server.port());

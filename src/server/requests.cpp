@@ -157,7 +157,9 @@ void read_messages(JsonObject& object, const RequestLimits& limits,
     if (content == item.end()) return refuse("a content in each message");
     auto text = message_text(*content);
     if (!text) return refuse("content that is a string or a list of text parts");
-    messages.push_back({role->get<std::string>(), std::move(*text)});
+    const auto& name = role->get_ref<const std::string&>();
+    // OpenAI's newer name; no template knows it.
+    messages.push_back({name == "developer" ? "system" : name, std::move(*text)});
   }
 }
 

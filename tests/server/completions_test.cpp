@@ -103,6 +103,16 @@ TEST_F(CompletionsTest, ChatStreamsDeltas) {
   EXPECT_TRUE(events.done);
 }
 
+TEST_F(CompletionsTest, ADeveloperMessageIsASystemMessage) {
+  const auto tokens_with = [](const char* role) {
+    const json messages = {{{"role", role}, {"content", "Be brief."}},
+                           {{"role", "user"}, {"content", "She said that"}}};
+    return HttpClient(server_->port()).post("/tokenize", json{{"messages", messages}}).json();
+  };
+  EXPECT_GT(tokens_with("system")["count"], 5);
+  EXPECT_EQ(tokens_with("developer"), tokens_with("system"));
+}
+
 // The shape that LM Evaluation Harness's local-completions reads.
 TEST_F(CompletionsTest, ScoringGivesPromptPlusOneEntries) {
   const json tokens = (*model()->tokenize(kPrompt));

@@ -5,7 +5,9 @@ find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(Threads REQUIRED)
-find_package(Boost 1.81 REQUIRED)  # Beast and Asio, headers only
+if(KVCAST_BUILD_PROGRAM)
+  find_package(Boost 1.81 REQUIRED)  # Beast and Asio, headers only
+endif()
 
 # Debian's sentencepiece brings pkg-config data, not a CMake package.
 find_library(SENTENCEPIECE_LIBRARY sentencepiece REQUIRED)

@@ -145,8 +145,9 @@ Tensor causal_attention(const Tensor& query, const Tensor& key, const Tensor& va
   Tensor out;  // [B, query_heads, T, head_dim]
 #if KVCAST_TORCH_AT_LEAST(2, 5)
   const int64_t queries = query.size(1), keys = key.size(1);
-  if (query.is_cuda() && query.scalar_type() == at::kBFloat16) {
-    // Takes grouped heads, any strides and S > T as they are, which the general entry does not.
+  if (query.is_cuda() && queries != keys && query.scalar_type() == at::kBFloat16) {
+    // The general entry would need a mask, and with it a slow kernel; this one's causal rule is
+    // ours: the last query sees the last key.
     const auto flash =
         at::_flash_attention_forward(query, key, value, std::nullopt, std::nullopt, queries, keys,
                                      /*dropout_p=*/0.0, /*is_causal=*/true,

@@ -296,6 +296,23 @@ TrainOutcome train(Objective& objective, FlatParameters& parameters, const Train
   return Loop(objective, parameters, setup).run();
 }
 
+#if KVCAST_TORCH_AT_LEAST(2, 7)
+namespace {
+/// cuDNN's attention before libtorch's own: on an H200, 64 x 1,024 tokens, 12 heads of 64, forward
+/// and backward reached 239 against 174 TFLOP/s.
+void prefer_cudnn_attention() {
+  using at::SDPBackend;
+  std::vector<int64_t> order;
+  for (const auto backend :
+       {SDPBackend::cudnn_attention, SDPBackend::flash_attention, SDPBackend::efficient_attention,
+        SDPBackend::math, SDPBackend::overrideable}) {
+    order.push_back(static_cast<int64_t>(backend));
+  }
+  at::globalContext().setSDPPriorityOrder(order);
+}
+}  // namespace
+#endif
+
 std::filesystem::path failed_batch_path(const OutputRecipe& output) {
   return output.directory.string() + ".failed-batch.safetensors";
 }
@@ -306,6 +323,9 @@ at::Device choose_device(const std::string& name) {
   }
   if (name == "cpu" || (name == "auto" && !at::hasCUDA())) return at::kCPU;
   if (!at::hasCUDA()) throw TrainError("--device cuda: libtorch finds no CUDA device");
+#if KVCAST_TORCH_AT_LEAST(2, 7)
+  prefer_cudnn_attention();
+#endif
   const at::Device device(at::kCUDA, static_cast<at::DeviceIndex>(local_rank()));
   c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(device);  // the current one from here on
   return device;

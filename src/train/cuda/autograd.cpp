@@ -3,6 +3,8 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <optional>
+
 #include "train/cuda/kernels.h"
 
 namespace kvcast::train::cuda {
@@ -11,6 +13,10 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
+
+/// An input that may be missing; apply() takes no undefined tensors.
+using Maybe = std::optional<Tensor>;
+Maybe maybe(const Tensor& x) { return x.defined() ? Maybe(x) : Maybe(); }
 
 Bf16* bits(const Tensor& x) {
   return x.defined() ? reinterpret_cast<Bf16*>(x.data_ptr<at::BFloat16>()) : nullptr;
@@ -26,13 +32,13 @@ Tensor empty_f32(at::IntArrayRef shape, const Tensor& like) {
 }
 
 struct AddRmsNorm : Function<AddRmsNorm> {
-  static variable_list forward(AutogradContext* ctx, const Tensor& x, const Tensor& delta,
+  static variable_list forward(AutogradContext* ctx, const Tensor& x, const Maybe& delta,
                                const Tensor& weight, double eps) {
     const c10::cuda::CUDAGuard guard(x.device());
     const int64_t width = x.size(-1), rows = x.numel() / width;
     const Tensor in = x.contiguous();
-    const Tensor added = delta.defined() ? delta.contiguous() : delta;
-    const Tensor sum = delta.defined() ? at::empty_like(in) : in;
+    const Tensor added = delta ? delta->contiguous() : Tensor();
+    const Tensor sum = delta ? at::empty_like(in) : in;
     Tensor normed = at::empty_like(in);
     Tensor inverse_rms = empty_f32({rows}, in);
     rms_norm_forward(bits(in), bits(added), bits(weight), bits(sum), bits(normed),
@@ -40,9 +46,9 @@ struct AddRmsNorm : Function<AddRmsNorm> {
                      stream_of(in));
     check_launch();
     ctx->save_for_backward({sum, weight, inverse_rms});
-    ctx->saved_data["has_delta"] = delta.defined();
+    ctx->saved_data["has_delta"] = delta.has_value();
     // Without a delta the sum is the input: handing it out again would alias it.
-    return delta.defined() ? variable_list{normed, sum} : variable_list{normed};
+    return delta ? variable_list{normed, sum} : variable_list{normed};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -85,9 +91,11 @@ struct HeadNormRope : Function<HeadNormRope> {
     return {.cos = floats(cos), .sin = floats(sin), .first = first, .tokens = tokens};
   }
 
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight,
-                        const Tensor& cos, const Tensor& sin, double eps, int64_t first) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Maybe& norm_weight,
+                        const Maybe& cos_table, const Maybe& sin_table, double eps, int64_t first) {
     const c10::cuda::CUDAGuard guard(x.device());
+    const Tensor weight = norm_weight.value_or(Tensor());
+    const Tensor cos = cos_table.value_or(Tensor()), sin = sin_table.value_or(Tensor());
     const Tensor in = addressable(x);
     Tensor out = at::empty(in.sizes(), in.options());
     head_norm_rope_forward(bits(in), shape_of(in), bits(weight), static_cast<float>(eps),
@@ -162,14 +170,14 @@ bool takes_heads(const Tensor& x) {
 }
 
 SumAndNorm add_rms_norm(const Tensor& x, const Tensor& delta, const Tensor& weight, double eps) {
-  const auto out = AddRmsNorm::apply(x, delta, weight, eps);
+  const auto out = AddRmsNorm::apply(x, maybe(delta), weight, eps);
   return {delta.defined() ? out[1] : x, out[0]};
 }
 
 Tensor head_norm_rope(const Tensor& x, const Tensor& weight, double eps, const RopeTable* rope,
                       int64_t first) {
-  return HeadNormRope::apply(x, weight, rope != nullptr ? rope->cos : Tensor(),
-                             rope != nullptr ? rope->sin : Tensor(), eps, first);
+  return HeadNormRope::apply(x, maybe(weight), rope != nullptr ? Maybe(rope->cos) : Maybe(),
+                             rope != nullptr ? Maybe(rope->sin) : Maybe(), eps, first);
 }
 
 Tensor swiglu(const Tensor& gate_up) { return Swiglu::apply(gate_up); }

@@ -7,7 +7,7 @@ namespace kvcast::train::cuda {
 namespace {
 
 constexpr int kWarpsPerBlock = 8;
-constexpr int kBackwardBlocks = 1056;  // 8 for each multiprocessor of an H100 or H200
+constexpr int kBackwardBlocks = 792;  // 6 for each multiprocessor of an H100 or H200
 
 /// One warp a row; lane l holds vectors l, l + 32, ... of it (`Vectors` of them at most).
 template <int Vectors>
@@ -50,12 +50,15 @@ __global__ void forward_kernel(const Bf16* __restrict__ x, const Bf16* __restric
 
 /// With s the row, r = 1 / rms(s), g = grad_normed * weight:
 /// grad_s = r g - s r^3 mean(g s), grad_weight = sum over rows of grad_normed s r.
+///
+/// A lane keeps its part of the three rows as the 16-byte words that were loaded: as floats they
+/// would take twice the registers, and the kernel lives of many rows in flight.
 template <int Vectors>
-__global__ void backward_kernel(const Bf16* __restrict__ grad_normed,
-                                const Bf16* __restrict__ grad_residual,
-                                const Bf16* __restrict__ sum, const Bf16* __restrict__ weight,
-                                const float* __restrict__ inverse_rms, Bf16* __restrict__ grad_sum,
-                                float* __restrict__ weight_partials, int64_t rows, int width) {
+__global__ void __launch_bounds__(kWarpsPerBlock* kWarp, Vectors <= 3 ? 3 : 1)
+    backward_kernel(const Bf16* __restrict__ grad_normed, const Bf16* __restrict__ grad_residual,
+                    const Bf16* __restrict__ sum, const Bf16* __restrict__ weight,
+                    const float* __restrict__ inverse_rms, Bf16* __restrict__ grad_sum,
+                    float* __restrict__ weight_partials, int64_t rows, int width) {
   extern __shared__ float shared_partials[];  // [width]
   const int lane = threadIdx.x % kWarp;
   for (int i = threadIdx.x; i < width; i += blockDim.x) shared_partials[i] = 0.0f;
@@ -66,20 +69,27 @@ __global__ void backward_kernel(const Bf16* __restrict__ grad_normed,
        row += int64_t{gridDim.x} * kWarpsPerBlock) {
     const int64_t start = row * width;
     const float inverse = inverse_rms[row];
-    Values<kVector> s[Vectors], g[Vectors];
+    uint4 s_bits[Vectors], g_bits[Vectors], residual_bits[Vectors];
+#pragma unroll
+    for (int i = 0; i < Vectors; ++i) {
+      const int column = (i * kWarp + lane) * kVector;
+      if (column >= width) continue;
+      s_bits[i] = load_bits(sum + start + column);
+      g_bits[i] = load_bits(grad_normed + start + column);
+      residual_bits[i] = make_uint4(0, 0, 0, 0);
+      if (grad_residual != nullptr) residual_bits[i] = load_bits(grad_residual + start + column);
+    }
     float dot = 0.0f;
 #pragma unroll
     for (int i = 0; i < Vectors; ++i) {
       const int column = (i * kWarp + lane) * kVector;
       if (column >= width) continue;
-      s[i] = load<kVector>(sum + start + column);
-      g[i] = load<kVector>(grad_normed + start + column);
+      const auto s = unpacked(s_bits[i]), g = unpacked(g_bits[i]);
       const auto w = load<kVector>(weight + column);
 #pragma unroll
       for (int k = 0; k < kVector; ++k) {
-        grad_weight[i].v[k] += g[i].v[k] * s[i].v[k] * inverse;
-        g[i].v[k] *= w.v[k];
-        dot += g[i].v[k] * s[i].v[k];
+        grad_weight[i].v[k] += g.v[k] * s.v[k] * inverse;
+        dot += g.v[k] * w.v[k] * s.v[k];
       }
     }
     const float along = lane_sum(dot) * inverse * inverse * inverse / static_cast<float>(width);
@@ -87,10 +97,13 @@ __global__ void backward_kernel(const Bf16* __restrict__ grad_normed,
     for (int i = 0; i < Vectors; ++i) {
       const int column = (i * kWarp + lane) * kVector;
       if (column >= width) continue;
-      Values<kVector> out{};
-      if (grad_residual != nullptr) out = load<kVector>(grad_residual + start + column);
+      const auto s = unpacked(s_bits[i]), g = unpacked(g_bits[i]);
+      const auto w = load<kVector>(weight + column);
+      auto out = unpacked(residual_bits[i]);
 #pragma unroll
-      for (int k = 0; k < kVector; ++k) out.v[k] += inverse * g[i].v[k] - along * s[i].v[k];
+      for (int k = 0; k < kVector; ++k) {
+        out.v[k] += inverse * g.v[k] * w.v[k] - along * s.v[k];
+      }
       store(grad_sum + start + column, out);
     }
   }

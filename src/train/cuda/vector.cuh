@@ -42,6 +42,14 @@ __device__ Values<N> load(const uint16_t* from) {
   return out;
 }
 
+__device__ inline uint4 load_bits(const uint16_t* from) {
+  return *reinterpret_cast<const uint4*>(from);
+}
+
+__device__ inline Values<8> unpacked(const uint4& bits) {
+  return load<8>(reinterpret_cast<const uint16_t*>(&bits));
+}
+
 template <int N>
 __device__ void store(uint16_t* to, const Values<N>& values) {
   using Type = typename Packed<N>::Type;

@@ -4,10 +4,8 @@ set(KVCAST_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/kvcast)
 
 install(TARGETS kvcast EXPORT kvcast-targets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-if(TARGET kvcast_program)
-  install(TARGETS kvcast_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-  set_target_properties(kvcast_program PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
-endif()
+install(TARGETS kvcast_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+set_target_properties(kvcast_program PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
 if(TARGET kvcast-train)
   install(TARGETS kvcast-train kvcast-train-text RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   set_target_properties(kvcast-train kvcast-train-text PROPERTIES

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <nlohmann/json.hpp>
 
@@ -126,9 +127,21 @@ void Api::route(Call& call) {
     return refuse(call, {503, "unavailable_error", "loading", {}, "the model is being loaded"});
   }
   if (route->method == "GET") return run(route->serve, call);
-  if (!check_body(call)) return;
-  prepare_([this, handler = route->serve, call = std::make_shared<Call>(std::move(call))] {
-    run(handler, *call);
+  if (check_body(call)) run_later(route->serve, std::move(call));
+}
+
+void Api::run_later(void (Api::*handler)(Call& call), Call call) {
+  const auto waiting = std::make_shared<Call>(std::move(call));
+  const auto gone = std::make_shared<std::atomic<bool>>(false);
+  waiting->exchange->on_gone([gone] { *gone = true; });
+  ++preparing_;
+  prepare_([this, handler, waiting, gone] {
+    if (*gone) {
+      metrics_.count_cancelled();
+    } else {
+      run(handler, *waiting);
+    }
+    post_([this] { --preparing_; });  // after what the handler has posted
   });
 }
 
@@ -171,6 +184,7 @@ void Api::health(Call& call) {
 
 void Api::metrics(Call& call) {
   Metrics::Gauges gauges{.scheduler = scheduler_->stats()};
+  gauges.scheduler.waiting += preparing_;
   if (http_) {
     gauges.connections = http_->connections();
     gauges.dropped_connections = http_->dropped_connections();

@@ -55,6 +55,8 @@ class Api {
   void route(Call& call);
   /// Runs a route's handler; out of memory is an answer too.
   void run(void (Api::*handler)(Call& call), Call& call);
+  /// The same on the thread for request bodies, unless the client goes away before its turn.
+  void run_later(void (Api::*handler)(Call& call), Call call);
 
   void health(Call& call);
   void metrics(Call& call);
@@ -86,6 +88,7 @@ class Api {
   int64_t created_;
   uint64_t next_id_ = 1;
   bool draining_ = false;
+  int64_t preparing_ = 0;  // requests with the thread for request bodies
 };
 
 }  // namespace kvcast

@@ -54,7 +54,7 @@ struct Analysis {
 
 struct AnalyzerOptions {
   int64_t window_tokens = 512;
-  int64_t position_bins = 64;  ///< at most; never more than one for each position
+  int64_t position_bins = 32;  ///< at most; never more than one for each position
   int64_t density_bins = 121;
 };
 

@@ -54,8 +54,6 @@ void run_head_norm_rope(benchmark::State& state, Isa isa, int threads) {
   // A rotation: x is changed in place again and again, and must neither grow nor vanish.
   const std::vector<float> weight(kHeadDim, 1.0F);
   const std::vector<float> table(static_cast<size_t>(rows * kHeadDim / 2), 0.70710678F);
-  std::vector<int64_t> positions(static_cast<size_t>(rows));
-  for (int64_t r = 0; r < rows; ++r) positions[static_cast<size_t>(r)] = r;
   for (auto _ : state) {
     head_norm_rope({.x = x.data(),
                     .x_stride = kHeads * kHeadDim,
@@ -63,7 +61,6 @@ void run_head_norm_rope(benchmark::State& state, Isa isa, int threads) {
                     .heads = kHeads,
                     .head_dim = kHeadDim,
                     .norm_weight = weight.data(),
-                    .positions = positions.data(),
                     .rope_cos = table.data(),
                     .rope_sin = table.data()},
                    threads);

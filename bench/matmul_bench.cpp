@@ -37,8 +37,49 @@ void run_matmul(benchmark::State& state, Isa isa, WeightType type, int threads, 
                       bench::read_bytes_per_s(threads));
 }
 
+/// What loading does to a matrix: bytes of f32 read per second.
+void run_pack(benchmark::State& state, WeightType type, int threads) {
+  constexpr int64_t kN = 2048, kK = 2048;
+  const auto source = bench::random_floats(kN * kK);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(PackedMatrix::pack(reinterpret_cast<const std::byte*>(source.data()),
+                                                SourceType::kF32, kN, kK, type, threads));
+  }
+  bench::report_bytes(state, 4.0 * kN * kK, bench::read_bytes_per_s(threads));
+}
+
+/// Looking up the embeddings of a prompt: rows scattered over a matrix larger than the caches.
+void run_unpack_rows(benchmark::State& state, WeightType type, int threads) {
+  constexpr int64_t kN = 32'000, kK = 2048;
+  const auto source = bench::random_floats(kN * kK);
+  const PackedMatrix weights = PackedMatrix::pack(reinterpret_cast<const std::byte*>(source.data()),
+                                                  SourceType::kF32, kN, kK, type, threads);
+  std::vector<int32_t> indices(static_cast<size_t>(state.range(0)));
+  for (size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<int32_t>(i * 7919 % kN);
+  std::vector<float> out(indices.size() * kK);
+  for (auto _ : state) {
+    weights.unpack_rows(indices, out.data(), threads);
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations() * state.range(0));
+}
+
 const bool registered = [] {
   const int threads = 2;
+  for (const WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kInt8}) {
+    const std::string name = bench::type_name(type);
+    benchmark::RegisterBenchmark(("pack/" + name).c_str(),
+                                 [=](benchmark::State& state) { run_pack(state, type, threads); })
+        ->UseRealTime()
+        ->Unit(benchmark::kMicrosecond);
+    benchmark::RegisterBenchmark(
+        ("unpack_rows/" + name).c_str(),
+        [=](benchmark::State& state) { run_unpack_rows(state, type, threads); })
+        ->Arg(1)
+        ->Arg(512)
+        ->UseRealTime()
+        ->Unit(benchmark::kMicrosecond);
+  }
   for (const Isa isa : supported_isas()) {
     for (const WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kInt8}) {
       for (const auto& [n, k] : {std::pair{2048, 2048}, {10240, 2560}, {2560, 10240}}) {
@@ -50,7 +91,9 @@ const bool registered = [] {
                                        run_matmul(state, isa, type, threads, n, k);
                                      })
             ->Arg(1)
+            ->Arg(2)
             ->Arg(4)
+            ->Arg(8)
             ->Arg(16)
             ->Arg(64)
             ->Arg(128)

@@ -74,11 +74,12 @@ Prompt make_prompt(const BenchCase& bench) {
 
 /// Bytes of the keys and values that a cache holds, room for more left out.
 double bytes_in_rows(const KVCache& cache) {
-  double bytes = 0;
+  double rows = 0;
   for (int64_t i = 0; i < cache.n_layers(); ++i) {
-    bytes += 2.0 * sizeof(float) * static_cast<double>(cache.rows(i) * cache.kv_heads(i));
+    rows += 2.0 * static_cast<double>(cache.rows(i) * cache.kv_heads(i));
   }
-  return bytes * static_cast<double>(cache.head_dim());
+  return rows * static_cast<double>(cache.head_dim()) *
+         static_cast<double>(kv_element_bytes(cache.type()));
 }
 
 /// One prefill of the whole batch on fresh caches, then some decode steps. Cut short by `stop`.

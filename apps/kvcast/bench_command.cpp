@@ -127,11 +127,14 @@ Status check_lengths(const BenchOptions& options, const Models& models) {
 Result<bool> measure_dtype(const BenchOptions& options, const std::string& dtype,
                            InterruptScope& interrupt, BenchRun& run) {
   const Stopwatch loading;
-  KVCAST_TRY(const Subject subject, make_subject(options, dtype, run.threads, interrupt));
+  KVCAST_TRY(Subject subject, make_subject(options, dtype, run.threads, interrupt));
   BenchRun::Loaded loaded{.dtype = dtype, .load_ms = loading.elapsed_ms(), .peak = {}};
   KVCAST_TRY(const auto strategies, make_strategies(options, subject.models));
   KVCAST_CHECK(check_lengths(options, subject.models));
   KVCAST_TRY(const WeightType type, weight_type(dtype));
+  const bool f32_cache = options.model.kv_dtype == "f32" ||
+                         (options.model.kv_dtype == "auto" && type == WeightType::kF32);
+  subject.models.kv_type = f32_cache ? KvType::kF32 : KvType::kBf16;
   for (const int64_t batch : options.batches) {
     for (const int64_t tokens : options.prompt_tokens) {
       BenchCase bench_case{.arch = subject.name,
@@ -209,6 +212,7 @@ void register_bench(CLI::App& app, int& exit_code) {
       ->delimiter(',')
       ->check(CLI::IsMember({"f32", "bf16", "int8"}))
       ->default_val(std::vector<std::string>{"bf16"});
+  options->model.add_kv_dtype_to(command);
   command.add_option("-r,--repetitions", options->repetitions, "of each case")
       ->check(is_whole_number(1, 1000))
       ->capture_default_str();

@@ -53,6 +53,7 @@ void ModelOptions::add_to(CLI::App& command) {
   command.add_option("--dtype", dtype, "weights in memory: auto, f32, bf16 or int8")
       ->check(checked_by(parse_dtype))
       ->capture_default_str();
+  add_kv_dtype_to(command);
   command.add_option("--threads", threads, "threads; 0: all cores")
       ->check(is_thread_count())
       ->capture_default_str();
@@ -60,13 +61,23 @@ void ModelOptions::add_to(CLI::App& command) {
                      "SentencePiece tokenizer.model for a directory that carries none");
 }
 
+void ModelOptions::add_kv_dtype_to(CLI::App& command) {
+  command
+      .add_option("--kv-dtype", kv_dtype,
+                  "cached keys and values: f32, bf16, or auto (f32 beside f32 weights, else bf16)")
+      ->check(checked_by(parse_kv_dtype))
+      ->capture_default_str();
+}
+
 Result<std::shared_ptr<const Model>> ModelOptions::load() const {
   KVCAST_TRY(const Dtype parsed, parse_dtype(dtype));
+  KVCAST_TRY(const Dtype parsed_kv, parse_kv_dtype(kv_dtype));
   std::filesystem::path path = directory;
   if (path.empty()) {
     KVCAST_TRY(path, default_model_directory());
   }
-  return Model::load(path, {.dtype = parsed, .threads = threads, .tokenizer = tokenizer});
+  return Model::load(
+      path, {.dtype = parsed, .kv_dtype = parsed_kv, .threads = threads, .tokenizer = tokenizer});
 }
 
 Result<std::filesystem::path> default_model_directory() {

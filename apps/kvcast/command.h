@@ -55,10 +55,12 @@ CLI::Validator is_thread_count();
 struct ModelOptions {
   std::string directory;  // empty: the bundle that ships with kvcast
   std::string dtype = "auto";
+  std::string kv_dtype = "auto";
   int threads = 0;
   std::string tokenizer;
 
   void add_to(CLI::App& command);
+  void add_kv_dtype_to(CLI::App& command);  // part of add_to
   Result<std::shared_ptr<const Model>> load() const;
 };
 

@@ -56,6 +56,7 @@ Result<int> serve(const ServeOptions& chosen) {
     KVCAST_TRY(options.model_directory, default_model_directory());
   }
   KVCAST_TRY(options.load.dtype, parse_dtype(chosen.model.dtype));
+  KVCAST_TRY(options.load.kv_dtype, parse_kv_dtype(chosen.model.kv_dtype));
   options.load.threads = chosen.model.threads;
   options.load.tokenizer = chosen.model.tokenizer;
   options.scheduler.max_cache_bytes = chosen.cache_mib << 20;

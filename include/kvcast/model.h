@@ -22,10 +22,15 @@ enum class Dtype {
 
 /// "auto", "f32", "bf16", "int8".
 Result<Dtype> parse_dtype(std::string_view name);
+/// "auto", "f32", "bf16": what keys and values can be cached as.
+Result<Dtype> parse_kv_dtype(std::string_view name);
 std::string_view dtype_text(Dtype dtype);
 
 struct LoadOptions {
   Dtype dtype = Dtype::kAuto;
+  /// How keys and values are cached: kF32, kBf16 (half the memory, and attention's products in bf16
+  /// where the processor has them), or kAuto: f32 beside f32 weights, else bf16.
+  Dtype kv_dtype = Dtype::kAuto;
   /// Threads per forward pass; 0: as many as this process may run on.
   int threads = 0;
   /// A SentencePiece model file, for directories that carry none (published OpenELM checkpoints).
@@ -52,6 +57,7 @@ class Model {
   [[nodiscard]] int threads() const;
   /// Resolved: never kAuto.
   [[nodiscard]] Dtype dtype() const;
+  [[nodiscard]] Dtype kv_dtype() const;
   /// Bytes of weights held in memory.
   [[nodiscard]] int64_t weight_bytes() const;
   /// The prefill strategy used when none is asked for: the bundle's own choice, else

@@ -5,6 +5,7 @@
 #include <cassert>
 #include <vector>
 
+#include "base/team.h"
 #include "kernels/kernel_table.h"
 #include "kernels/kernels.h"
 #include "kernels/memory.h"
@@ -50,26 +51,20 @@ class Call {
     offsets_ = offsets;
     split_chunks_ =
         threads_ > 1 && next.first_block < 2 * threads_ && next.first_task > next.first_block;
-    if (!split_chunks_) return;
     thread_local Scratch scratch;
-    partials_ = reinterpret_cast<float*>(
-        scratch.reserve(static_cast<size_t>(next.first_partial) * sizeof(float)));
+    scratch_bytes_ =
+        padded_scratch_bytes(static_cast<int64_t>(table_.attend_scratch_bytes(shape_)));
+    const int64_t partial_bytes =
+        split_chunks_ ? next.first_partial * static_cast<int64_t>(sizeof(float)) : 0;
+    scratch_ = scratch.reserve(static_cast<size_t>(threads_ * scratch_bytes_ + partial_bytes));
+    if (split_chunks_) partials_ = reinterpret_cast<float*>(scratch_ + threads_ * scratch_bytes_);
   }
 
   void run() {
-    if (threads_ == 1) {
-      work();
-      return;
-    }
-#pragma omp parallel num_threads(threads_)
-    {
-      work();
-      if (split_chunks_) {
-#pragma omp barrier
-#pragma omp for schedule(static)
-        for (int64_t block = 0; block < offsets_.back().first_block; ++block) merge(block);
-      }
-    }
+    run_together(threads_, [this](int worker) { work(scratch_of(worker)); });
+    if (!split_chunks_) return;
+    parallel_for(offsets_.back().first_block, threads_,
+                 [this](int64_t block, int worker) { merge(block, scratch_of(worker)); });
   }
 
  private:
@@ -78,14 +73,12 @@ class Call {
            attention_state_floats(shape_);
   }
 
-  [[nodiscard]] std::byte* scratch() const {
-    thread_local Scratch scratch;
-    return scratch.reserve(table_.attend_scratch_bytes(shape_));
+  [[nodiscard]] std::byte* scratch_of(int worker) const {
+    return scratch_ + worker * scratch_bytes_;
   }
 
-  void work() {
+  void work(std::byte* scratch) {
     const int64_t tasks = split_chunks_ ? offsets_.back().first_task : offsets_.back().first_block;
-    std::byte* const memory = scratch();
     for (int64_t task = next_task_.fetch_add(1, std::memory_order_relaxed); task < tasks;
          task = next_task_.fetch_add(1, std::memory_order_relaxed)) {
       AttendArgs args;
@@ -102,15 +95,15 @@ class Call {
         args = describe(sequence, task - offsets_[sequence].first_block);
         args.partial = nullptr;
       }
-      args.scratch = memory;
-      table_.attend(args);
+      args.scratch = scratch;
+      table_.attention(shape_.kv_type).attend(args);
     }
   }
 
-  void merge(int64_t block) const {
+  void merge(int64_t block, std::byte* scratch) const {
     const size_t sequence = find_sequence(block, &Offsets::first_block);
     AttendArgs args = describe(sequence, block - offsets_[sequence].first_block);
-    args.scratch = scratch();
+    args.scratch = scratch;
     table_.merge(args);
   }
 
@@ -145,29 +138,33 @@ class Call {
   int64_t rows_per_block_;
   std::span<const Offsets> offsets_;  // [sequences + 1], the last one holds the totals
   bool split_chunks_ = false;
+  std::byte* scratch_ = nullptr;  // [threads, scratch_bytes_], then the partial states
+  int64_t scratch_bytes_ = 0;
   float* partials_ = nullptr;
   std::atomic<int64_t> next_task_{0};
 };
 
 /// Each KV head's sums into scratch, then their mean in the order of the heads.
 void write_last_row(const AttentionArgs& sequence, const AttentionShape& shape, int threads) {
-  thread_local Scratch sums_scratch;
+  thread_local Scratch memory;
   const KernelTable& table = kernels();
   const int64_t keys = sequence.first_position + sequence.rows;
-  float* const sums = reinterpret_cast<float*>(
-      sums_scratch.reserve(static_cast<size_t>(shape.kv_heads * keys) * sizeof(float)));
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t head = 0; head < shape.kv_heads; ++head) {
-    thread_local Scratch scratch;
+  const int64_t scratch_bytes =
+      padded_scratch_bytes(static_cast<int64_t>(table.attend_scratch_bytes(shape)));
+  const int64_t sums_bytes = shape.kv_heads * keys * static_cast<int64_t>(sizeof(float));
+  std::byte* const scratch =
+      memory.reserve(static_cast<size_t>(threads * scratch_bytes + sums_bytes));
+  float* const sums = reinterpret_cast<float*>(scratch + threads * scratch_bytes);
+  parallel_for(shape.kv_heads, threads, [&](int64_t head, int worker) {
     AttendArgs args;
     args.sequence = &sequence;
     args.shape = shape;
     args.kv_head = head;
     args.row_begin = sequence.rows - 1;
     args.row_end = sequence.rows;
-    args.scratch = scratch.reserve(table.attend_scratch_bytes(shape));
-    table.last_row(args, sums + head * keys);
-  }
+    args.scratch = scratch + worker * scratch_bytes;
+    table.attention(shape.kv_type).last_row(args, sums + head * keys);
+  });
   const float weight = 1.0F / static_cast<float>(shape.query_heads);
   for (int64_t j = 0; j < keys; ++j) {
     float sum = 0.0F;

@@ -6,97 +6,17 @@
 // own query and the cache: not on the rows beside it, the prompt's chunking or the threads.
 #pragma once
 
-#include "kernels/dot_inl.h"
-#include "kernels/gemm_inl.h"
+#include "kernels/attention_cache_inl.h"
 #include "kernels/math_inl.h"
 
 namespace kvcast {
 namespace {
 
-constexpr int64_t kKeyBlock = 64;
 constexpr float kMinusInfinity = -__builtin_inff();
 
 int64_t padded_head_dim(const AttentionShape& shape) { return (shape.head_dim + 15) / 16 * 16; }
 int64_t largest_query_block(const AttentionShape& shape) {
   return attention_rows_per_block(shape) * (shape.query_heads / shape.kv_heads);
-}
-
-/// out[rows, columns] (+)= a[rows, depth] * b[depth, columns]; strides in floats; columns is a
-/// multiple of kWidth.
-struct SmallProduct {
-  const float* a;
-  int64_t a_stride;
-  const float* b;
-  int64_t b_stride;
-  int64_t depth;
-  float* out;
-  int64_t out_stride;
-  int64_t columns;
-  bool accumulate;
-};
-
-template <int kRows, int kVectors>
-void small_tile(const SmallProduct& p, int64_t row, int64_t column) {
-  Simd::F acc[kRows][kVectors];
-  const auto at = [&](int r, int v) {
-    return p.out + (row + r) * p.out_stride + column + v * Simd::kWidth;
-  };
-  KVCAST_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    KVCAST_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      acc[r][v] = p.accumulate ? Simd::load(at(r, v)) : Simd::zero();
-    }
-  }
-  Prefetch none;
-  multiply_add<DotF32>(reinterpret_cast<const std::byte*>(p.a + row * p.a_stride), p.a_stride * 4,
-                       reinterpret_cast<const std::byte*>(p.b + column), p.b_stride * 4, p.depth,
-                       none, acc);
-  KVCAST_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    KVCAST_UNROLL
-    for (int v = 0; v < kVectors; ++v) Simd::store(at(r, v), acc[r][v]);
-  }
-}
-
-template <int kRows>
-void small_row_tile(const SmallProduct& p, int64_t row) {
-  constexpr int kVectors = Simd::kTileVectors;
-  int64_t column = 0;
-  for (; column + kVectors * Simd::kWidth <= p.columns; column += kVectors * Simd::kWidth) {
-    small_tile<kRows, kVectors>(p, row, column);
-  }
-  if (kVectors > 2 && column + 2 * Simd::kWidth <= p.columns) {
-    small_tile<kRows, 2>(p, row, column);
-    column += 2 * Simd::kWidth;
-  }
-  for (; column < p.columns; column += Simd::kWidth) small_tile<kRows, 1>(p, row, column);
-}
-
-void small_product(const SmallProduct& p, int64_t rows) {
-  const int64_t tiles = (rows + Simd::kTileRows - 1) / Simd::kTileRows;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t row = rows * t / tiles;
-    switch (rows * (t + 1) / tiles - row) {
-      case 1:
-        small_row_tile<1>(p, row);
-        break;
-      case 2:
-        small_row_tile<2>(p, row);
-        break;
-      case 3:
-        small_row_tile<3>(p, row);
-        break;
-      case 4:
-        small_row_tile<4>(p, row);
-        break;
-      case 5:
-        small_row_tile < Simd::kTileRows<5 ? 1 : 5>(p, row);
-        break;
-      default:
-        small_row_tile < Simd::kTileRows<6 ? 1 : 6>(p, row);
-    }
-  }
 }
 
 /// A query's running softmax: mixed values [padded head_dim], then maximum (base 2) and sum.
@@ -180,8 +100,11 @@ void merge_state(State total, State chunk) {
   total.sum() = total.sum() * a + chunk.sum() * b;
 }
 
-/// One block of queries at work: pointers into the scratch memory.
+/// One block of queries at work: pointers into the scratch memory. Operands of products hold groups
+/// of 4 bytes: floats, or pairs of bf16.
+template <class Cache>
 struct AttendBlock {
+  using Element = typename Cache::Element;
   const AttendArgs& args;
   int64_t group = args.shape.query_heads / args.shape.kv_heads;
   int64_t head_dim = args.shape.head_dim;
@@ -203,8 +126,9 @@ struct AttendBlock {
   [[nodiscard]] int64_t visible(int64_t q) const {
     return args.sequence->first_position + args.row_begin + q / group + 1;
   }
-  [[nodiscard]] const float* cached(const float* cache, int64_t key) const {
-    return cache + args.kv_head * args.sequence->head_stride + key * head_dim;
+  [[nodiscard]] const Element* cached(const void* cache, int64_t key) const {
+    return static_cast<const Element*>(cache) + args.kv_head * args.sequence->head_stride +
+           key * head_dim;
   }
 
   /// Copies the queries, scaled for a softmax in base 2.
@@ -214,53 +138,42 @@ struct AttendBlock {
       const float* const from = args.sequence->q +
                                 (args.row_begin + q / group) * args.sequence->q_stride +
                                 (args.kv_head * group + q % group) * head_dim;
-      for (int64_t i = 0; i < head_dim; ++i) queries[q * width + i] = from[i] * factor;
+      Cache::store_query(from, head_dim, factor, queries + q * width);
     }
   }
 
-  /// keys <- transpose of `count` cached keys from `key` on, zero beyond. [head_dim, 64]
-  void load_keys(int64_t key, int64_t count) const {
-    constexpr int64_t kWidth = Simd::kWidth;
-    for (int64_t j = 0; j < kKeyBlock; j += kWidth) {
-      for (int64_t i = 0; i < head_dim; i += kWidth) {
-        Simd::F square[kWidth];
-        KVCAST_UNROLL
-        for (int64_t x = 0; x < kWidth; ++x) {
-          const float* const from = cached(args.sequence->keys, key + j + x) + i;
-          square[x] = j + x >= count          ? Simd::zero()
-                      : i + kWidth > head_dim ? Simd::load_first(from, head_dim - i)
-                                              : Simd::load(from);
-        }
-        Simd::transpose(square);
-        KVCAST_UNROLL
-        for (int64_t x = 0; x < kWidth; ++x) Simd::store(keys + (i + x) * kKeyBlock + j, square[x]);
-      }
-    }
+  void load_keys_from(int64_t key, int64_t count) const {
+    load_keys<Cache>(cached(args.sequence->keys, key), count, head_dim, keys);
   }
 
   /// scores[q, :] for q >= first.
   void compute_scores(int64_t first) const {
-    small_product({queries + first * width, width, keys, kKeyBlock, head_dim,
-                   scores + first * kKeyBlock, kKeyBlock, kKeyBlock, false},
-                  queries_count - first);
+    small_product<typename Cache::Dot>({.a = queries + first * width,
+                                        .a_stride = width * 4,
+                                        .b = keys,
+                                        .b_stride = kKeyBlock * 4,
+                                        .depth = head_dim / Cache::kPerGroup,
+                                        .out = scores + first * kKeyBlock,
+                                        .out_stride = kKeyBlock * 4,
+                                        .columns = kKeyBlock,
+                                        .accumulate = false},
+                                       queries_count - first);
   }
 
   /// states += scores * values, q >= first.
   void mix_values(int64_t first, int64_t key, int64_t count, float* states) const {
-    const float* source = cached(args.sequence->values, key);
-    int64_t stride = head_dim;
-    if (width != head_dim) {
-      for (int64_t j = 0; j < count; ++j) {
-        for (int64_t i = 0; i < width; ++i) {
-          values[j * width + i] = i < head_dim ? source[j * head_dim + i] : 0.0F;
-        }
-      }
-      source = values;
-      stride = width;
-    }
-    small_product({scores + first * kKeyBlock, kKeyBlock, source, stride, count,
-                   states + first * state_floats, state_floats, width, true},
-                  queries_count - first);
+    const void* const source =
+        Cache::prepare_values(cached(args.sequence->values, key), count, head_dim, width, values);
+    small_product<typename Cache::Dot>({.a = scores + first * kKeyBlock,
+                                        .a_stride = kKeyBlock * 4,
+                                        .b = source,
+                                        .b_stride = width * 4,
+                                        .depth = (count + Cache::kPerGroup - 1) / Cache::kPerGroup,
+                                        .out = states + first * state_floats,
+                                        .out_stride = state_floats * 4,
+                                        .columns = width,
+                                        .accumulate = true},
+                                       queries_count - first);
   }
 
   /// The first query that sees `key`.
@@ -278,11 +191,12 @@ struct AttendBlock {
     for (int64_t key = c * kChunkKeys; key < end; key += kKeyBlock) {
       const int64_t count = end - key < kKeyBlock ? end - key : kKeyBlock;
       const int64_t first = first_seeing(key);
-      load_keys(key, count);
+      load_keys_from(key, count);
       compute_scores(first);
       for (int64_t q = first; q < queries_count; ++q) {
         const int64_t seen = visible(q) - key;
         soften(scores + q * kKeyBlock, seen < count ? seen : count, state_of(states, q));
+        Cache::prepare_scores(scores + q * kKeyBlock);
       }
       mix_values(first, key, count, states);
     }
@@ -312,8 +226,9 @@ size_t attend_scratch_bytes(const AttentionShape& shape) {
   return static_cast<size_t>(floats) * sizeof(float);
 }
 
+template <class Cache>
 void attend(const AttendArgs& args) {
-  const AttendBlock block{args};
+  const AttendBlock<Cache> block{args};
   block.load_queries();
   if (args.partial != nullptr) {
     for (int64_t c = args.chunk_begin; c < args.chunk_end; ++c) {
@@ -332,7 +247,7 @@ void attend(const AttendArgs& args) {
 }
 
 void merge_chunks(const AttendArgs& args) {
-  const AttendBlock block{args};
+  const AttendBlock<CacheF32> block{args};  // states and output are the same for every cache
   for (int64_t q = 0; q < block.queries_count; ++q) {
     block.total_state(q).reset();
     for (int64_t c = args.chunk_begin; c < args.chunk_end; ++c) {
@@ -344,15 +259,16 @@ void merge_chunks(const AttendArgs& args) {
 }
 
 /// Two passes over the keys: maximum and sum of each head, then the probabilities.
+template <class Cache>
 void last_row_probabilities(const AttendArgs& args, float* sums) {
-  const AttendBlock block{args};
+  const AttendBlock<Cache> block{args};
   block.load_queries();
   const int64_t keys = block.last_visible();
   for (int64_t q = 0; q < block.queries_count; ++q) block.total_state(q).reset();
   for (int pass = 0; pass < 2; ++pass) {
     for (int64_t key = 0; key < keys; key += kKeyBlock) {
       const int64_t count = keys - key < kKeyBlock ? keys - key : kKeyBlock;
-      block.load_keys(key, count);
+      block.load_keys_from(key, count);
       block.compute_scores(0);
       for (int64_t j = 0; pass == 1 && j < count; ++j) sums[key + j] = 0.0F;
       for (int64_t q = 0; q < block.queries_count; ++q) {

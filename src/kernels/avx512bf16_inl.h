@@ -6,6 +6,11 @@
 namespace kvcast {
 namespace {
 
+/// kWidth floats, rounded to bf16.
+KVCAST_INLINE void store_bf16(std::byte* out, Simd::F x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), (__m256i)_mm512_cvtneps_pbh(x));
+}
+
 /// vdpbf16ps: a pair of bf16 products per lane.
 struct DotBf16 : DotF32 {
   static Simd::I weights(const std::byte* p) { return Simd::load_int(p); }
@@ -21,6 +26,52 @@ struct DotBf16 : DotF32 {
   }
 };
 
+/// bf16 keys and values as they are: pairs along head_dim in the scores, of keys in the mix.
+struct CacheBf16Dot {
+  using Element = uint16_t;
+  using Dot = DotBf16;
+  static constexpr int64_t kPerGroup = 2;
+
+  static KVCAST_INLINE Simd::F load_groups(const uint16_t* row, int64_t group, int64_t count) {
+    return Simd::load_first(reinterpret_cast<const float*>(row) + group, count);
+  }
+  static void store_query(const float* q, int64_t head_dim, float factor, float* out) {
+    auto* const halves = reinterpret_cast<std::byte*>(out);
+    for (int64_t i = 0; i < head_dim; i += Simd::kWidth) {
+      const Simd::F x = Simd::mul(Simd::load_first(q + i, head_dim - i), Simd::set(factor));
+      store_bf16(halves + 2 * i, x);
+    }
+  }
+  static void prepare_scores(float* scores) {
+    Simd::F x[4];
+    KVCAST_UNROLL
+    for (int i = 0; i < 4; ++i) x[i] = Simd::load(scores + i * Simd::kWidth);
+    KVCAST_UNROLL
+    for (int i = 0; i < 4; ++i) store_bf16(reinterpret_cast<std::byte*>(scores) + 32 * i, x[i]);
+  }
+  /// values [keys, head_dim] -> [keys / 2, width] pairs of keys.
+  static const void* prepare_values(const uint16_t* values, int64_t keys, int64_t head_dim,
+                                    int64_t width, float* out) {
+    auto* const pairs = reinterpret_cast<std::byte*>(out);
+    for (int64_t j = 0; j < keys; j += 2) {
+      const uint16_t* const even = values + j * head_dim;
+      for (int64_t i = 0; i < width; i += Simd::kWidth) {
+        const Simd::I low = load_halves(even + i, head_dim - i);
+        const Simd::I high =
+            j + 1 < keys ? load_halves(even + head_dim + i, head_dim - i) : Simd::zero_int();
+        Simd::store_int(pairs + (j / 2 * width + i) * 4,
+                        _mm512_or_si512(low, Simd::shift_left_int(high, 16)));
+      }
+    }
+    return out;
+  }
+
+ private:
+  static Simd::I load_halves(const uint16_t* p, int64_t count) {
+    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(Simd::mask(count), p));
+  }
+};
+
 /// vpdpbusd: four products of unsigned activations (q + 128) and signed weights per lane.
 struct DotInt8Vnni : DotInt8<128> {
   static constexpr int kSteps = 1;
@@ -29,16 +80,17 @@ struct DotInt8Vnni : DotInt8<128> {
     return b;
   }
   static Accumulator multiply_add(Accumulator c, Simd::I a, Simd::I b) {
-    return _mm512_dpbusd_epi32(c, a, b);
+    // GCC 12 copies the sums of its own intrinsic from register to register, and spills some.
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+    return c;
   }
 };
 
 void convert_bf16(const ConvertArgs& c) {
   for (int64_t r = 0; r < c.rows; ++r) {
     std::byte* const out = c.out + r * c.out_stride_bytes;
-    for_each_vector(c.a + r * c.a_stride, c.k, c.groups * 2, [&](int64_t i, Simd::F x) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 2 * i), (__m256i)_mm512_cvtneps_pbh(x));
-    });
+    for_each_vector(c.a + r * c.a_stride, c.k, c.groups * 2,
+                    [&](int64_t i, Simd::F x) { store_bf16(out + 2 * i, x); });
   }
 }
 
@@ -61,6 +113,7 @@ KernelTable avx512bf16_table(Isa isa) {
   t.bf16.group_bytes = 4;
   t.bf16.convert = convert_bf16;
   t.bf16.multiply = multiply<DotBf16>;
+  t.attention_bf16 = attention_kernels<CacheBf16Dot>();
   t.int8.group_bytes = 4;
   t.int8.convert = convert_unsigned_int8;
   t.int8.multiply = multiply<DotInt8Vnni>;

@@ -26,28 +26,32 @@ void convert_f32(const ConvertArgs& c) {
   }
 }
 
-/// Symmetric quantisation per row: q = round(a * 127 / max|a|). emit(row bytes, i, q).
+/// Symmetric quantisation per row: q = round(a * 127 / max|a|). emit(row bytes, i, q). A row with
+/// an infinity or NaN has no scale: its products are NaN, as in f32.
 template <typename Emit>
 KVCAST_INLINE void convert_int8(const ConvertArgs& c, Emit&& emit) {
   for (int64_t r = 0; r < c.rows; ++r) {
     const float* const row = c.a + r * c.a_stride;
     Simd::F largest = Simd::zero();
-    for_each_vector(row, c.k, c.k,
-                    [&](int64_t, Simd::F x) { largest = Simd::max(largest, Simd::abs(x)); });
+    Simd::F zero_or_nan = Simd::zero();
+    for_each_vector(row, c.k, c.k, [&](int64_t, Simd::F x) {
+      largest = Simd::max(largest, Simd::abs(x));
+      zero_or_nan = Simd::fma(x, Simd::zero(), zero_or_nan);
+    });
     const float scale = Simd::largest(largest);
-    c.row_scales[r] = scale / 127.0F;
-    const Simd::F inverse = Simd::set(scale > 0.0F ? 127.0F / scale : 0.0F);
+    const float not_finite = Simd::sum(zero_or_nan);
     std::byte* const out = c.out + r * c.out_stride_bytes;
+    if (not_finite != 0.0F) {
+      c.row_scales[r] = not_finite;
+      for (int64_t i = 0; i < c.groups * 4; i += Simd::kWidth) emit(out, i, Simd::zero_int());
+      continue;
+    }
+    c.row_scales[r] = scale / 127.0F;
+    const Simd::F inverse = Simd::set(scale >= kSmallestLargest ? 127.0F / scale : 0.0F);
     for_each_vector(row, c.k, c.groups * 4, [&](int64_t i, Simd::F x) {
       emit(out, i, Simd::to_int(Simd::mul(x, inverse)));
     });
   }
-}
-
-/// As int16 pairs for DotInt8Widened: 8 bytes a group.
-void convert_int8_widened(const ConvertArgs& c) {
-  convert_int8(c,
-               [](std::byte* out, int64_t i, Simd::I q) { Simd::store_widened(out + 2 * i, q); });
 }
 
 }  // namespace

@@ -24,11 +24,11 @@ struct DotF32 {
   static Simd::F expand(Simd::F b) {
     return b;
   }
-  static Simd::F activation(const std::byte* p) {
-    return Simd::set(*reinterpret_cast<const float*>(p));
+  static Simd::Repeated activation(const std::byte* p) {
+    return Simd::repeat(reinterpret_cast<const float*>(p));
   }
-  static Accumulator multiply_add(Accumulator c, Simd::F a, Simd::F b) {
-    return Simd::fma(a, b, c);
+  static Accumulator multiply_add(Accumulator c, Simd::Repeated a, Simd::F b) {
+    return Simd::fma_repeated(a, b, c);
   }
 };
 

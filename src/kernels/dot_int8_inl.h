@@ -46,17 +46,5 @@ struct DotInt8 {
   }
 };
 
-/// Without byte products: both sides widened to int16, two multiply-adds of pairs. Exact.
-struct DotInt8Widened : DotInt8<0> {
-  static constexpr int kSteps = 2;
-  template <int kStep>
-  static Simd::I expand(Simd::I b) {
-    return kStep == 0 ? Simd::widen_even(b) : Simd::widen_odd(b);
-  }
-  static Accumulator multiply_add(Accumulator c, Simd::I a, Simd::I b) {
-    return Simd::add_int(c, Simd::multiply_pairs(a, b));
-  }
-};
-
 }  // namespace
 }  // namespace kvcast

@@ -62,8 +62,8 @@ void rms_norm_rows(const RmsNormArgs& args, int64_t row_begin, int64_t row_end) 
 void head_norm_rope_rows(const HeadNormRopeArgs& args, int64_t row_begin, int64_t row_end) {
   const int64_t half = args.head_dim / 2;
   for (int64_t r = row_begin; r < row_end; ++r) {
-    const float* const cosines = args.rope_cos + args.positions[r] * half;
-    const float* const sines = args.rope_sin + args.positions[r] * half;
+    const float* const cosines = args.rope_cos + r * half;
+    const float* const sines = args.rope_sin + r * half;
     for (int64_t h = 0; h < args.heads; ++h) {
       float* const x = args.x + r * args.x_stride + h * args.head_dim;
       if (args.norm_weight != nullptr) {

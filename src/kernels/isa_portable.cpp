@@ -1,11 +1,11 @@
 #include "kernels/simd_portable.h"
 // After Simd:
-#include "kernels/table_inl.h"
+#include "kernels/int8_widened_inl.h"
 
 namespace kvcast {
 
 const KernelTable& portable_kernels() {
-  static const KernelTable table = base_table(Isa::kPortable);
+  static const KernelTable table = widened_table(Isa::kPortable);
   return table;
 }
 

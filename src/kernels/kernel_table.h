@@ -79,6 +79,13 @@ struct AttendArgs {
   float* partial = nullptr;
 };
 
+struct AttentionKernels {
+  bool bf16_operands = false;  ///< queries and probabilities are rounded to bf16
+  void (*attend)(const AttendArgs&) = nullptr;
+  /// Probabilities of the last row, summed over the query heads of kv_head: [keys].
+  void (*last_row)(const AttendArgs&, float* sums) = nullptr;
+};
+
 struct KernelTable {
   Isa isa = Isa::kPortable;
   MatmulKernels f32, bf16, int8;
@@ -88,17 +95,18 @@ struct KernelTable {
   void (*silu_mul)(const SiluMulArgs&, int64_t row, int64_t begin, int64_t end) = nullptr;
 
   size_t (*attend_scratch_bytes)(const AttentionShape&) = nullptr;
-  void (*attend)(const AttendArgs&) = nullptr;
+  AttentionKernels attention_f32, attention_bf16;  ///< by how keys and values are held
   /// Merges the partial states of a block of rows in chunk order and writes `out`.
   void (*merge)(const AttendArgs&) = nullptr;
-  /// Probabilities of the last row, summed over the query heads of kv_head: [keys].
-  void (*last_row)(const AttendArgs&, float* sums) = nullptr;
 
   /// Runs the instruction of `type` in registers; returns how many operations that were.
   double (*spin)(WeightType type, int64_t iterations) = nullptr;
   /// Reads `bytes` (a multiple of 1024) once.
   uint64_t (*read)(const std::byte* data, size_t bytes) = nullptr;
 
+  [[nodiscard]] const AttentionKernels& attention(KvType type) const {
+    return type == KvType::kF32 ? attention_f32 : attention_bf16;
+  }
   [[nodiscard]] const MatmulKernels& matmul(WeightType type) const {
     return type == WeightType::kF32 ? f32 : type == WeightType::kBf16 ? bf16 : int8;
   }
@@ -129,6 +137,10 @@ const KernelTable& avx2_kernels();
 const KernelTable& avx512_kernels();
 const KernelTable& avx512bf16_kernels();
 const KernelTable& amx_kernels();
+#elif defined(__aarch64__)
+const KernelTable& neon_kernels();
+const KernelTable& neondot_kernels();
+const KernelTable& neonmmla_kernels();
 #endif
 
 }  // namespace kvcast

@@ -4,9 +4,11 @@
 // All activations are f32, row-major. `threads` is the number of OpenMP threads a call may use.
 // For one instruction set, the result of a row does not depend on the number of threads, nor on the
 // other rows of the call: a prompt in chunks, a batch and a single token give the same bits.
-// Nothing here allocates in steady state (thread-local scratch grows and stays), nothing throws.
+// Nothing here allocates in steady state: thread-local scratch grows and stays. Where it cannot
+// grow, std::bad_alloc is thrown before anything is computed; nothing else throws.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -46,7 +48,7 @@ struct RmsNormArgs {
 void rms_norm(const RmsNormArgs& args, int threads);
 
 /// For each row and head: optional RMSNorm over head_dim, then RoPE in the half-split form
-/// (rotate_half) with the row's position. In place.
+/// (rotate_half) with the row's angles. In place.
 struct HeadNormRopeArgs {
   float* x = nullptr;  // [rows, heads * head_dim], row stride x_stride
   int64_t x_stride = 0;
@@ -55,9 +57,8 @@ struct HeadNormRopeArgs {
   int64_t head_dim = 0;
   const float* norm_weight = nullptr;  // [head_dim]; null: no norm
   float eps = 1e-6F;
-  const int64_t* positions = nullptr;  // [rows]
-  const float* rope_cos = nullptr;     // [max position, head_dim / 2]
-  const float* rope_sin = nullptr;     // [max position, head_dim / 2]
+  const float* rope_cos = nullptr;  // [rows, head_dim / 2], of each row's position
+  const float* rope_sin = nullptr;  // [rows, head_dim / 2]
 };
 void head_norm_rope(const HeadNormRopeArgs& args, int threads);
 
@@ -78,23 +79,27 @@ struct AttentionArgs {
   const float* q = nullptr;  // [rows, query_heads * head_dim], after q_norm and RoPE
   int64_t q_stride = 0;
   int64_t rows = 0;
-  int64_t first_position = 0;  ///< cache rows before the first new row
-  const float* keys =
-      nullptr;  // [kv_heads][head_stride], rows of head_dim; k_norm and RoPE applied
-  const float* values = nullptr;  // [kv_heads][head_stride]
-  int64_t head_stride = 0;        ///< floats from one KV head to the next
-  float* out = nullptr;           // [rows, query_heads * head_dim]
+  int64_t first_position = 0;    ///< cache rows before the first new row
+  const void* keys = nullptr;    // [kv_heads][head_stride], rows of head_dim; k_norm, RoPE applied
+  const void* values = nullptr;  // [kv_heads][head_stride]
+  int64_t head_stride = 0;       ///< elements from one KV head to the next
+  float* out = nullptr;          // [rows, query_heads * head_dim]
   int64_t out_stride = 0;
   /// If not null: attention probabilities of the last row, mean over query heads,
   /// [first_position + rows].
   float* last_row_probabilities = nullptr;
 };
+/// How keys and values are held: as computed, or rounded to bf16. With bf16, instruction sets that
+/// multiply bf16 round queries and probabilities too.
+enum class KvType { kF32, kBf16 };
+constexpr size_t kv_element_bytes(KvType type) { return type == KvType::kF32 ? 4 : 2; }
 /// All sequences of a batch share the head layout; work is split over sequences, heads and rows.
 /// Query head h reads KV head h / (query_heads / kv_heads). Scores are scaled by 1/sqrt(head_dim).
 struct AttentionShape {
   int64_t query_heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
+  KvType kv_type = KvType::kF32;
 };
 void attention(std::span<const AttentionArgs> sequences, const AttentionShape& shape, int threads);
 

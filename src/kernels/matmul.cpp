@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cassert>
 
+#include "base/team.h"
 #include "kernels/kernel_table.h"
 #include "kernels/kernels.h"
 #include "kernels/memory.h"
@@ -13,8 +14,8 @@ namespace {
 constexpr int64_t kPanel = PackedMatrix::kPanelColumns;
 /// Below this many multiply-adds a call is shorter than waking a thread.
 constexpr int64_t kSerialWork = 100'000;
-/// Up to this many activations the caller converts them alone: shorter than a barrier.
-constexpr int64_t kSerialConversion = 8192;
+/// Activations that one thread converts at once: some microseconds.
+constexpr int64_t kElementsPerConversion = 16'384;
 /// Tasks per thread that leave little idle at the end.
 constexpr int64_t kTasksPerThread = 6;
 
@@ -48,30 +49,15 @@ class Call {
     }
     tasks_ = plan_.row_blocks * panel_blocks_ * plan_.parts_per_panel;
     place_activations();
+    thread_local Scratch scratch;
+    sums_bytes_ = padded_scratch_bytes(
+        kernels_.scratch_bytes(std::min(plan_.rows_per_block, first_.rows), plan_.panels_per_task));
+    sums_ = scratch.reserve(static_cast<size_t>(threads_ * sums_bytes_));
   }
 
   void run() {
-    const bool convert_alone =
-        threads_ == 1 || first_.rows * first_.weight->k() <= kSerialConversion;
-    if (activations_.converted && convert_alone) {
-      for (int64_t r = 0; r < first_.rows; r += kernels_.rows_per_conversion) {
-        convert(r, std::min(r + kernels_.rows_per_conversion, first_.rows));
-      }
-    }
-    if (threads_ == 1) {
-      work();
-      return;
-    }
-#pragma omp parallel num_threads(threads_)
-    {
-      if (activations_.converted && !convert_alone) {
-#pragma omp for schedule(static)
-        for (int64_t r = 0; r < first_.rows; r += kernels_.rows_per_conversion) {
-          convert(r, std::min(r + kernels_.rows_per_conversion, first_.rows));
-        }
-      }
-      work();
-    }
+    if (activations_.converted) convert_all();
+    run_together(threads_, [this](int worker) { work(worker); });
   }
 
  private:
@@ -107,12 +93,26 @@ class Call {
     }
     activations_.stride_bytes = w.groups() * kernels_.group_bytes + kernels_.row_padding_bytes;
     thread_local Scratch scratch;
-    const auto row_bytes = static_cast<size_t>(first_.rows * activations_.stride_bytes);
+    const int64_t unit = kernels_.rows_per_conversion;
+    const int64_t whole_rows = ceil_divide(first_.rows, unit) * unit;
+    const auto row_bytes = static_cast<size_t>(whole_rows * activations_.stride_bytes);
     std::byte* const data =
         scratch.reserve(row_bytes + static_cast<size_t>(first_.rows) * sizeof(float));
     activations_.data = data;
     activations_.row_scales = reinterpret_cast<float*>(data + row_bytes);
     activations_.converted = true;
+  }
+
+  void convert_all() {
+    const int64_t units = ceil_divide(first_.rows, kernels_.rows_per_conversion);
+    const int64_t pieces =
+        std::clamp<int64_t>(first_.rows * first_.weight->k() / kElementsPerConversion, 1, units);
+    parallel_for(pieces, threads_, [&](int64_t piece, int) {
+      for (int64_t unit = units * piece / pieces; unit < units * (piece + 1) / pieces; ++unit) {
+        const int64_t row = unit * kernels_.rows_per_conversion;
+        convert(row, std::min(row + kernels_.rows_per_conversion, first_.rows));
+      }
+    });
   }
 
   void convert(int64_t begin, int64_t end) {
@@ -129,11 +129,8 @@ class Call {
 
   /// What every thread does: takes tasks until none is left. The next task is claimed before the
   /// present one is done, so that its weights can be fetched meanwhile.
-  void work() {
-    thread_local Scratch scratch;
-    const int64_t scratch_bytes =
-        kernels_.scratch_bytes(std::min(plan_.rows_per_block, first_.rows), plan_.panels_per_task);
-    std::byte* const sums = scratch.reserve(static_cast<size_t>(scratch_bytes));
+  void work(int worker) {
+    std::byte* const sums = sums_ + worker * sums_bytes_;
     int64_t task = next_task_.fetch_add(1, std::memory_order_relaxed);
     while (task < tasks_) {
       const int64_t next = next_task_.fetch_add(1, std::memory_order_relaxed);
@@ -188,6 +185,8 @@ class Call {
   int64_t panel_blocks_ = 0;
   int64_t tasks_ = 0;
   Activations activations_;
+  std::byte* sums_ = nullptr;  // [threads, sums_bytes_]
+  int64_t sums_bytes_ = 0;
   std::atomic<int64_t> next_task_{0};
 };
 

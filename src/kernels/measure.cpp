@@ -1,12 +1,14 @@
 // What the machine can do, measured with the instructions and the memory that the kernels use.
-#include <omp.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <numeric>
+#include <vector>
 
+#include "base/team.h"
 #include "kernels/kernel_table.h"
 #include "kernels/kernels.h"
 #include "kernels/memory.h"
@@ -41,24 +43,20 @@ double measure_peak_ops_per_s(WeightType type, int threads, double seconds) {
   constexpr int kSlices = 40;  // the best slice: others may have been interrupted
   double best = 0.0;
   for (int slice = 0; slice < kSlices; ++slice) {
-    double operations = 0.0;
-    double begin = 0.0;
-    double end = 0.0;
-#pragma omp parallel num_threads(threads) reduction(+ : operations)
-    {
+    // Every worker its own rate over its own time: one that comes late counts for what it does.
+    std::vector<double> rates(static_cast<size_t>(threads), 0.0);
+    run_together(threads, [&](int worker) {
       table.spin(type, kIterations);  // clocks and power licences settle
-#pragma omp barrier
-#pragma omp master
-      begin = now_s();
-#pragma omp barrier
-      const double stop = now_s() + seconds / kSlices;
-      do operations += table.spin(type, kIterations);
-      while (now_s() < stop);
-#pragma omp barrier
-#pragma omp master
-      end = now_s();
-    }
-    best = std::max(best, operations / (end - begin));
+      const double begin = now_s();
+      double operations = 0.0;
+      double end = begin;
+      do {
+        operations += table.spin(type, kIterations);
+        end = now_s();
+      } while (end < begin + seconds / kSlices);
+      rates[static_cast<size_t>(worker)] = operations / (end - begin);
+    });
+    best = std::max(best, std::accumulate(rates.begin(), rates.end(), 0.0));
   }
   return best;
 }
@@ -71,25 +69,21 @@ double measure_read_bytes_per_s(int threads, double seconds) {
   constexpr size_t kPiece = size_t{256} << 10;  // about a panel: threads share the stream evenly
   constexpr size_t kWindow = size_t{64} << 20;  // the best window: others may have been interrupted
   const size_t pieces = bytes / kPiece;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (size_t i = 0; i < pieces; ++i) std::memset(data.get() + i * kPiece, 1, kPiece);
+  parallel_for(static_cast<int64_t>(pieces), threads, [&](int64_t piece, int) {
+    std::memset(data.get() + static_cast<size_t>(piece) * kPiece, 1, kPiece);
+  });
   double best = 0.0;
   std::atomic<uint64_t> sink{0};
   const double stop = now_s() + seconds;
   size_t window = 0;
   do {
     constexpr size_t kWindowPieces = kWindow / kPiece;
-    std::atomic<size_t> next{window};
     const size_t end = std::min(window + kWindowPieces, pieces);
     const double begin = now_s();
-#pragma omp parallel num_threads(threads)
-    {
-      uint64_t fold = 0;
-      for (size_t i = next.fetch_add(1); i < end; i = next.fetch_add(1)) {
-        fold ^= table.read(data.get() + i * kPiece, kPiece);
-      }
-      sink.fetch_xor(fold, std::memory_order_relaxed);
-    }
+    parallel_for(static_cast<int64_t>(end - window), threads, [&](int64_t piece, int) {
+      const std::byte* const at = data.get() + (window + static_cast<size_t>(piece)) * kPiece;
+      sink.fetch_xor(table.read(at, kPiece), std::memory_order_relaxed);
+    });
     best = std::max(best, static_cast<double>((end - window) * kPiece) / (now_s() - begin));
     window = end + kWindowPieces <= pieces ? end : 0;
   } while (now_s() < stop);

@@ -50,9 +50,11 @@ std::shared_ptr<std::byte> allocate_weights(size_t bytes) {
 
 void Scratch::grow(size_t bytes) {
   data_.reset();  // before the larger one, so that both are never held
-  data_ = allocate_weights(round_up(bytes + bytes / 4, kAlignment));
-  if (data_ == nullptr) std::abort();
-  size_ = bytes + bytes / 4;
+  size_ = 0;
+  const size_t larger = round_up(bytes + bytes / 4, kAlignment);
+  data_ = allocate_weights(larger);
+  if (data_ == nullptr) throw std::bad_alloc();
+  size_ = larger;
 }
 
 }  // namespace kvcast

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 namespace kvcast {
@@ -10,11 +11,12 @@ namespace kvcast {
 /// for). Null if there is none. Pages are touched by whoever writes first.
 std::shared_ptr<std::byte> allocate_weights(size_t bytes);
 
-/// A 64-byte aligned buffer that grows and stays: one per thread as thread_local scratch. What it
-/// held is lost when it grows.
+/// A 64-byte aligned buffer that grows and stays, thread_local to whoever calls a kernel: memory is
+/// asked for before threads are woken, since nothing may throw among them. What it held is lost
+/// when it grows.
 class Scratch {
  public:
-  /// At least `bytes` bytes. Like operator new it has no way to go on without memory.
+  /// At least `bytes` bytes; throws std::bad_alloc if there are none.
   std::byte* reserve(size_t bytes) {
     if (bytes > size_) grow(bytes);
     return data_.get();
@@ -25,5 +27,8 @@ class Scratch {
   size_t size_ = 0;
   std::shared_ptr<std::byte> data_;
 };
+
+/// Bytes from one thread's part of a Scratch to the next: on lines, and pages, of its own.
+constexpr int64_t padded_scratch_bytes(int64_t bytes) { return (bytes + 4095) / 4096 * 4096 + 64; }
 
 }  // namespace kvcast

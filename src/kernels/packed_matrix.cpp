@@ -4,10 +4,13 @@
 #include <cassert>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <new>
 #include <vector>
 
 #include "base/checked.h"
 #include "base/half.h"
+#include "base/team.h"
 #include "kernels/memory.h"
 
 namespace kvcast {
@@ -45,12 +48,21 @@ struct QuantisedRow {
   int32_t sum = 0;
 };
 
-/// Symmetric per-channel quantisation of one row of W.
+/// Symmetric per-channel quantisation of one row of W. A row that is not finite has no scale: its
+/// column of every product is NaN, as it would be in f32.
 QuantisedRow quantise_row(const float* row, int64_t k, int8_t* out) {
   float largest = 0.0F;
-  for (int64_t i = 0; i < k; ++i) largest = std::max(largest, std::fabs(row[i]));
+  bool finite = true;
+  for (int64_t i = 0; i < k; ++i) {
+    largest = std::max(largest, std::fabs(row[i]));
+    finite &= std::isfinite(row[i]);
+  }
+  if (!finite) {
+    std::fill_n(out, k, int8_t{0});
+    return {std::numeric_limits<float>::quiet_NaN(), 0};
+  }
   QuantisedRow result{largest / 127.0F, 0};
-  const float inverse = largest > 0.0F ? 127.0F / largest : 0.0F;
+  const float inverse = largest >= kSmallestLargest ? 127.0F / largest : 0.0F;
   for (int64_t i = 0; i < k; ++i) {
     const auto q = static_cast<int32_t>(std::nearbyint(row[i] * inverse));
     out[i] = static_cast<int8_t>(std::clamp(q, -127, 127));
@@ -140,29 +152,31 @@ PackedMatrix PackedMatrix::pack(const std::byte* source, SourceType source_type,
   if (data == nullptr) return {};
   const size_t source_row_bytes = static_cast<size_t>(k) * source_size(source_type);
   const int64_t groups = result.groups();
-#pragma omp parallel num_threads(threads)
-  {
-    PanelRows rows(k, groups);
-#pragma omp for schedule(static)
-    for (int64_t p = 0; p < result.panels(); ++p) {
-      std::byte* const panel = data.get() + static_cast<size_t>(p) * result.panel_bytes_;
-      if ((p + 1) * kColumns > n) rows.clear();
-      float scales[kColumns] = {};
-      int32_t sums[kColumns] = {};
-      for (int64_t c = 0; c < std::min(kColumns, n - p * kColumns); ++c) {
-        const std::byte* const row =
-            source + static_cast<size_t>(p * kColumns + c) * source_row_bytes;
-        const QuantisedRow quantised = rows.convert(c, row, source_type, type);
-        scales[c] = quantised.scale;
-        sums[c] = quantised.sum;
-      }
-      transpose_panel(rows, groups, panel);
-      if (type == WeightType::kInt8) {
-        std::memcpy(panel + groups * kRowBytes, scales, sizeof(scales));
-        std::memcpy(panel + (groups + 1) * kRowBytes, sums, sizeof(sums));
-      }
-    }
+  std::vector<PanelRows> rows_of_workers;  // asked for here: nothing may throw among threads
+  try {
+    for (int i = 0; i < threads; ++i) rows_of_workers.emplace_back(k, groups);
+  } catch (const std::bad_alloc&) {
+    return {};
   }
+  parallel_for(result.panels(), threads, [&](int64_t p, int worker) {
+    PanelRows& rows = rows_of_workers[static_cast<size_t>(worker)];
+    std::byte* const panel = data.get() + static_cast<size_t>(p) * result.panel_bytes_;
+    if ((p + 1) * kColumns > n) rows.clear();
+    float scales[kColumns] = {};
+    int32_t sums[kColumns] = {};
+    for (int64_t c = 0; c < std::min(kColumns, n - p * kColumns); ++c) {
+      const std::byte* const row =
+          source + static_cast<size_t>(p * kColumns + c) * source_row_bytes;
+      const QuantisedRow quantised = rows.convert(c, row, source_type, type);
+      scales[c] = quantised.scale;
+      sums[c] = quantised.sum;
+    }
+    transpose_panel(rows, groups, panel);
+    if (type == WeightType::kInt8) {
+      std::memcpy(panel + groups * kRowBytes, scales, sizeof(scales));
+      std::memcpy(panel + (groups + 1) * kRowBytes, sums, sizeof(sums));
+    }
+  });
   result.data_ = data;
   return result;
 }
@@ -173,6 +187,14 @@ PackedMatrix PackedMatrix::adopt(std::shared_ptr<const std::byte> data, int64_t 
   PackedMatrix result(n, k, type);
   result.data_ = std::move(data);
   return result;
+}
+
+void PackedMatrix::unpack_rows(std::span<const int32_t> indices, float* out, int threads) const {
+  // A row is a line of memory for every group: waiting for them is what takes the time.
+  parallel_for(
+      static_cast<int64_t>(indices.size()), indices.size() < 4 ? 1 : threads, [&](int64_t i, int) {
+        unpack_row(indices[static_cast<size_t>(i)], {out + i * k_, static_cast<size_t>(k_)});
+      });
 }
 
 void PackedMatrix::unpack_row(int64_t index, std::span<float> out) const {

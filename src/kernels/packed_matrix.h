@@ -16,6 +16,9 @@ enum class WeightType { kF32, kBf16, kInt8 };
 /// Elements of a weight matrix before packing: row-major [n, k], F32, F16 or BF16 as in the file.
 enum class SourceType { kF32, kF16, kBf16 };
 
+/// A row whose largest element is smaller is all zeros in int8: its inverse scale would overflow.
+inline constexpr float kSmallestLargest = 1e-30F;
+
 /// One packed copy of a weight matrix W [n, k] (n output features, k inputs), used for every number
 /// of rows from 1 to thousands and by every instruction set.
 ///
@@ -89,6 +92,8 @@ class PackedMatrix {
   /// Row `index` of W converted back to f32, `out` has k elements: the embedding look-up of a model
   /// whose LM head is tied to its embeddings, so the matrix is held once.
   void unpack_row(int64_t index, std::span<float> out) const;
+  /// Several of them, out [indices.size(), k].
+  void unpack_rows(std::span<const int32_t> indices, float* out, int threads) const;
 
  private:
   PackedMatrix(int64_t n, int64_t k, WeightType type);

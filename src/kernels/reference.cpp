@@ -21,8 +21,13 @@ Row round_row(const float* a, int64_t k, Activations activations) {
     for (int64_t i = 0; i < k; ++i) row.values[i] = bf16_to_float(float_to_bf16(a[i]));
   } else if (activations == Activations::kInt8) {
     float largest = 0.0F;
-    for (int64_t i = 0; i < k; ++i) largest = std::max(largest, std::fabs(a[i]));
-    const float inverse = largest > 0.0F ? 127.0F / largest : 0.0F;
+    bool finite = true;
+    for (int64_t i = 0; i < k; ++i) {
+      largest = std::max(largest, std::fabs(a[i]));
+      finite &= std::isfinite(a[i]);
+    }
+    if (!finite) return {std::vector<double>(static_cast<size_t>(k)), std::nan("")};
+    const float inverse = largest >= kSmallestLargest ? 127.0F / largest : 0.0F;
     for (int64_t i = 0; i < k; ++i) row.values[i] = std::nearbyint(a[i] * inverse);
     row.scale = largest / 127.0F;
   }
@@ -84,8 +89,8 @@ void head_norm_rope(const HeadNormRopeArgs& args) {
                   .eps = args.eps});
       }
       for (int64_t i = 0; i < half; ++i) {
-        const double cosine = args.rope_cos[args.positions[r] * half + i];
-        const double sine = args.rope_sin[args.positions[r] * half + i];
+        const double cosine = args.rope_cos[r * half + i];
+        const double sine = args.rope_sin[r * half + i];
         const double a = x[i];
         const double b = x[i + half];
         x[i] = static_cast<float>(a * cosine - b * sine);
@@ -107,6 +112,10 @@ void silu_mul(const SiluMulArgs& args) {
 }
 
 void attention(std::span<const AttentionArgs> sequences, const AttentionShape& shape) {
+  const auto cached = [&](const void* cache, int64_t at) {
+    return shape.kv_type == KvType::kF32 ? static_cast<const float*>(cache)[at]
+                                         : bf16_to_float(static_cast<const uint16_t*>(cache)[at]);
+  };
   const double scale = 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
   const int64_t group = shape.query_heads / shape.kv_heads;
   for (const AttentionArgs& s : sequences) {
@@ -115,12 +124,11 @@ void attention(std::span<const AttentionArgs> sequences, const AttentionShape& s
       const int64_t visible = s.first_position + r + 1;
       for (int64_t h = 0; h < shape.query_heads; ++h) {
         const float* const q = s.q + r * s.q_stride + h * shape.head_dim;
-        const float* const keys = s.keys + h / group * s.head_stride;
-        const float* const values = s.values + h / group * s.head_stride;
+        const int64_t head = h / group * s.head_stride;
         std::vector<double> p(static_cast<size_t>(visible), 0.0);
         for (int64_t j = 0; j < visible; ++j) {
           for (int64_t i = 0; i < shape.head_dim; ++i) {
-            p[j] += static_cast<double>(q[i]) * keys[j * shape.head_dim + i];
+            p[j] += static_cast<double>(q[i]) * cached(s.keys, head + j * shape.head_dim + i);
           }
           p[j] *= scale;
         }
@@ -131,7 +139,7 @@ void attention(std::span<const AttentionArgs> sequences, const AttentionShape& s
         for (int64_t i = 0; i < shape.head_dim; ++i) {
           double mixed = 0.0;
           for (int64_t j = 0; j < visible; ++j)
-            mixed += p[j] / sum * values[j * shape.head_dim + i];
+            mixed += p[j] / sum * cached(s.values, head + j * shape.head_dim + i);
           out[i] = static_cast<float>(mixed);
         }
         for (int64_t j = 0; j < visible && r + 1 == s.rows; ++j) {

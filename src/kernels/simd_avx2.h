@@ -39,6 +39,9 @@ struct Simd {
   static F mul(F x, F y) { return _mm256_mul_ps(x, y); }
   static F div(F x, F y) { return _mm256_div_ps(x, y); }
   static F fma(F x, F y, F z) { return _mm256_fmadd_ps(x, y, z); }
+  using Repeated = F;
+  static Repeated repeat(const float* p) { return set(*p); }
+  static F fma_repeated(Repeated x, F y, F z) { return fma(x, y, z); }
   static F max(F x, F y) { return _mm256_max_ps(x, y); }
   static F min(F x, F y) { return _mm256_min_ps(x, y); }
   static F abs(F x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0F), x); }
@@ -74,6 +77,10 @@ struct Simd {
   static I to_int(F x) { return _mm256_cvtps_epi32(x); }
   static F as_float(I x) { return _mm256_castsi256_ps(x); }
   static I as_int(F x) { return _mm256_castps_si256(x); }
+  static F load_bf16(const uint16_t* p) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+  }
   static I high_halves(I x) { return _mm256_and_si256(x, _mm256_set1_epi32(-65536)); }
 
   static I add_int(I x, I y) { return _mm256_add_epi32(x, y); }

@@ -38,6 +38,10 @@ struct Simd {
   static F mul(F x, F y) { return _mm512_mul_ps(x, y); }
   static F div(F x, F y) { return _mm512_div_ps(x, y); }
   static F fma(F x, F y, F z) { return _mm512_fmadd_ps(x, y, z); }
+  /// One float for all lanes, in the form that a product takes it in.
+  using Repeated = F;
+  static Repeated repeat(const float* p) { return set(*p); }
+  static F fma_repeated(Repeated x, F y, F z) { return fma(x, y, z); }
   static F max(F x, F y) { return _mm512_max_ps(x, y); }
   static F min(F x, F y) { return _mm512_min_ps(x, y); }
   static F abs(F x) { return _mm512_abs_ps(x); }
@@ -63,6 +67,11 @@ struct Simd {
   static I to_int(F x) { return _mm512_cvtps_epi32(x); }
   static F as_float(I x) { return _mm512_castsi512_ps(x); }
   static I as_int(F x) { return _mm512_castps_si512(x); }
+  /// kWidth bf16 as f32.
+  static F load_bf16(const uint16_t* p) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+  }
   /// The upper halves of 32-bit lanes: odd elements of bf16 pairs.
   static I high_halves(I x) { return _mm512_and_si512(x, _mm512_set1_epi32(-65536)); }
 

@@ -73,6 +73,9 @@ struct Simd {
   static F fma(F x, F y, F z) {
     return each([&](int i) { return x.lane[i] * y.lane[i] + z.lane[i]; });
   }
+  using Repeated = F;
+  static Repeated repeat(const float* p) { return set(*p); }
+  static F fma_repeated(Repeated x, F y, F z) { return fma(x, y, z); }
   static F max(F x, F y) {
     return each([&](int i) { return x.lane[i] > y.lane[i] ? x.lane[i] : y.lane[i]; });
   }
@@ -142,6 +145,10 @@ struct Simd {
     I r;
     std::memcpy(r.lane, x.lane, sizeof(r.lane));
     return r;
+  }
+  static F load_bf16(const uint16_t* p) {
+    return as_float(
+        each_int([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(p[i]) << 16); }));
   }
   static I high_halves(I x) {
     return each_int([&](int i) { return x.lane[i] & -65536; });

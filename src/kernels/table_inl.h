@@ -13,15 +13,15 @@ namespace {
 /// The value may have changed, as far as the compiler knows.
 template <typename T>
 KVCAST_INLINE void hide(T& value) {
-#if defined(__x86_64__)
   if constexpr (requires { value[0]; }) {
+#if defined(__x86_64__)
     __asm__ volatile("" : "+v"(value));
+#elif defined(__aarch64__)
+    __asm__ volatile("" : "+w"(value));
+#endif
   } else {
     __asm__ volatile("" : "+m"(value));
   }
-#else
-  __asm__ volatile("" : "+m"(value));
-#endif
 }
 
 /// Enough independent chains of the instruction to fill its pipelines (4 or 5 cycles, two a cycle),
@@ -76,13 +76,12 @@ uint64_t read_bytes(const std::byte* data, size_t bytes) {
   return words[0] ^ words[1];
 }
 
-double spin_widened(WeightType type, int64_t iterations) {
-  // bf16 weights are widened and multiplied as f32; int8 takes pairs of int16: 4 operations a lane.
-  if (type == WeightType::kInt8) return spin_dot<DotInt8Widened>(iterations, 4.0);
-  return spin_dot<DotF32>(iterations, 2.0);
+template <class Cache>
+AttentionKernels attention_kernels() {
+  return {Cache::kPerGroup == 2, attend<Cache>, last_row_probabilities<Cache>};
 }
 
-/// Everything with f32 and widened arithmetic; more capable sets replace what they do better.
+/// Everything but int8 products; more capable sets replace what they do better.
 KernelTable base_table(Isa isa) {
   KernelTable t;
   t.isa = isa;
@@ -93,9 +92,6 @@ KernelTable base_table(Isa isa) {
   t.bf16.group_bytes = 8;
   t.bf16.convert = convert_f32<2>;
   t.bf16.multiply = multiply<DotBf16Widened>;
-  t.int8.group_bytes = 8;
-  t.int8.convert = convert_int8_widened;
-  t.int8.multiply = multiply<DotInt8Widened>;
   for (MatmulKernels* m : {&t.f32, &t.bf16, &t.int8}) {
     m->row_multiple = Simd::kTileRows;
     m->scratch_bytes = scratch_bytes;
@@ -104,10 +100,9 @@ KernelTable base_table(Isa isa) {
   t.head_norm_rope = head_norm_rope_rows;
   t.silu_mul = silu_mul_columns;
   t.attend_scratch_bytes = attend_scratch_bytes;
-  t.attend = attend;
+  t.attention_f32 = attention_kernels<CacheF32>();
+  t.attention_bf16 = attention_kernels<CacheBf16Widened>();
   t.merge = merge_chunks;
-  t.last_row = last_row_probabilities;
-  t.spin = spin_widened;
   t.read = read_bytes;
   return t;
 }

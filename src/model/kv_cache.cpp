@@ -5,21 +5,32 @@
 #include <cstring>
 #include <utility>
 
+#include "base/half.h"
+
 namespace kvcast {
 namespace {
 
-/// Copies `rows` rows of every head between two buffers of different capacity.
-void copy_heads(const float* from, int64_t from_stride, float* to, int64_t to_stride, int64_t heads,
-                int64_t floats_per_head) {
+/// Copies the first `bytes` of every head between two buffers of different capacity.
+void copy_heads(const std::byte* from, int64_t from_stride, std::byte* to, int64_t to_stride,
+                int64_t heads, int64_t bytes) {
   for (int64_t head = 0; head < heads; ++head) {
-    std::memcpy(to + head * to_stride, from + head * from_stride,
-                static_cast<size_t>(floats_per_head) * sizeof(float));
+    std::memcpy(to + head * to_stride, from + head * from_stride, static_cast<size_t>(bytes));
   }
+}
+
+/// `count` elements as the cache holds them.
+void store(const float* from, int64_t count, KvType type, std::byte* to) {
+  if (type == KvType::kF32) {
+    std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
+    return;
+  }
+  auto* const halves = reinterpret_cast<uint16_t*>(to);
+  for (int64_t i = 0; i < count; ++i) halves[i] = float_to_bf16(from[i]);
 }
 
 }  // namespace
 
-KVCache::KVCache(const ModelConfig& config) : head_dim_(config.head_dim) {
+KVCache::KVCache(const ModelConfig& config, KvType type) : type_(type), head_dim_(config.head_dim) {
   layers_.resize(config.layers.size());
   for (size_t i = 0; i < layers_.size(); ++i) layers_[i].kv_heads = config.layers[i].kv_heads;
 }
@@ -35,11 +46,11 @@ void KVCache::reserve(int64_t rows) {
   constexpr int64_t kGranule = 64;  // rows; keeps one-token growth from copying every time
   int64_t capacity = std::max(rows, capacity_ + capacity_ / 2);
   capacity = (capacity + kGranule - 1) / kGranule * kGranule;
-  const int64_t old_stride = head_stride();
-  const int64_t new_stride = capacity * head_dim_;
+  const int64_t old_stride = head_bytes();
+  const int64_t new_stride = capacity * row_bytes();
   // All memory is asked for before anything is moved, so that running out changes nothing. Fresh
   // pages are touched only as rows are copied, and the old ones go as they are.
-  std::vector<AlignedBuffer<float>> grown;
+  std::vector<AlignedBuffer<std::byte>> grown;
   grown.reserve(2 * layers_.size());
   for (const Layer& layer : layers_) {
     for (int i = 0; i < 2; ++i)
@@ -47,10 +58,10 @@ void KVCache::reserve(int64_t rows) {
   }
   auto next = grown.begin();
   for (Layer& layer : layers_) {
-    for (AlignedBuffer<float>* buffer : {&layer.keys, &layer.values}) {
+    for (AlignedBuffer<std::byte>* buffer : {&layer.keys, &layer.values}) {
       if (layer.rows > 0) {
         copy_heads(buffer->data(), old_stride, next->data(), new_stride, layer.kv_heads,
-                   layer.rows * head_dim_);
+                   layer.rows * row_bytes());
       }
       *buffer = std::move(*next++);
     }
@@ -62,14 +73,12 @@ void KVCache::append(int64_t layer_index, const float* keys, const float* values
                      int64_t stride) {
   Layer& layer = layers_[layer_index];
   assert(layer.rows + count <= capacity_);
-  const auto row_bytes = static_cast<size_t>(head_dim_) * sizeof(float);
   for (int64_t head = 0; head < layer.kv_heads; ++head) {
-    float* key_out = layer.keys.data() + head * head_stride() + layer.rows * head_dim_;
-    float* value_out = layer.values.data() + head * head_stride() + layer.rows * head_dim_;
+    const int64_t first = head * head_bytes() + layer.rows * row_bytes();
     for (int64_t row = 0; row < count; ++row) {
       const int64_t from = row * stride + head * head_dim_;
-      std::memcpy(key_out + row * head_dim_, keys + from, row_bytes);
-      std::memcpy(value_out + row * head_dim_, values + from, row_bytes);
+      store(keys + from, head_dim_, type_, layer.keys.data() + first + row * row_bytes());
+      store(values + from, head_dim_, type_, layer.values.data() + first + row * row_bytes());
     }
   }
   layer.rows += count;
@@ -81,7 +90,7 @@ void KVCache::truncate(int64_t position) {
 }
 
 KVCache KVCache::clone() const {
-  KVCache copy = KVCache(ModelConfig{});
+  KVCache copy(ModelConfig{}, type_);
   copy.head_dim_ = head_dim_;
   copy.layers_.resize(layers_.size());
   for (size_t i = 0; i < layers_.size(); ++i) copy.layers_[i].kv_heads = layers_[i].kv_heads;
@@ -92,16 +101,18 @@ KVCache KVCache::clone() const {
     Layer& to = copy.layers_[i];
     to.rows = from.rows;
     if (from.rows == 0) continue;
-    copy_heads(from.keys.data(), head_stride(), to.keys.data(), copy.head_stride(), from.kv_heads,
-               from.rows * head_dim_);
-    copy_heads(from.values.data(), head_stride(), to.values.data(), copy.head_stride(),
-               from.kv_heads, from.rows * head_dim_);
+    const int64_t bytes = from.rows * row_bytes();
+    copy_heads(from.keys.data(), head_bytes(), to.keys.data(), copy.head_bytes(), from.kv_heads,
+               bytes);
+    copy_heads(from.values.data(), head_bytes(), to.values.data(), copy.head_bytes(), from.kv_heads,
+               bytes);
   }
   return copy;
 }
 
 void KVCache::copy_from(const KVCache& other, int64_t rows) {
-  assert(other.layers_.size() == layers_.size() && other.head_dim_ == head_dim_);
+  assert(other.layers_.size() == layers_.size() && other.head_dim_ == head_dim_ &&
+         other.type_ == type_);
   truncate(0);
   next_position_ = std::min(rows, other.next_position_);
   reserve(next_position_);
@@ -110,18 +121,18 @@ void KVCache::copy_from(const KVCache& other, int64_t rows) {
     Layer& to = layers_[i];
     to.rows = std::min(next_position_, from.rows);
     if (to.rows == 0) continue;
-    const int64_t floats = to.rows * head_dim_;
-    copy_heads(from.keys.data(), other.head_stride(), to.keys.data(), head_stride(), from.kv_heads,
-               floats);
-    copy_heads(from.values.data(), other.head_stride(), to.values.data(), head_stride(),
-               from.kv_heads, floats);
+    const int64_t bytes = to.rows * row_bytes();
+    copy_heads(from.keys.data(), other.head_bytes(), to.keys.data(), head_bytes(), from.kv_heads,
+               bytes);
+    copy_heads(from.values.data(), other.head_bytes(), to.values.data(), head_bytes(),
+               from.kv_heads, bytes);
   }
 }
 
 int64_t KVCache::bytes() const {
   int64_t heads = 0;
   for (const Layer& layer : layers_) heads += layer.kv_heads;
-  return 2 * heads * head_stride() * static_cast<int64_t>(sizeof(float));
+  return 2 * heads * head_bytes();
 }
 
 }  // namespace kvcast

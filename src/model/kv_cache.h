@@ -1,21 +1,24 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "kernels/kernels.h"
 #include "model/config.h"
 
 namespace kvcast {
 
-/// Keys and values of one sequence in every layer of one model, f32. Keys are stored after k_norm
-/// and RoPE. The cache knows how many rows each layer holds and the position of the next token;
-/// nobody else tracks positions. Not thread-safe; movable; copying is explicit (clone).
+/// Keys and values of one sequence in every layer of one model, as f32 or bf16. Keys are stored
+/// after k_norm and RoPE. The cache knows how many rows each layer holds and the position of the
+/// next token; nobody else tracks positions. Not thread-safe; movable; copying is explicit (clone).
 class KVCache {
  public:
-  explicit KVCache(const ModelConfig& config);
+  explicit KVCache(const ModelConfig& config, KvType type = KvType::kF32);
 
   [[nodiscard]] int64_t n_layers() const { return static_cast<int64_t>(layers_.size()); }
+  [[nodiscard]] KvType type() const { return type_; }
   /// Rows (tokens) that the layer holds.
   [[nodiscard]] int64_t rows(int64_t layer) const { return layers_[layer].rows; }
   /// Rows that all of layers [0, layers) hold.
@@ -45,10 +48,13 @@ class KVCache {
   /// the memory it has if that is enough.
   void copy_from(const KVCache& other, int64_t rows);
 
-  /// [kv_heads][head_stride]; the first rows(layer) * head_dim floats of each head are filled.
-  [[nodiscard]] const float* keys(int64_t layer) const { return layers_[layer].keys.data(); }
-  [[nodiscard]] const float* values(int64_t layer) const { return layers_[layer].values.data(); }
-  /// Floats from one KV head to the next.
+  /// [kv_heads][head_stride] elements of type(); the first rows(layer) * head_dim of each head are
+  /// filled.
+  [[nodiscard]] const std::byte* keys(int64_t layer) const { return layers_[layer].keys.data(); }
+  [[nodiscard]] const std::byte* values(int64_t layer) const {
+    return layers_[layer].values.data();
+  }
+  /// Elements from one KV head to the next.
   [[nodiscard]] int64_t head_stride() const { return capacity_ * head_dim_; }
   [[nodiscard]] int64_t kv_heads(int64_t layer) const { return layers_[layer].kv_heads; }
   [[nodiscard]] int64_t head_dim() const { return head_dim_; }
@@ -59,8 +65,15 @@ class KVCache {
   struct Layer {
     int64_t kv_heads = 0;
     int64_t rows = 0;
-    AlignedBuffer<float> keys, values;  // [kv_heads, capacity, head_dim]
+    AlignedBuffer<std::byte> keys, values;  // [kv_heads, capacity, head_dim] elements
   };
+  /// Bytes of one row of one head.
+  [[nodiscard]] int64_t row_bytes() const {
+    return head_dim_ * static_cast<int64_t>(kv_element_bytes(type_));
+  }
+  [[nodiscard]] int64_t head_bytes() const { return capacity_ * row_bytes(); }
+
+  KvType type_ = KvType::kF32;
   int64_t head_dim_ = 0;
   int64_t capacity_ = 0;
   int64_t next_position_ = 0;

@@ -1,15 +1,23 @@
 #include "model/kv_cache_rows.h"
 
+#include <numeric>
+
+#include "base/half.h"
+
 namespace kvcast {
 namespace {
 
-std::vector<float> compact(const float* data, const KVCache& cache, int64_t layer) {
-  const int64_t floats = cache.rows(layer) * cache.head_dim();
+std::vector<float> compact(const std::byte* data, const KVCache& cache, int64_t layer) {
+  const int64_t elements = cache.rows(layer) * cache.head_dim();
   std::vector<float> out;
-  out.reserve(static_cast<size_t>(cache.kv_heads(layer) * floats));
+  out.reserve(static_cast<size_t>(cache.kv_heads(layer) * elements));
   for (int64_t head = 0; head < cache.kv_heads(layer); ++head) {
-    const float* from = data + head * cache.head_stride();
-    out.insert(out.end(), from, from + floats);
+    for (int64_t i = 0; i < elements; ++i) {
+      const int64_t at = head * cache.head_stride() + i;
+      out.push_back(cache.type() == KvType::kF32
+                        ? reinterpret_cast<const float*>(data)[at]
+                        : bf16_to_float(reinterpret_cast<const uint16_t*>(data)[at]));
+    }
   }
   return out;
 }
@@ -20,13 +28,17 @@ std::vector<float> keys_without_rope(const KVCache& cache, int64_t layer,
                                      const Transformer& model) {
   std::vector<float> keys = compact(cache.keys(layer), cache, layer);
   const int64_t half = cache.head_dim() / 2, rows = cache.rows(layer);
+  std::vector<int64_t> positions(static_cast<size_t>(rows));
+  std::iota(positions.begin(), positions.end(), 0);
+  std::vector<float> cosines(static_cast<size_t>(rows * half)), sines(cosines.size());
+  model.rope().fill(positions, cosines.data(), sines.data());
   for (int64_t head = 0; head < cache.kv_heads(layer); ++head) {
     for (int64_t position = 0; position < rows; ++position) {
       float* first = keys.data() + (head * rows + position) * cache.head_dim();
       float* second = first + half;
       for (int64_t j = 0; j < half; ++j) {  // the rotation's transpose
-        const float cosine = model.rope_cos()[position * half + j];
-        const float sine = model.rope_sin()[position * half + j];
+        const float cosine = cosines[position * half + j];
+        const float sine = sines[position * half + j];
         const float a = first[j], b = second[j];
         first[j] = a * cosine + b * sine;
         second[j] = b * cosine - a * sine;

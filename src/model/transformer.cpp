@@ -26,28 +26,15 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
 }
 
 Transformer::Transformer(ModelConfig config, ModelWeights weights, int threads)
-    : config_(std::move(config)), weights_(std::move(weights)), threads_(threads) {
-  const int64_t half = config_.head_dim / 2;
-  rope_cos_.resize(static_cast<size_t>(config_.max_context_tokens * half));
-  rope_sin_.resize(rope_cos_.size());
-  for (int64_t j = 0; j < half; ++j) {
-    const double frequency =
-        std::pow(static_cast<double>(config_.rope_theta),
-                 -2.0 * static_cast<double>(j) / static_cast<double>(config_.head_dim));
-    for (int64_t position = 0; position < config_.max_context_tokens; ++position) {
-      const double angle = static_cast<double>(position) * frequency;
-      rope_cos_[position * half + j] = static_cast<float>(std::cos(angle));
-      rope_sin_[position * half + j] = static_cast<float>(std::sin(angle));
-    }
-  }
-}
+    : config_(std::move(config)),
+      weights_(std::move(weights)),
+      threads_(threads),
+      rope_(config_.head_dim, config_.rope_theta, config_.max_context_tokens) {}
 
 void Transformer::embed(std::span<const int32_t> tokens, float* rows) const {
-  const auto dim = static_cast<size_t>(config_.model_dim);
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    assert(tokens[i] >= 0 && tokens[i] < config_.vocab_size);
-    weights_.embeddings.unpack_row(tokens[i], {rows + i * dim, dim});
-  }
+  assert(std::ranges::all_of(
+      tokens, [this](int32_t token) { return token >= 0 && token < config_.vocab_size; }));
+  weights_.embeddings.unpack_rows(tokens, rows, threads_);
 }
 
 /// State of one run_layers call.
@@ -85,6 +72,9 @@ bool Transformer::run_layers(float* rows, std::span<const SequenceRows> sequence
     for (int64_t r = 0; r < sequence.rows; ++r) workspace.positions.push_back(first + r);
     run.total_rows += sequence.rows;
   }
+  const auto angles = static_cast<size_t>(run.total_rows * config_.head_dim / 2);
+  rope_.fill(workspace.positions, workspace.rope_cos.ensure(angles),
+             workspace.rope_sin.ensure(angles));
   for (int64_t layer = options.first; layer < options.last; ++layer) {
     if (options.stop.stop_requested()) return false;
     run.attending = run.attending_in(layer);
@@ -140,10 +130,10 @@ void Transformer::project(Run& run, int64_t layer) const {
 }
 
 /// From here on only the last row of each sequence: moves those rows, their normed form and their
-/// positions to the front, and computes their queries.
+/// angles to the front, and computes their queries.
 void Transformer::keep_last_rows(Run& run, int64_t layer) const {
   Workspace& w = run.workspace;
-  const int64_t dim = config_.model_dim;
+  const int64_t dim = config_.model_dim, half = config_.head_dim / 2;
   float* normed = w.normed.data();
   int64_t end = 0, to = 0;
   for (const SequenceRows& sequence : run.sequences) {
@@ -151,7 +141,9 @@ void Transformer::keep_last_rows(Run& run, int64_t layer) const {
     const int64_t from = end - 1;
     std::copy_n(run.rows + from * dim, dim, run.rows + to * dim);
     std::copy_n(normed + from * dim, dim, normed + to * dim);
-    w.positions[to++] = w.positions[from];
+    std::copy_n(w.rope_cos.data() + from * half, half, w.rope_cos.data() + to * half);
+    std::copy_n(w.rope_sin.data() + from * half, half, w.rope_sin.data() + to * half);
+    ++to;
   }
   const PackedMatrix& q_proj = weights_.layers[layer].q_proj;
   matmul({.a = normed,
@@ -199,10 +191,12 @@ void Transformer::attend(Run& run, int64_t layer) const {
     w.attention_args.push_back(args);
     row += sequence_rows;
   }
-  attention(
-      w.attention_args,
-      {.query_heads = shape.query_heads, .kv_heads = shape.kv_heads, .head_dim = config_.head_dim},
-      threads_);
+  attention(w.attention_args,
+            {.query_heads = shape.query_heads,
+             .kv_heads = shape.kv_heads,
+             .head_dim = config_.head_dim,
+             .kv_type = run.sequences.front().cache->type()},
+            threads_);
   if (run.options.on_attention) run.options.on_attention({layer, q, out});
   matmul({.a = out,
           .a_stride = q_width,
@@ -270,9 +264,8 @@ void Transformer::norm_and_rotate(float* x, int64_t rows, int64_t heads,
                   .head_dim = config_.head_dim,
                   .norm_weight = norm_weight.empty() ? nullptr : norm_weight.data(),
                   .eps = config_.norm_eps,
-                  .positions = workspace.positions.data(),
-                  .rope_cos = rope_cos_.data(),
-                  .rope_sin = rope_sin_.data()},
+                  .rope_cos = workspace.rope_cos.data(),
+                  .rope_sin = workspace.rope_sin.data()},
                  threads_);
 }
 

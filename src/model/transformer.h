@@ -15,6 +15,7 @@
 #include "kvcast/result.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
+#include "model/rope.h"
 #include "model/weights.h"
 
 namespace kvcast {
@@ -30,6 +31,7 @@ struct Workspace {
   AlignedBuffer<float> gate_up;               // [row block, 2 * ffn_dim]
   AlignedBuffer<float> hidden;                // [row block, ffn_dim]
   std::vector<int64_t> positions;             // [rows]
+  AlignedBuffer<float> rope_cos, rope_sin;    // [rows, head_dim / 2]
   std::vector<AttentionArgs> attention_args;  // [sequences]
 };
 
@@ -91,9 +93,7 @@ class Transformer {
   [[nodiscard]] const ModelConfig& config() const { return config_; }
   [[nodiscard]] const ModelWeights& weights() const { return weights_; }
   [[nodiscard]] int threads() const { return threads_; }
-  /// [max_context, head_dim / 2]
-  [[nodiscard]] const float* rope_cos() const { return rope_cos_.data(); }
-  [[nodiscard]] const float* rope_sin() const { return rope_sin_.data(); }
+  [[nodiscard]] const RopeTable& rope() const { return rope_; }
 
   /// Hidden states of the tokens: rows [tokens.size(), model_dim]. Tokens must be in range.
   void embed(std::span<const int32_t> tokens, float* rows) const;
@@ -116,14 +116,14 @@ class Transformer {
   void keep_last_rows(Run& run, int64_t layer) const;
   void attend(Run& run, int64_t layer) const;
   void feed_forward(Run& run, int64_t layer) const;
-  /// Optional RMSNorm per head, then RoPE at workspace.positions; x [rows, heads * head_dim].
+  /// Optional RMSNorm per head, then RoPE at the rows' positions; x [rows, heads * head_dim].
   void norm_and_rotate(float* x, int64_t rows, int64_t heads, const std::vector<float>& norm_weight,
                        const Workspace& workspace) const;
 
   ModelConfig config_;
   ModelWeights weights_;
   int threads_ = 1;
-  std::vector<float> rope_cos_, rope_sin_;
+  RopeTable rope_;
 };
 
 }  // namespace kvcast

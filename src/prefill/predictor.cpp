@@ -168,6 +168,9 @@ void Predictor::predict(const RawKeyValues& raw, std::span<const SequenceRows> s
     }
   }
   const auto rows = static_cast<int64_t>(workspace.positions.size());
+  const auto angles = static_cast<size_t>(rows * base.config().head_dim / 2);
+  base.rope().fill(workspace.positions, workspace.rope_cos.ensure(angles),
+                   workspace.rope_sin.ensure(angles));
   const int64_t width = source.keys.n(), auxiliary_width = source.keys.k();
   float* keys = workspace.keys.ensure(static_cast<size_t>(rows * width));
   float* values = workspace.values.ensure(static_cast<size_t>(rows * width));
@@ -199,9 +202,8 @@ void Predictor::predict(const RawKeyValues& raw, std::span<const SequenceRows> s
                     .head_dim = config.head_dim,
                     .norm_weight = k_norm.empty() ? nullptr : k_norm.data(),
                     .eps = config.norm_eps,
-                    .positions = workspace.positions.data(),
-                    .rope_cos = base.rope_cos(),
-                    .rope_sin = base.rope_sin()},
+                    .rope_cos = workspace.rope_cos.data(),
+                    .rope_sin = workspace.rope_sin.data()},
                    base.threads());
     int64_t row = 0;
     for (const SequenceRows& sequence : sequences) {

@@ -15,8 +15,9 @@ namespace kvcast {
 
 /// Scratch memory of Predictor::predict; reused between calls.
 struct PredictorWorkspace {
-  AlignedBuffer<float> keys, values;  // [rows, sum of the base layers' kv_width]
-  std::vector<int64_t> positions;     // [rows]
+  AlignedBuffer<float> keys, values;        // [rows, sum of the base layers' kv_width]
+  std::vector<int64_t> positions;           // [rows]
+  AlignedBuffer<float> rope_cos, rope_sin;  // [rows, head_dim / 2]
 };
 
 /// The predictor P (method §3): one linear map with bias per base layer for keys and one for

@@ -14,8 +14,8 @@ int64_t Models::weight_bytes() const {
 }
 
 Sequence::Sequence(const Models& models)
-    : base(models.base->config()),
-      auxiliary(models.auxiliary ? models.auxiliary->config() : ModelConfig{}) {}
+    : base(models.base->config(), models.kv_type),
+      auxiliary(models.auxiliary ? models.auxiliary->config() : ModelConfig{}, models.kv_type) {}
 
 Result<WeightType> stored_type(const std::filesystem::path& directory) {
   std::filesystem::path model = directory;

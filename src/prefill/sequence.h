@@ -18,6 +18,8 @@ struct Models {
   std::unique_ptr<Transformer> base;
   std::unique_ptr<Transformer> auxiliary;
   std::unique_ptr<Predictor> predictor;
+  /// How the caches of a Sequence hold keys and values.
+  KvType kv_type = KvType::kF32;
 
   [[nodiscard]] bool is_bundle() const { return predictor != nullptr; }
   [[nodiscard]] int64_t weight_bytes() const;

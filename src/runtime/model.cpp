@@ -30,6 +30,11 @@ Dtype dtype_of(WeightType type) {
   return Dtype::kInt8;
 }
 
+KvType kv_type(Dtype asked, Dtype weights) {
+  const Dtype chosen = asked == Dtype::kAuto ? weights : asked;
+  return chosen == Dtype::kF32 ? KvType::kF32 : KvType::kBf16;
+}
+
 /// A tokenizer is optional: models without one still work on token ids.
 Status load_tokenizer(Model::Impl& impl, const std::filesystem::path& base_directory,
                       const std::filesystem::path& explicit_file) {
@@ -75,6 +80,13 @@ Result<Dtype> parse_dtype(std::string_view name) {
   return fail(fmt::format("unknown dtype \"{}\": expected auto, f32, bf16 or int8", name));
 }
 
+Result<Dtype> parse_kv_dtype(std::string_view name) {
+  for (const Dtype dtype : {Dtype::kAuto, Dtype::kF32, Dtype::kBf16}) {
+    if (name == dtype_text(dtype)) return dtype;
+  }
+  return fail(fmt::format("unknown KV dtype \"{}\": expected auto, f32 or bf16", name));
+}
+
 std::string_view dtype_text(Dtype dtype) {
   switch (dtype) {
     case Dtype::kF32:
@@ -101,12 +113,14 @@ Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& di
   if (options.threads < 0 || options.threads > kMaxThreads) {
     return fail(fmt::format("threads: {} is not within 0..{}", options.threads, kMaxThreads));
   }
+  if (options.kv_dtype == Dtype::kInt8) return fail("kv_dtype int8: expected auto, f32 or bf16");
   KVCAST_CHECK(isa_from_environment());  // a KVCAST_ISA that cannot be met is an error here
   try {
     const int threads = options.threads > 0 ? options.threads : omp_get_num_procs();
     auto impl = std::make_unique<Impl>();
     KVCAST_TRY(impl->models, load_models(directory, weight_type(options.dtype), threads));
     impl->dtype = dtype_of(impl->models.base->weights().embeddings.type());
+    impl->models.kv_type = kv_type(options.kv_dtype, impl->dtype);
     impl->default_prefill = impl->models.is_bundle() ? "kv-prediction" : "exact";
     std::filesystem::path base_directory = directory;
     if (kvcast::is_bundle(directory)) {
@@ -134,6 +148,9 @@ int64_t Model::vocab_size() const { return impl_->models.base->config().vocab_si
 int64_t Model::context_tokens() const { return impl_->models.base->config().max_context_tokens; }
 int Model::threads() const { return impl_->models.base->threads(); }
 Dtype Model::dtype() const { return impl_->dtype; }
+Dtype Model::kv_dtype() const {
+  return impl_->models.kv_type == KvType::kF32 ? Dtype::kF32 : Dtype::kBf16;
+}
 int64_t Model::weight_bytes() const { return impl_->models.weight_bytes(); }
 const std::string& Model::default_prefill() const { return impl_->default_prefill; }
 

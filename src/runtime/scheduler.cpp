@@ -47,10 +47,10 @@ EngineError invalid(std::string message) {
   return {EngineError::Kind::kInvalid, std::move(message)};
 }
 
-int64_t cache_bytes_per_token(const ModelConfig& config) {
+int64_t cache_bytes_per_token(const ModelConfig& config, KvType type) {
   int64_t width = 0;
   for (int64_t i = 0; i < config.n_layers(); ++i) width += config.kv_width(i);
-  return 2 * width * static_cast<int64_t>(sizeof(float));
+  return 2 * width * static_cast<int64_t>(kv_element_bytes(type));
 }
 
 tl::expected<void, EngineError> check(const EngineRequest& request, const PrefillStrategy& strategy,
@@ -203,8 +203,8 @@ int64_t Scheduler::Impl::cache_bytes_of(const EngineRequest& request,
   const auto prompt = static_cast<int64_t>(request.prompt.size());
   const auto whole = std::min(prompt + request.max_tokens, base.max_context_tokens + 1);
   constexpr int64_t kGranule = 64;  // rows; KVCache grows in such steps
-  const auto bytes = [](int64_t rows, const ModelConfig& config) {
-    return (rows + kGranule) * cache_bytes_per_token(config);
+  const auto bytes = [&](int64_t rows, const ModelConfig& config) {
+    return (rows + kGranule) * cache_bytes_per_token(config, models.kv_type);
   };
   int64_t total = family == "auxiliary" ? 0 : bytes(whole, base);
   if (models.auxiliary && family != "exact") {

@@ -29,13 +29,15 @@ TEST(OutOfMemory, ACacheThatCannotGrowKeepsWhatItHolds) {
   EXPECT_THROW(cache.reserve(1 << 26), std::bad_alloc);  // 128 TiB in the last layer
   for (int64_t layer = 0; layer < 2; ++layer) {
     ASSERT_EQ(cache.rows(layer), 2);
+    const auto bytes = static_cast<size_t>(2 * shape.head_dim) * sizeof(float);
     for (int64_t head = 0; head < cache.kv_heads(layer); ++head) {
-      for (int64_t i = 0; i < 2 * shape.head_dim; ++i) {
-        EXPECT_EQ(cache.keys(layer)[head * cache.head_stride() + i],
-                  small.keys(layer)[head * small.head_stride() + i]);
-        EXPECT_EQ(cache.values(layer)[head * cache.head_stride() + i],
-                  small.values(layer)[head * small.head_stride() + i]);
-      }
+      const auto at = [&](const KVCache& c) {
+        return static_cast<size_t>(head * c.head_stride()) * sizeof(float);
+      };
+      EXPECT_EQ(std::memcmp(cache.keys(layer) + at(cache), small.keys(layer) + at(small), bytes),
+                0);
+      EXPECT_EQ(
+          std::memcmp(cache.values(layer) + at(cache), small.values(layer) + at(small), bytes), 0);
     }
   }
 }

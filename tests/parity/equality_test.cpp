@@ -23,7 +23,10 @@ ModelConfig small_config(int64_t layers, int64_t model_dim) {
 
 Models pair(WeightType type, int threads) {
   const ModelConfig base = small_config(6, 96), auxiliary = small_config(3, 64);
-  return random_models(base, &auxiliary, canonical_layer_map(6, 3), type, threads);
+  Models models = random_models(base, &auxiliary, canonical_layer_map(6, 3), type, threads);
+  // As Model::load chooses: beside bf16 weights a bf16 cache.
+  models.kv_type = type == WeightType::kF32 ? KvType::kF32 : KvType::kBf16;
+  return models;
 }
 
 std::vector<int32_t> some_tokens(size_t count, int32_t salt = 0) {
@@ -99,6 +102,19 @@ TEST_P(Equality, DecodingTokenByTokenEqualsPrefill) {
                                   prefill(models, spec, prompt)),
               kSumOrder)
         << spec;
+  }
+}
+
+TEST_P(Equality, ABf16CacheStaysCloseToAnF32Cache) {
+  Models models = pair(GetParam(), 2);
+  const auto prompt = some_tokens(90);
+  for (const char* spec : {"exact", "kv-prediction"}) {
+    models.kv_type = KvType::kF32;
+    const auto f32 = prefill(models, spec, prompt);
+    models.kv_type = KvType::kBf16;
+    const double difference = relative_to_largest(prefill(models, spec, prompt), f32);
+    EXPECT_GT(difference, 0.0) << spec;  // it is another cache
+    EXPECT_LT(difference, 0.02) << spec;
   }
 }
 

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <deque>
 
+#include "base/half.h"
+#include "kernels/kernel_table.h"
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
 #include "kernels_testing.h"
@@ -13,15 +15,33 @@ namespace {
 
 using testing::random_floats;
 
+constexpr KvType kKvTypes[] = {KvType::kF32, KvType::kBf16};
+
+/// Random floats, as a cache of that type holds them.
+std::vector<std::byte> random_cache(int64_t count, uint32_t seed, KvType type) {
+  const auto floats = random_floats(count, seed);
+  std::vector<std::byte> bytes(floats.size() * kv_element_bytes(type));
+  if (type == KvType::kF32) {
+    std::memcpy(bytes.data(), floats.data(), bytes.size());
+    return bytes;
+  }
+  for (size_t i = 0; i < floats.size(); ++i) {
+    const uint16_t half = float_to_bf16(floats[i]);
+    std::memcpy(bytes.data() + 2 * i, &half, 2);
+  }
+  return bytes;
+}
+
 /// One sequence with its cache: [kv_heads][capacity][head_dim].
 struct Sequence {
   Sequence(const AttentionShape& shape, int64_t rows, int64_t first_position, uint32_t seed,
            float scale = 1.0F)
       : width(shape.query_heads * shape.head_dim),
         q(random_floats(rows * (width + 3), seed, scale)),
-        keys(
-            random_floats(shape.kv_heads * (first_position + rows + 2) * shape.head_dim, seed + 1)),
-        values(random_floats(static_cast<int64_t>(keys.size()), seed + 2)),
+        keys(random_cache(shape.kv_heads * (first_position + rows + 2) * shape.head_dim, seed + 1,
+                          shape.kv_type)),
+        values(random_cache(shape.kv_heads * (first_position + rows + 2) * shape.head_dim, seed + 2,
+                            shape.kv_type)),
         out(static_cast<size_t>(rows * (width + 5)), -7.0F),
         probabilities(static_cast<size_t>(first_position + rows)),
         args{.q = q.data(),
@@ -34,13 +54,18 @@ struct Sequence {
              .out = out.data(),
              .out_stride = width + 5} {}
   int64_t width;
-  std::vector<float> q, keys, values, out, probabilities;
+  std::vector<float> q;
+  std::vector<std::byte> keys, values;
+  std::vector<float> out, probabilities;
   AttentionArgs args;
 };
 
 /// Probabilities carry the error of exp and of scores of size |q||k|/sqrt(d) in f32; mixed values
-/// are averages of unit normals.
-constexpr double kTolerance = 2e-5;
+/// are averages of unit normals. Where queries and probabilities are rounded to bf16, each is off
+/// by up to 2^-9 of itself.
+double tolerance(const AttentionShape& shape) {
+  return kernels().attention(shape.kv_type).bf16_operands ? 1.5e-2 : 2e-5;
+}
 
 void expect_like_reference(const AttentionShape& shape,
                            std::vector<std::pair<int64_t, int64_t>> sizes, int threads) {
@@ -63,10 +88,10 @@ void expect_like_reference(const AttentionShape& shape,
                  ", heads " + std::to_string(shape.query_heads) + "/" +
                  std::to_string(shape.kv_heads) + ", threads " + std::to_string(threads));
     for (size_t i = 0; i < fast[s].out.size(); ++i) {
-      ASSERT_NEAR(fast[s].out[i], plain[s].out[i], kTolerance) << i;
+      ASSERT_NEAR(fast[s].out[i], plain[s].out[i], tolerance(shape)) << i;
     }
     for (size_t i = 0; i < fast[s].probabilities.size(); ++i) {
-      ASSERT_NEAR(fast[s].probabilities[i], plain[s].probabilities[i], kTolerance) << i;
+      ASSERT_NEAR(fast[s].probabilities[i], plain[s].probabilities[i], tolerance(shape)) << i;
     }
   }
 }
@@ -78,8 +103,10 @@ TEST_P(Attention, MatchesReferenceOnEveryHeadLayout) {
   for (const int64_t head_dim : {8, 16, 24, 64, 80, 128}) {
     for (const auto& [heads, kv_heads] :
          {std::pair<int64_t, int64_t>{1, 1}, {4, 2}, {3, 1}, {8, 2}}) {
-      expect_like_reference({heads, kv_heads, head_dim}, {{33, 0}}, 2);
-      expect_like_reference({heads, kv_heads, head_dim}, {{1, 70}}, 2);
+      for (const KvType type : kKvTypes) {
+        expect_like_reference({heads, kv_heads, head_dim, type}, {{33, 0}}, 2);
+        expect_like_reference({heads, kv_heads, head_dim, type}, {{1, 70}}, 2);
+      }
     }
   }
 }
@@ -87,47 +114,56 @@ TEST_P(Attention, MatchesReferenceOnEveryHeadLayout) {
 TEST_P(Attention, MatchesReferenceOnOddLengths) {
   for (const int64_t rows : {1, 2, 15, 17, 63, 64, 65, 130}) {
     for (const int64_t first_position : {0, 1, 63, 64, 100, 511, 513}) {
-      expect_like_reference({4, 2, 16}, {{rows, first_position}}, 3);
+      for (const KvType type : kKvTypes) {
+        expect_like_reference({4, 2, 16, type}, {{rows, first_position}}, 3);
+      }
     }
   }
 }
 
 TEST_P(Attention, MatchesReferenceOnABatchOfDifferentLengths) {
   for (const int threads : {1, 2, 3, 5}) {
-    expect_like_reference({4, 2, 64}, {{1, 1300}, {40, 0}, {1, 0}, {3, 500}, {90, 17}}, threads);
+    for (const KvType type : kKvTypes) {
+      expect_like_reference({4, 2, 64, type}, {{1, 1300}, {40, 0}, {1, 0}, {3, 500}, {90, 17}},
+                            threads);
+    }
   }
 }
 
 TEST_P(Attention, ThreadsAndSplittingOverKeysDoNotChangeABit) {
-  const AttentionShape shape{6, 2, 64};
-  for (const auto& [rows, first_position] :
-       {std::pair<int64_t, int64_t>{1, 2000}, {9, 1025}, {200, 3}}) {
-    Sequence one(shape, rows, first_position, 50);
-    attention({&one.args, 1}, shape, 1);
-    for (const int threads : {2, 3, 5, 16}) {
-      Sequence many(shape, rows, first_position, 50);
-      attention({&many.args, 1}, shape, threads);
-      ASSERT_EQ(std::memcmp(one.out.data(), many.out.data(), one.out.size() * 4), 0) << threads;
+  for (const KvType type : kKvTypes) {
+    const AttentionShape shape{6, 2, 64, type};
+    for (const auto& [rows, first_position] :
+         {std::pair<int64_t, int64_t>{1, 2000}, {9, 1025}, {200, 3}}) {
+      Sequence one(shape, rows, first_position, 50);
+      attention({&one.args, 1}, shape, 1);
+      for (const int threads : {2, 3, 5, 16}) {
+        Sequence many(shape, rows, first_position, 50);
+        attention({&many.args, 1}, shape, threads);
+        ASSERT_EQ(std::memcmp(one.out.data(), many.out.data(), one.out.size() * 4), 0) << threads;
+      }
     }
   }
 }
 
 TEST_P(Attention, ARowDoesNotDependOnTheRowsBesideIt) {
-  const AttentionShape shape{4, 2, 64};
   constexpr int64_t kRows = 600;
-  Sequence whole(shape, kRows, 0, 60);
-  attention({&whole.args, 1}, shape, 2);
-  for (const int64_t step : {1, 37, 64, 512}) {
-    Sequence chunks(shape, kRows, 0, 60);
-    for (int64_t r = 0; r < kRows; r += step) {
-      AttentionArgs part = chunks.args;
-      part.q += r * part.q_stride;
-      part.out += r * part.out_stride;
-      part.first_position = r;
-      part.rows = std::min(step, kRows - r);
-      attention({&part, 1}, shape, 2);
+  for (const KvType type : kKvTypes) {
+    const AttentionShape shape{4, 2, 64, type};
+    Sequence whole(shape, kRows, 0, 60);
+    attention({&whole.args, 1}, shape, 2);
+    for (const int64_t step : {1, 37, 64, 512}) {
+      Sequence chunks(shape, kRows, 0, 60);
+      for (int64_t r = 0; r < kRows; r += step) {
+        AttentionArgs part = chunks.args;
+        part.q += r * part.q_stride;
+        part.out += r * part.out_stride;
+        part.first_position = r;
+        part.rows = std::min(step, kRows - r);
+        attention({&part, 1}, shape, 2);
+      }
+      ASSERT_EQ(std::memcmp(whole.out.data(), chunks.out.data(), whole.out.size() * 4), 0) << step;
     }
-    ASSERT_EQ(std::memcmp(whole.out.data(), chunks.out.data(), whole.out.size() * 4), 0) << step;
   }
 }
 

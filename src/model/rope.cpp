@@ -1,0 +1,43 @@
+#include "model/rope.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace kvcast {
+namespace {
+
+constexpr int64_t kStep = 1024;
+
+}  // namespace
+
+RopeTable::RopeTable(int64_t head_dim, double theta, int64_t positions) : half_(head_dim / 2) {
+  const auto make = [&](int64_t rows, int64_t step) {
+    std::vector<Angle> table(static_cast<size_t>(rows * half_));
+    for (int64_t j = 0; j < half_; ++j) {
+      const double frequency =
+          std::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(head_dim));
+      for (int64_t row = 0; row < rows; ++row) {
+        const double angle = static_cast<double>(row * step) * frequency;
+        table[static_cast<size_t>(row * half_ + j)] = {std::cos(angle), std::sin(angle)};
+      }
+    }
+    return table;
+  };
+  coarse_ = make((positions + kStep - 1) / kStep, kStep);
+  fine_ = make(std::min(positions, kStep), 1);
+}
+
+void RopeTable::fill(std::span<const int64_t> positions, float* cosines, float* sines) const {
+  for (const int64_t position : positions) {
+    const Angle* const x = coarse_.data() + position / kStep * half_;
+    const Angle* const y = fine_.data() + position % kStep * half_;
+    for (int64_t j = 0; j < half_; ++j) {
+      cosines[j] = static_cast<float>(x[j].cosine * y[j].cosine - x[j].sine * y[j].sine);
+      sines[j] = static_cast<float>(x[j].sine * y[j].cosine + x[j].cosine * y[j].sine);
+    }
+    cosines += half_;
+    sines += half_;
+  }
+}
+
+}  // namespace kvcast

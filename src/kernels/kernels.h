@@ -73,6 +73,18 @@ struct SiluMulArgs {
 };
 void silu_mul(const SiluMulArgs& args, int threads);
 
+/// out[r, j] = silu(gate[r, j]) * up[r, j], [gate | up] = a[r, :] · Wᵀ: the first half of a gated
+/// feed-forward layer in one pass, the same bits as matmul and silu_mul.
+struct MatmulSiluArgs {
+  const float* a = nullptr;  // [rows, W.k()], row stride a_stride
+  int64_t a_stride = 0;
+  int64_t rows = 0;
+  const PackedMatrix* weight = nullptr;  // W: [2 * ffn_dim, k], gate features first
+  float* out = nullptr;                  // [rows, ffn_dim], row stride out_stride
+  int64_t out_stride = 0;
+};
+void matmul_silu(const MatmulSiluArgs& args, int threads);
+
 /// Causal attention of one sequence's new rows over its cache. Row r (0-based among the new rows)
 /// sees cache rows 0 .. first_position + r. Blocked over keys with an online softmax.
 struct AttentionArgs {

@@ -4,6 +4,7 @@
 #include <cassert>
 
 #include "base/team.h"
+#include "kernels/activations.h"
 #include "kernels/kernel_table.h"
 #include "kernels/kernels.h"
 #include "kernels/memory.h"
@@ -12,22 +13,8 @@ namespace kvcast {
 namespace {
 
 constexpr int64_t kPanel = PackedMatrix::kPanelColumns;
-/// Below this many multiply-adds a call is shorter than waking a thread.
-constexpr int64_t kSerialWork = 100'000;
-/// Activations that one thread converts at once: some microseconds.
-constexpr int64_t kElementsPerConversion = 16'384;
 /// Tasks per thread that leave little idle at the end.
 constexpr int64_t kTasksPerThread = 6;
-
-int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-/// The activations of a call as the kernels read them.
-struct Activations {
-  const std::byte* data = nullptr;  // [rows, groups * group_bytes]
-  int64_t stride_bytes = 0;
-  float* row_scales = nullptr;  // [rows]
-  bool converted = false;       ///< `data` is scratch that convert() must fill
-};
 
 /// How a call is cut: tasks are (row block, panel block, part of a panel), rows outermost.
 struct Plan {
@@ -48,7 +35,7 @@ class Call {
       panel_blocks_ += ceil_divide(p.weight->panels(), plan_.panels_per_task);
     }
     tasks_ = plan_.row_blocks * panel_blocks_ * plan_.parts_per_panel;
-    place_activations();
+    activations_.place(first_, kernels_);
     thread_local Scratch scratch;
     sums_bytes_ = padded_scratch_bytes(
         kernels_.scratch_bytes(std::min(plan_.rows_per_block, first_.rows), plan_.panels_per_task));
@@ -56,7 +43,7 @@ class Call {
   }
 
   void run() {
-    if (activations_.converted) convert_all();
+    activations_.convert(threads_);
     run_together(threads_, [this](int worker) { work(worker); });
   }
 
@@ -82,49 +69,6 @@ class Call {
            blocks * plan_.row_blocks * plan_.parts_per_panel < 2 * threads_ && threads_ > 1) {
       plan_.parts_per_panel *= 2;
     }
-  }
-
-  void place_activations() {
-    const PackedMatrix& w = *first_.weight;
-    if (kernels_.f32_activations && w.k() == w.padded_k()) {
-      activations_.data = reinterpret_cast<const std::byte*>(first_.a);
-      activations_.stride_bytes = first_.a_stride * static_cast<int64_t>(sizeof(float));
-      return;
-    }
-    activations_.stride_bytes = w.groups() * kernels_.group_bytes + kernels_.row_padding_bytes;
-    thread_local Scratch scratch;
-    const int64_t unit = kernels_.rows_per_conversion;
-    const int64_t whole_rows = ceil_divide(first_.rows, unit) * unit;
-    const auto row_bytes = static_cast<size_t>(whole_rows * activations_.stride_bytes);
-    std::byte* const data =
-        scratch.reserve(row_bytes + static_cast<size_t>(first_.rows) * sizeof(float));
-    activations_.data = data;
-    activations_.row_scales = reinterpret_cast<float*>(data + row_bytes);
-    activations_.converted = true;
-  }
-
-  void convert_all() {
-    const int64_t units = ceil_divide(first_.rows, kernels_.rows_per_conversion);
-    const int64_t pieces =
-        std::clamp<int64_t>(first_.rows * first_.weight->k() / kElementsPerConversion, 1, units);
-    parallel_for(pieces, threads_, [&](int64_t piece, int) {
-      for (int64_t unit = units * piece / pieces; unit < units * (piece + 1) / pieces; ++unit) {
-        const int64_t row = unit * kernels_.rows_per_conversion;
-        convert(row, std::min(row + kernels_.rows_per_conversion, first_.rows));
-      }
-    });
-  }
-
-  void convert(int64_t begin, int64_t end) {
-    kernels_.convert(
-        {.a = first_.a + begin * first_.a_stride,
-         .a_stride = first_.a_stride,
-         .rows = end - begin,
-         .k = first_.weight->k(),
-         .groups = first_.weight->groups(),
-         .out = const_cast<std::byte*>(activations_.data) + begin * activations_.stride_bytes,
-         .out_stride_bytes = activations_.stride_bytes,
-         .row_scales = activations_.row_scales + begin});
   }
 
   /// What every thread does: takes tasks until none is left. The next task is claimed before the
@@ -159,9 +103,7 @@ class Call {
     const MatmulArgs& p = products_[product];
     const int64_t panel = block * plan_.panels_per_task;
     MultiplyArgs args;
-    args.a = activations_.data + row * activations_.stride_bytes;
-    args.a_stride_bytes = activations_.stride_bytes;
-    args.row_scales = activations_.row_scales == nullptr ? nullptr : activations_.row_scales + row;
+    activations_.describe(row, args);
     args.rows = std::min(plan_.rows_per_block, first_.rows - row);
     args.groups = p.weight->groups();
     args.panel = p.weight->panel(panel);
@@ -205,7 +147,7 @@ void matmul_shared_input(std::span<const MatmulArgs> products, int threads) {
     work += p.rows * p.weight->n() * p.weight->k();
   }
   const MatmulKernels& table = kernels().matmul(products.front().weight->type());
-  Call(products, table, work < kSerialWork ? 1 : threads).run();
+  Call(products, table, work < kSerialProductWork ? 1 : threads).run();
 }
 
 }  // namespace kvcast

@@ -11,7 +11,7 @@
 namespace kvcast {
 namespace {
 
-/// Rows that go through the FFN together: bounds the gate/up scratch, and is large enough for the
+/// Rows that go through the FFN together: bounds the scratch memory, and is large enough for the
 /// weights' traffic from memory to be small beside the arithmetic.
 constexpr int64_t kFfnRowBlock = 512;
 
@@ -215,7 +215,6 @@ void Transformer::feed_forward(Run& run, int64_t layer) const {
   const int64_t dim = config_.model_dim, ffn = config_.layers[layer].ffn_dim;
   const int64_t rows = run.attending_rows(), block = std::min(rows, kFfnRowBlock);
   float* normed = w.normed.ensure(static_cast<size_t>(rows * dim));
-  float* gate_up = w.gate_up.ensure(static_cast<size_t>(block * 2 * ffn));
   float* hidden = w.hidden.ensure(static_cast<size_t>(block * ffn));
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
@@ -229,20 +228,13 @@ void Transformer::feed_forward(Run& run, int64_t layer) const {
               .dim = dim,
               .eps = config_.norm_eps},
              threads_);
-    matmul({.a = normed,
-            .a_stride = dim,
-            .rows = count,
-            .weight = &weights.proj_1,
-            .out = gate_up,
-            .out_stride = 2 * ffn},
-           threads_);
-    silu_mul({.gate_up = gate_up,
-              .gate_up_stride = 2 * ffn,
-              .out = hidden,
-              .out_stride = ffn,
-              .rows = count,
-              .ffn_dim = ffn},
-             threads_);
+    matmul_silu({.a = normed,
+                 .a_stride = dim,
+                 .rows = count,
+                 .weight = &weights.proj_1,
+                 .out = hidden,
+                 .out_stride = ffn},
+                threads_);
     matmul({.a = hidden,
             .a_stride = ffn,
             .rows = count,

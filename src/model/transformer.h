@@ -28,7 +28,6 @@ struct Workspace {
   AlignedBuffer<float> q;                     // [rows, query_width]
   AlignedBuffer<float> k, v;                  // [rows, kv_width]
   AlignedBuffer<float> attention;             // [rows, query_width]
-  AlignedBuffer<float> gate_up;               // [row block, 2 * ffn_dim]
   AlignedBuffer<float> hidden;                // [row block, ffn_dim]
   std::vector<int64_t> positions;             // [rows]
   AlignedBuffer<float> rope_cos, rope_sin;    // [rows, head_dim / 2]

@@ -189,6 +189,43 @@ TEST_P(Matmul, SharedInputEqualsOneByOne) {
   }
 }
 
+TEST_P(Matmul, WithSiluEqualsTheTwoStepsToTheBit) {
+  for (const WeightType type : kTypes) {
+    for (const int64_t ffn_dim : {1, 50, 64, 192}) {  // in whole panels and not
+      for (const int64_t rows : {1, 5, 140, 300}) {
+        for (const int threads : {1, 3}) {
+          const int64_t k = 77;
+          Data d({type, rows, 2 * ffn_dim, k, false, false, 1, 3});
+          matmul(d.args, 2);
+          std::vector<float> expected(static_cast<size_t>(rows * ffn_dim));
+          silu_mul({.gate_up = d.out.data(),
+                    .gate_up_stride = d.out_stride,
+                    .out = expected.data(),
+                    .out_stride = ffn_dim,
+                    .rows = rows,
+                    .ffn_dim = ffn_dim},
+                   2);
+          const int64_t stride = ffn_dim + 2;
+          std::vector<float> out(static_cast<size_t>(rows * stride), -7.0F);
+          matmul_silu({.a = d.a.data(),
+                       .a_stride = d.a_stride,
+                       .rows = rows,
+                       .weight = &d.weight,
+                       .out = out.data(),
+                       .out_stride = stride},
+                      threads);
+          for (int64_t r = 0; r < rows; ++r) {
+            for (int64_t i = 0; i < stride; ++i) {
+              ASSERT_EQ(out[r * stride + i], i < ffn_dim ? expected[r * ffn_dim + i] : -7.0F)
+                  << type_name(type) << ", ffn_dim " << ffn_dim << ", row " << r << " of " << rows;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(Matmul, RowOfZerosGivesTheBias) {
   for (const WeightType type : kTypes) {
     Data d({type, 2, 70, 33, true});

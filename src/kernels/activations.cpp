@@ -1,0 +1,57 @@
+#include "kernels/activations.h"
+
+#include <algorithm>
+
+#include "base/team.h"
+#include "kernels/memory.h"
+
+namespace kvcast {
+namespace {
+
+/// Activations that one thread converts at once: some microseconds.
+constexpr int64_t kElementsPerConversion = 16'384;
+
+}  // namespace
+
+void Activations::place(const MatmulArgs& product, const MatmulKernels& kernels) {
+  product_ = &product;
+  kernels_ = &kernels;
+  const PackedMatrix& w = *product.weight;
+  if (kernels.f32_activations && w.k() == w.padded_k()) {
+    data_ = reinterpret_cast<const std::byte*>(product.a);
+    stride_bytes_ = product.a_stride * static_cast<int64_t>(sizeof(float));
+    return;
+  }
+  stride_bytes_ = w.groups() * kernels.group_bytes + kernels.row_padding_bytes;
+  const int64_t unit = kernels.rows_per_conversion;
+  const auto row_bytes =
+      static_cast<size_t>(ceil_divide(product.rows, unit) * unit * stride_bytes_);
+  thread_local Scratch scratch;
+  scratch_ = scratch.reserve(row_bytes + static_cast<size_t>(product.rows) * sizeof(float));
+  data_ = scratch_;
+  row_scales_ = reinterpret_cast<float*>(scratch_ + row_bytes);
+}
+
+void Activations::convert(int threads) const {
+  if (scratch_ == nullptr) return;
+  const MatmulArgs& p = *product_;
+  const int64_t unit = kernels_->rows_per_conversion;
+  const int64_t units = ceil_divide(p.rows, unit);
+  const int64_t pieces =
+      std::clamp<int64_t>(p.rows * p.weight->k() / kElementsPerConversion, 1, units);
+  parallel_for(pieces, threads, [&](int64_t piece, int) {
+    for (int64_t u = units * piece / pieces; u < units * (piece + 1) / pieces; ++u) {
+      const int64_t row = u * unit;
+      kernels_->convert({.a = p.a + row * p.a_stride,
+                         .a_stride = p.a_stride,
+                         .rows = std::min(unit, p.rows - row),
+                         .k = p.weight->k(),
+                         .groups = p.weight->groups(),
+                         .out = scratch_ + row * stride_bytes_,
+                         .out_stride_bytes = stride_bytes_,
+                         .row_scales = row_scales_ + row});
+    }
+  });
+}
+
+}  // namespace kvcast

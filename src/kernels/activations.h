@@ -1,0 +1,41 @@
+// What the products of matmul.cpp and matmul_silu.cpp share.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/kernel_table.h"
+#include "kernels/kernels.h"
+
+namespace kvcast {
+
+/// Below this many multiply-adds a product is shorter than waking a thread.
+inline constexpr int64_t kSerialProductWork = 100'000;
+
+constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// The activations of a product as its kernels read them: the caller's own, or converted into
+/// scratch memory of the calling thread.
+class Activations {
+ public:
+  /// Asks for the memory; throws std::bad_alloc. `product` names a, its stride, rows and weight.
+  void place(const MatmulArgs& product, const MatmulKernels& kernels);
+  /// Fills it, where it has to be filled.
+  void convert(int threads) const;
+  /// Where a block of rows that begins at `row` finds its activations.
+  void describe(int64_t row, MultiplyArgs& args) const {
+    args.a = data_ + row * stride_bytes_;
+    args.a_stride_bytes = stride_bytes_;
+    args.row_scales = row_scales_ == nullptr ? nullptr : row_scales_ + row;
+  }
+
+ private:
+  const MatmulArgs* product_ = nullptr;
+  const MatmulKernels* kernels_ = nullptr;
+  const std::byte* data_ = nullptr;  // [rows, groups * group_bytes]
+  int64_t stride_bytes_ = 0;
+  std::byte* scratch_ = nullptr;  // null: nothing to convert
+  float* row_scales_ = nullptr;   // [rows]
+};
+
+}  // namespace kvcast

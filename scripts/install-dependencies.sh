@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian 12 packages that kvcast is built from, if any are missing.
-#   scripts/install-dependencies.sh [runtime] [trainer] [tests]
+#   scripts/install-dependencies.sh [runtime] [trainer] [tests] [aarch64]
 set -euo pipefail
 
 packages=()
@@ -10,7 +10,8 @@ for group in "${@:-runtime}"; do
       nlohmann-json3-dev libcli11-dev libsentencepiece-dev libboost1.81-dev) ;;
     trainer) packages+=(libtorch-dev libgloo-dev libtomlplusplus-dev libzstd-dev zlib1g-dev) ;;
     tests) packages+=(libgtest-dev libgmock-dev libbenchmark-dev zstd mandoc zsh) ;;
-    *) echo "$0: unknown group $group: expected runtime, trainer or tests" >&2; exit 2 ;;
+    aarch64) packages+=(g++-aarch64-linux-gnu qemu-user googletest) ;;
+    *) echo "$0: unknown group $group: expected runtime, trainer, tests or aarch64" >&2; exit 2 ;;
   esac
 done
 

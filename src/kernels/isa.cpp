@@ -14,6 +14,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace kvcast {
@@ -71,12 +74,24 @@ void detect_x86(std::vector<Isa>& found) {
   if ((state & kTileState) != kTileState || !amx || !request_amx_permission()) return;
   found.push_back(Isa::kAmx);
 }
+#elif defined(__aarch64__)
+void detect_aarch64(std::vector<Isa>& found) {
+  found.push_back(Isa::kNeon);
+#if defined(__linux__)
+  if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) == 0) return;
+  found.push_back(Isa::kNeonDot);
+  constexpr unsigned long kMatrix = HWCAP2_BF16 | HWCAP2_I8MM;
+  if ((getauxval(AT_HWCAP2) & kMatrix) == kMatrix) found.push_back(Isa::kNeonMmla);
+#endif
+}
 #endif
 
 std::vector<Isa> detect() {
   std::vector<Isa> found{Isa::kPortable};
 #if defined(__x86_64__)
   detect_x86(found);
+#elif defined(__aarch64__)
+  detect_aarch64(found);
 #endif
   return found;
 }
@@ -92,6 +107,13 @@ const KernelTable* table_of(Isa isa) {
       return &avx512bf16_kernels();
     case Isa::kAmx:
       return &amx_kernels();
+#elif defined(__aarch64__)
+    case Isa::kNeon:
+      return &neon_kernels();
+    case Isa::kNeonDot:
+      return &neondot_kernels();
+    case Isa::kNeonMmla:
+      return &neonmmla_kernels();
 #endif
     default:
       return &portable_kernels();
@@ -118,6 +140,12 @@ std::string_view isa_name(Isa isa) {
       return "avx512bf16";
     case Isa::kAmx:
       return "amx";
+    case Isa::kNeon:
+      return "neon";
+    case Isa::kNeonDot:
+      return "neondot";
+    case Isa::kNeonMmla:
+      return "neonmmla";
   }
   return "unknown";
 }

@@ -1,5 +1,5 @@
-// Which instruction set the kernels use. Detected once (cpuid and what the operating system
-// saves); KVCAST_ISA=name forces one.
+// Which instruction set the kernels use. Detected once (x86: cpuid and what the operating system
+// saves; AArch64: what the system reports); KVCAST_ISA=name forces one.
 #pragma once
 
 #include <string_view>
@@ -16,9 +16,12 @@ enum class Isa {
   kAvx512,      ///< AVX-512 F, BW, DQ, VL
   kAvx512Bf16,  ///< and BF16, VNNI
   kAmx,         ///< and AMX-TILE, AMX-BF16, AMX-INT8, permitted by the kernel
+  kNeon,        ///< AArch64 Advanced SIMD
+  kNeonDot,     ///< and the dot product (sdot)
+  kNeonMmla,    ///< and BF16, I8MM (bfmmla, smmla)
 };
 
-/// "portable", "avx2", "avx512", "avx512bf16", "amx".
+/// "portable", "avx2", "avx512", "avx512bf16", "amx", "neon", "neondot", "neonmmla".
 std::string_view isa_name(Isa isa);
 /// What this build holds and this machine runs, slowest first; kPortable always.
 const std::vector<Isa>& supported_isas();

@@ -56,6 +56,13 @@ TEST(Isa, EmptyVariableMeansTheBestOne) {
   EXPECT_EQ(isa_from_environment().value(), supported_isas().back());
 }
 
+TEST(Isa, ProcessorGetsTheBestThatItHas) {
+  // Emulators are told which processor to be (scripts/test-aarch64.sh).
+  const char* const expected = std::getenv("KVCAST_EXPECTED_ISA");
+  if (expected == nullptr) GTEST_SKIP() << "KVCAST_EXPECTED_ISA is not set";
+  EXPECT_EQ(isa_name(supported_isas().back()), expected);
+}
+
 TEST(Isa, ScopeRestoresWhatWasActive) {
   const Isa before = active_isa();
   {

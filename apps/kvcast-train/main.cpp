@@ -35,8 +35,6 @@ void install_signal_handlers() {
   action.sa_flags = SA_RESETHAND;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
-  // A file that may not grow any further is an error of write(), not the end of the program.
-  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 /// `tokenizer` and `shards` are in a program of their own beside this one, because libtorch and
@@ -91,6 +89,7 @@ struct TrainArguments {
 template <typename Recipe>
 int run_training(const TrainArguments& arguments, const Recipe& recipe,
                  TrainOutcome (*train_it)(const Recipe&, const TrainControl&)) {
+  install_signal_handlers();
   const at::Device device = choose_device(arguments.device);
   const auto processes = Processes::from_environment(device);
   const TrainOutcome outcome =
@@ -225,7 +224,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kBadUsage;
   }
-  install_signal_handlers();
+  // A file that may not grow any further is an error of write(), not the end of the program.
+  std::signal(SIGXFSZ, SIG_IGN);
   if (*pretrain_command) return run_pretrain(training);
   if (*kvp_command) return run_kvp(training);
   if (*alone_command) return run_alone(training);

@@ -71,7 +71,7 @@ class KvPredictionObjective : public Objective {
     const KvpPass pass = kvp_pass_at(recipe_, batch.step);
     const KvpLosses losses =
         kvp_loss(base_, auxiliary, predictor, batch.input_ids, batch.targets, options_, pass);
-    ObjectiveLoss result{losses.total, {{"loss", losses.total}}};
+    ObjectiveLoss result{losses.total, losses.base.cross_entropy, {{"loss", losses.total}}};
     Tensor z_loss = losses.base.z_loss;
     result.terms.emplace_back("base", losses.base.cross_entropy);
     if (losses.auxiliary.total.defined()) {

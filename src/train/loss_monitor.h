@@ -21,7 +21,7 @@ struct BadStep {
 /// Not thread-safe. In a run of several processes all see the same values at the same step.
 class LossMonitor {
  public:
-  /// `max_jump`: how far a loss may lie above the running mean, in nats; 0: any.
+  /// `max_jump`: how far a loss may lie above the running mean; 0: any.
   explicit LossMonitor(double max_jump) : max_jump_(max_jump) {}
 
   /// The scalars loss and gradient norm of a step.

@@ -36,7 +36,8 @@ class NextTokenObjective : public Objective {
     const Tensor hidden = forward(model, batch.input_ids).flatten(0, 1);
     const CrossEntropy loss =
         linear_cross_entropy(hidden, model.lm_head, batch.targets.flatten(), cross_entropy_);
-    return {loss.total, {{"loss", loss.cross_entropy}, {"z_loss", loss.z_loss}}};
+    return {
+        loss.total, loss.cross_entropy, {{"loss", loss.cross_entropy}, {"z_loss", loss.z_loss}}};
   }
 
   void write(const std::filesystem::path& directory, const std::filesystem::path&,

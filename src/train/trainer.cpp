@@ -122,9 +122,9 @@ class Loop {
     ++state_.interval_steps;
   }
 
-  /// The loss itself, then its terms: [1 + terms]. Stays on the device; only write_log waits.
+  /// What is watched, then the terms: [1 + terms]. Stays on the device; only write_log waits.
   Tensor stacked(const ObjectiveLoss& loss) {
-    std::vector<Tensor> values = {loss.total.detach()};
+    std::vector<Tensor> values = {loss.watched.detach()};
     term_names_.clear();
     for (const auto& [name, value] : loss.terms) {
       term_names_.push_back(name);

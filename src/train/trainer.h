@@ -23,7 +23,8 @@ struct MicroBatch {
 };
 
 struct ObjectiveLoss {
-  Tensor total;                                       ///< scalar, differentiable
+  Tensor total;    ///< scalar, differentiable
+  Tensor watched;  ///< scalar: the cross-entropy that must not jump
   std::vector<std::pair<std::string, Tensor>> terms;  ///< scalars for the log, the same every call
 };
 

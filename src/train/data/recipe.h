@@ -76,8 +76,8 @@ struct RunRecipe {
   int64_t log_every = 20;
   double checkpoint_minutes = 5.0;  ///< 0: not by time
   int64_t checkpoint_steps = 0;     ///< 0: not by steps
-  double max_loss_jump = 3.0;       ///< nats above the running mean that stop the run; 0: any
-  double peak_teraflops = 0.0;      ///< of one device, for the utilisation; 0: by its name
+  double max_loss_jump = 3.0;   ///< nats of cross-entropy above its mean that stop the run; 0: any
+  double peak_teraflops = 0.0;  ///< of one device, for the utilisation; 0: by its name
   bool recompute = false;  ///< layers again in the backward pass, instead of keeping what they made
 };
 

@@ -72,13 +72,13 @@ kvp() {
     $(auxiliary_of kvp "$point") --set run.seed="$seed" $ridge_options --resume "$@"
 }
 
-# held_out POINT BUNDLES...: their losses and shares of the gap, as OUT/heldout-POINT.json
+# held_out NAME POINT BUNDLES...: their losses and shares of the gap, as OUT/NAME-POINT.json
 held_out() {
-  point=$1
-  shift
+  name=$1 point=$2
+  shift 2
   "$program" heldout "$@" --alone "$out/alone-$point" --shards "$out/shards" --prefix $prefix \
-    --suffix $suffix --tail 1,16 --windows $windows --batch 64 > "$out/heldout-$point.json"
-  echo "$out/heldout-$point.json"
+    --suffix $suffix --tail 1,16 --windows $windows --batch 64 > "$out/$name-$point.json"
+  echo "$out/$name-$point.json"
 }
 
 # suffixed NAME SEED: the seed is named unless it is the recipes' own
@@ -124,7 +124,7 @@ train_points() {
       bundles="$bundles $out/$paper $out/$ours"
     done
     # shellcheck disable=SC2086
-    held_out "$point" $bundles
+    held_out heldout "$point" $bundles
   done
 }
 
@@ -159,8 +159,7 @@ train_ablation() {
     done < "$out/ablations.txt"
   done
   # shellcheck disable=SC2086
-  held_out "$ablation_point" $bundles
-  mv "$out/heldout-$ablation_point.json" "$out/ablation-$ablation_point.json"
+  held_out ablation "$ablation_point" $bundles
 }
 
 for name in $stages; do

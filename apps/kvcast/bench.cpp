@@ -1,15 +1,14 @@
 #include "bench.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <cmath>
 #include <fstream>
 
+#include "base/memory_use.h"
 #include "base/stopwatch.h"
 #include "kernels/kernels.h"
-#include "model/flops.h"
 
 namespace kvcast {
 namespace {
@@ -21,21 +20,6 @@ struct Samples {
   int64_t cache_bytes = 0;      ///< held by all caches of the batch
   double cache_bytes_read = 0;  ///< by the last decode step
 };
-
-/// Linux keeps the highest resident set since it was last reset; without that, since the start.
-void reset_peak_rss() { std::ofstream("/proc/self/clear_refs") << "5"; }
-
-int64_t peak_rss() {
-  std::ifstream status("/proc/self/status");
-  std::string word;
-  while (status >> word) {
-    int64_t kib = 0;
-    if (word == "VmHWM:" && status >> kib) return kib * 1024;
-  }
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
-}
 
 /// A prompt of exactly the asked length, and its text if there is a tokenizer.
 struct Prompt {
@@ -120,15 +104,7 @@ void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const
 }
 
 double prefill_flops(const BenchCase& bench, const PrefillStrategy& strategy) {
-  const ModelConfig& base = bench.models->base->config();
-  const std::string spec = strategy.spec();
-  if (spec == "exact") return exact_cost(base, bench.prompt_tokens).total();
-  const ModelConfig& auxiliary = bench.models->auxiliary->config();
-  if (spec == "auxiliary") return exact_cost(auxiliary, bench.prompt_tokens).total();
-  const auto tail = spec.find("tail=");
-  return kv_prediction_cost(base, auxiliary, bench.layer_map, bench.prompt_tokens,
-                            tail == std::string::npos ? 1 : std::stoll(spec.substr(tail + 5)))
-      .total();
+  return strategy.cost(bench.models->shapes(), bench.prompt_tokens).total();
 }
 
 /// Bytes of weights that one decode step reads: the answering model's once, without the rows of an
@@ -204,7 +180,7 @@ std::vector<BenchResult> measure(const BenchCase& bench, const std::stop_token& 
       Samples& into = round == 0 ? warm_up : samples[s];
       if (round == 1) reset_peak_rss();
       measure_once(bench, *bench.strategies[s], prompt, workspace, stop, into);
-      if (round == 1) into.peak_rss_bytes = peak_rss();
+      if (round == 1) into.peak_rss_bytes = peak_rss_bytes();
     }
   }
   if (stop.stop_requested()) return {};

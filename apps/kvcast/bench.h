@@ -52,7 +52,6 @@ struct BenchCase {
   WeightType type = WeightType::kF32;  ///< of dtype
   const Models* models = nullptr;
   const Tokenizer* tokenizer = nullptr;  ///< null: token ids, no tokenize stage
-  std::vector<int64_t> layer_map;        ///< empty for a plain model
   int64_t prompt_tokens = 0;
   int64_t batch = 1;
   std::vector<const PrefillStrategy*> strategies;

@@ -34,7 +34,6 @@ struct Subject {
   std::string name;
   Models models;
   std::unique_ptr<Tokenizer> tokenizer;
-  std::vector<int64_t> layer_map;
 };
 
 Result<WeightType> weight_type(const std::string& dtype) {
@@ -52,10 +51,9 @@ Result<Subject> make_random_subject(const BenchOptions& options, WeightType type
     subject.models = random_models(base, nullptr, {}, type, threads);
     return subject;
   }
-  KVCAST_TRY(ModelPair pair, named_pair(options.arch, options.auxiliary));
+  KVCAST_TRY(const ModelPair pair, named_pair(options.arch, options.auxiliary));
   subject.name += "<-" + options.auxiliary;
-  subject.layer_map = std::move(pair.layer_map);
-  subject.models = random_models(pair.base, &pair.auxiliary, subject.layer_map, type, threads);
+  subject.models = random_models(pair.base, &pair.auxiliary, pair.layer_map, type, threads);
   return subject;
 }
 
@@ -80,7 +78,6 @@ Result<Subject> make_subject(const BenchOptions& options, const std::string& dty
   std::filesystem::path tokenizer = directory / "tokenizer.model";
   if (is_bundle(directory)) {
     KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-    subject.layer_map = manifest.layer_map;
     tokenizer = manifest.base / "tokenizer.model";
   }
   std::error_code ignored;
@@ -142,7 +139,6 @@ Result<bool> measure_dtype(const BenchOptions& options, const std::string& dtype
                            .type = type,
                            .models = &subject.models,
                            .tokenizer = subject.tokenizer.get(),
-                           .layer_map = subject.layer_map,
                            .prompt_tokens = tokens,
                            .batch = batch,
                            .strategies = {},

@@ -190,8 +190,10 @@ void register_run(CLI::App& app, int& exit_code) {
       ->check(is_whole_number(1))
       ->capture_default_str();
   command
-      .add_option("--prefill", generate.prefill,
-                  "exact, kv-prediction, kv-prediction:tail=N or auxiliary (default: the model's)")
+      .add_option(
+          "--prefill", generate.prefill,
+          "exact, kv-prediction, kv-prediction:tail=N, auxiliary, random:R, static:R, lazy:A-B "
+          "or zero-cache (default: the model's)")
       ->check(is_prefill_spec());
   command.add_option("--compare", options->compare, "a second strategy to show beside the first")
       ->check(is_prefill_spec());

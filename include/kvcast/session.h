@@ -16,8 +16,9 @@
 namespace kvcast {
 
 struct GenerateOptions {
-  /// Prefill strategy: "exact", "kv-prediction", "kv-prediction:tail=16", "auxiliary". Empty: the
-  /// model's default_prefill().
+  /// Prefill strategy: "exact", "kv-prediction", "kv-prediction:tail=16", "auxiliary", or a
+  /// baseline: "random:0.5", "static:0.5", "lazy:0.75-0.25", "zero-cache". Empty: the model's
+  /// default_prefill().
   std::string prefill = {};
   /// Longest answer, in tokens.
   int64_t max_tokens = 64;

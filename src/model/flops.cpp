@@ -57,6 +57,21 @@ PrefillCost exact_cost(const ModelConfig& model, int64_t prompt_tokens) {
   return answer_cost(model, 0, prompt_tokens);
 }
 
+PrefillCost pruned_cost(const ModelConfig& model, const std::vector<int64_t>& rows_per_layer) {
+  PrefillCost cost;
+  for (int64_t i = 0; i < model.n_layers(); ++i) {
+    const bool last = i + 1 == model.n_layers();
+    cost.base += layer_flops(model, i, 0, rows_per_layer[static_cast<size_t>(i)],
+                             last ? LayerWork::kKeysValuesAndLastRow : LayerWork::kAllRows);
+  }
+  cost.lm_head = matmul_flops(1.0, model.model_dim, model.vocab_size);
+  return cost;
+}
+
+double attention_scoring_cost(const ModelConfig& model, int64_t layers, int64_t prompt_tokens) {
+  return layers_flops(model, layers, 0, prompt_tokens, LayerWork::kKeysValuesAndLastRow);
+}
+
 PrefillCost kv_prediction_cost(const ModelConfig& base, const ModelConfig& auxiliary,
                                const std::vector<int64_t>& layer_map, int64_t prompt_tokens,
                                int64_t tail) {

@@ -33,6 +33,14 @@ PrefillCost kv_prediction_cost(const ModelConfig& base, const ModelConfig& auxil
                                const std::vector<int64_t>& layer_map, int64_t prompt_tokens,
                                int64_t tail = 1);
 
+/// A model that takes rows_per_layer[i] tokens through layer i (token pruning); in the last layer
+/// K/V for all of them and the rest for the last.
+PrefillCost pruned_cost(const ModelConfig& model, const std::vector<int64_t>& rows_per_layer);
+
+/// The first `layers` layers on all tokens, to learn the attention that the last one pays: what
+/// static pruning adds to the run on what it keeps.
+double attention_scoring_cost(const ModelConfig& model, int64_t layers, int64_t prompt_tokens);
+
 /// Weights and biases of the predictor for this pair.
 int64_t predictor_parameter_count(const ModelConfig& base, const ModelConfig& auxiliary,
                                   const std::vector<int64_t>& layer_map);

@@ -35,6 +35,10 @@ KVCache::KVCache(const ModelConfig& config, KvType type) : type_(type), head_dim
   for (size_t i = 0; i < layers_.size(); ++i) layers_[i].kv_heads = config.layers[i].kv_heads;
 }
 
+int64_t KVCache::Layer::rows_before(int64_t position) const {
+  return std::ranges::lower_bound(positions, position) - positions.begin();
+}
+
 int64_t KVCache::rows_in_first(int64_t layers) const {
   int64_t rows = layers > 0 ? layers_[0].rows : 0;
   for (int64_t i = 1; i < layers; ++i) rows = std::min(rows, layers_[i].rows);
@@ -52,7 +56,8 @@ void KVCache::reserve(int64_t rows) {
   // pages are touched only as rows are copied, and the old ones go as they are.
   std::vector<AlignedBuffer<std::byte>> grown;
   grown.reserve(2 * layers_.size());
-  for (const Layer& layer : layers_) {
+  for (Layer& layer : layers_) {
+    layer.positions.reserve(static_cast<size_t>(capacity));
     for (int i = 0; i < 2; ++i)
       grown.emplace_back(static_cast<size_t>(layer.kv_heads * new_stride));
   }
@@ -70,7 +75,7 @@ void KVCache::reserve(int64_t rows) {
 }
 
 void KVCache::append(int64_t layer_index, const float* keys, const float* values, int64_t count,
-                     int64_t stride) {
+                     int64_t stride, const int64_t* positions) {
   Layer& layer = layers_[layer_index];
   assert(layer.rows + count <= capacity_);
   for (int64_t head = 0; head < layer.kv_heads; ++head) {
@@ -81,12 +86,18 @@ void KVCache::append(int64_t layer_index, const float* keys, const float* values
       store(values + from, head_dim_, type_, layer.values.data() + first + row * row_bytes());
     }
   }
+  for (int64_t row = 0; row < count; ++row) {
+    layer.positions.push_back(positions != nullptr ? positions[row] : next_position_ + row);
+  }
   layer.rows += count;
 }
 
 void KVCache::truncate(int64_t position) {
   next_position_ = std::min(next_position_, position);
-  for (Layer& layer : layers_) layer.rows = std::min(layer.rows, position);
+  for (Layer& layer : layers_) {
+    layer.rows = layer.rows_before(position);
+    layer.positions.resize(static_cast<size_t>(layer.rows));
+  }
 }
 
 KVCache KVCache::clone() const {
@@ -100,6 +111,7 @@ KVCache KVCache::clone() const {
     const Layer& from = layers_[i];
     Layer& to = copy.layers_[i];
     to.rows = from.rows;
+    to.positions = from.positions;
     if (from.rows == 0) continue;
     const int64_t bytes = from.rows * row_bytes();
     copy_heads(from.keys.data(), head_bytes(), to.keys.data(), copy.head_bytes(), from.kv_heads,
@@ -110,16 +122,17 @@ KVCache KVCache::clone() const {
   return copy;
 }
 
-void KVCache::copy_from(const KVCache& other, int64_t rows) {
+void KVCache::copy_from(const KVCache& other, int64_t position) {
   assert(other.layers_.size() == layers_.size() && other.head_dim_ == head_dim_ &&
          other.type_ == type_);
   truncate(0);
-  next_position_ = std::min(rows, other.next_position_);
+  next_position_ = std::min(position, other.next_position_);
   reserve(next_position_);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& from = other.layers_[i];
     Layer& to = layers_[i];
-    to.rows = std::min(next_position_, from.rows);
+    to.rows = from.rows_before(next_position_);
+    to.positions.assign(from.positions.begin(), from.positions.begin() + to.rows);
     if (to.rows == 0) continue;
     const int64_t bytes = to.rows * row_bytes();
     copy_heads(from.keys.data(), other.head_bytes(), to.keys.data(), head_bytes(), from.kv_heads,

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/aligned_buffer.h"
@@ -11,8 +12,9 @@
 namespace kvcast {
 
 /// Keys and values of one sequence in every layer of one model, as f32 or bf16. Keys are stored
-/// after k_norm and RoPE. The cache knows how many rows each layer holds and the position of the
-/// next token; nobody else tracks positions. Not thread-safe; movable; copying is explicit (clone).
+/// after k_norm and RoPE. The cache knows the position of every row and of the next token; nobody
+/// else tracks positions. A layer need not have a row for every position: strategies that drop
+/// tokens leave gaps. Not thread-safe; movable; copying is explicit (clone).
 class KVCache {
  public:
   explicit KVCache(const ModelConfig& config, KvType type = KvType::kF32);
@@ -21,6 +23,10 @@ class KVCache {
   [[nodiscard]] KvType type() const { return type_; }
   /// Rows (tokens) that the layer holds.
   [[nodiscard]] int64_t rows(int64_t layer) const { return layers_[layer].rows; }
+  /// Their positions, ascending.
+  [[nodiscard]] std::span<const int64_t> positions(int64_t layer) const {
+    return layers_[layer].positions;
+  }
   /// Rows that all of layers [0, layers) hold.
   [[nodiscard]] int64_t rows_in_first(int64_t layers) const;
   /// Position of the next token.
@@ -32,8 +38,10 @@ class KVCache {
   void reserve(int64_t rows);
 
   /// Appends `count` rows to a layer (room must be reserved). `keys` and `values`:
-  /// [count, kv_heads * head_dim] with row stride `stride`.
-  void append(int64_t layer, const float* keys, const float* values, int64_t count, int64_t stride);
+  /// [count, kv_heads * head_dim] with row stride `stride`. `positions` [count], ascending; null:
+  /// from next_position() on.
+  void append(int64_t layer, const float* keys, const float* values, int64_t count, int64_t stride,
+              const int64_t* positions = nullptr);
 
   /// `count` more tokens are in: the next position moves on.
   void advance(int64_t count) { next_position_ += count; }
@@ -44,9 +52,9 @@ class KVCache {
   /// A second cache with the same contents.
   [[nodiscard]] KVCache clone() const;
 
-  /// Replaces the contents by the first `rows` rows of `other`, a cache of the same model. Keeps
-  /// the memory it has if that is enough.
-  void copy_from(const KVCache& other, int64_t rows);
+  /// Replaces the contents by what `other`, a cache of the same model, holds before `position`.
+  /// Keeps the memory it has if that is enough.
+  void copy_from(const KVCache& other, int64_t position);
 
   /// [kv_heads][head_stride] elements of type(); the first rows(layer) * head_dim of each head are
   /// filled.
@@ -65,7 +73,11 @@ class KVCache {
   struct Layer {
     int64_t kv_heads = 0;
     int64_t rows = 0;
+    std::vector<int64_t> positions;         // [rows], ascending
     AlignedBuffer<std::byte> keys, values;  // [kv_heads, capacity, head_dim] elements
+
+    /// Rows before `position`.
+    [[nodiscard]] int64_t rows_before(int64_t position) const;
   };
   /// Bytes of one row of one head.
   [[nodiscard]] int64_t row_bytes() const {

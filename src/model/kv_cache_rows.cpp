@@ -1,7 +1,5 @@
 #include "model/kv_cache_rows.h"
 
-#include <numeric>
-
 #include "base/half.h"
 
 namespace kvcast {
@@ -28,17 +26,15 @@ std::vector<float> keys_without_rope(const KVCache& cache, int64_t layer,
                                      const Transformer& model) {
   std::vector<float> keys = compact(cache.keys(layer), cache, layer);
   const int64_t half = cache.head_dim() / 2, rows = cache.rows(layer);
-  std::vector<int64_t> positions(static_cast<size_t>(rows));
-  std::iota(positions.begin(), positions.end(), 0);
   std::vector<float> cosines(static_cast<size_t>(rows * half)), sines(cosines.size());
-  model.rope().fill(positions, cosines.data(), sines.data());
+  model.rope().fill(cache.positions(layer), cosines.data(), sines.data());
   for (int64_t head = 0; head < cache.kv_heads(layer); ++head) {
-    for (int64_t position = 0; position < rows; ++position) {
-      float* first = keys.data() + (head * rows + position) * cache.head_dim();
+    for (int64_t row = 0; row < rows; ++row) {
+      float* first = keys.data() + (head * rows + row) * cache.head_dim();
       float* second = first + half;
       for (int64_t j = 0; j < half; ++j) {  // the rotation's transpose
-        const float cosine = cosines[position * half + j];
-        const float sine = sines[position * half + j];
+        const float cosine = cosines[row * half + j];
+        const float sine = sines[row * half + j];
         const float a = first[j], b = second[j];
         first[j] = a * cosine + b * sine;
         second[j] = b * cosine - a * sine;

@@ -8,7 +8,7 @@
 
 namespace kvcast {
 
-/// [kv_heads, rows, head_dim]; k_norm applied, RoPE undone (rows must be at positions 0, 1, ...).
+/// [kv_heads, rows, head_dim]; k_norm applied, RoPE undone.
 std::vector<float> keys_without_rope(const KVCache& cache, int64_t layer, const Transformer& model);
 
 /// [kv_heads, rows, head_dim]

@@ -68,8 +68,10 @@ bool Transformer::run_layers(float* rows, std::span<const SequenceRows> sequence
   workspace.positions.clear();
   for (const SequenceRows& sequence : sequences) {
     const int64_t first = sequence.cache->next_position();
-    assert(first + sequence.rows <= config_.max_context_tokens);
-    for (int64_t r = 0; r < sequence.rows; ++r) workspace.positions.push_back(first + r);
+    for (int64_t r = 0; r < sequence.rows; ++r) {
+      workspace.positions.push_back(sequence.positions ? sequence.positions[r] : first + r);
+      assert(workspace.positions.back() < config_.max_context_tokens);
+    }
     run.total_rows += sequence.rows;
   }
   const auto angles = static_cast<size_t>(run.total_rows * config_.head_dim / 2);
@@ -118,13 +120,16 @@ void Transformer::project(Run& run, int64_t layer) const {
   const MatmulArgs products[] = {product(weights.k_proj, k), product(weights.v_proj, v),
                                  product(weights.q_proj, q)};
   const bool all_queries = run.attending == Run::Attending::kAllRows;
-  matmul_shared_input(std::span(products).first(all_queries ? 3 : 2), threads_);
+  const size_t first = run.options.key_values_cached ? 2 : 0, last = all_queries ? 3 : 2;
+  matmul_shared_input(std::span(products).subspan(first, last - first), threads_);
+  if (run.options.key_values_cached) return;
 
   if (run.options.on_raw_key_values) run.options.on_raw_key_values({layer, k, v});
   norm_and_rotate(k, rows, config_.layers[layer].kv_heads, weights.k_norm, w);
   int64_t row = 0;
   for (const SequenceRows& sequence : run.sequences) {
-    sequence.cache->append(layer, k + row * kv_width, v + row * kv_width, sequence.rows, kv_width);
+    sequence.cache->append(layer, k + row * kv_width, v + row * kv_width, sequence.rows, kv_width,
+                           w.positions.data() + row);
     row += sequence.rows;
   }
 }

@@ -34,10 +34,12 @@ struct Workspace {
   std::vector<AttentionArgs> attention_args;  // [sequences]
 };
 
-/// `rows` consecutive new rows that belong to the sequence that `cache` holds.
+/// `rows` new rows that belong to the sequence that `cache` holds.
 struct SequenceRows {
   KVCache* cache = nullptr;
   int64_t rows = 0;
+  /// [rows], ascending, none of them in the cache yet; null: from next_position() on.
+  const int64_t* positions = nullptr;
 };
 
 /// A layer's keys before k_norm and RoPE, and values, of the rows being run: what the predictor
@@ -67,6 +69,9 @@ struct RunLayersOptions {
   int64_t first = 0;  ///< first layer to run
   int64_t last = 0;   ///< one past the last layer to run
   LastLayerOutput output = LastLayerOutput::kAllRows;
+  /// The rows' K/V are in the caches already, as the last rows there (positions must be given):
+  /// only queries are computed, as the base does in training (method §4).
+  bool key_values_cached = false;
   /// Called in each layer once its raw K/V are known, before they are normed.
   std::function<void(const RawKeyValues&)> on_raw_key_values = {};
   /// Called in each layer after its attention; the caches hold its keys and values then.
@@ -98,10 +103,9 @@ class Transformer {
   void embed(std::span<const int32_t> tokens, float* rows) const;
 
   /// Runs layers [first, last) on the concatenated rows of several sequences: appends each row's
-  /// K/V to its sequence's cache and attends over it. Positions go on from each cache's
-  /// next_position(); the caller advances the caches when the rows have been through all layers it
-  /// wants. Caches must have room reserved. `rows` [sum of rows, model_dim] is updated in place.
-  /// False: stopped.
+  /// K/V to its sequence's cache and attends over it. The caller advances the caches when the rows
+  /// have been through all layers it wants. Caches must have room reserved. `rows` [sum of rows,
+  /// model_dim] is updated in place. False: stopped.
   bool run_layers(float* rows, std::span<const SequenceRows> sequences,
                   const RunLayersOptions& options, Workspace& workspace) const;
 

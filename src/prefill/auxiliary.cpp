@@ -9,6 +9,13 @@ class AuxiliaryStrategy final : public PrefillStrategy {
  public:
   [[nodiscard]] std::string spec() const override { return "auxiliary"; }
   [[nodiscard]] bool needs_bundle() const override { return true; }
+  [[nodiscard]] PrefillCost cost(const ModelPair& models, int64_t prompt_tokens) const override {
+    return exact_cost(models.auxiliary, prompt_tokens);
+  }
+  [[nodiscard]] double paper_reduction(const ModelPair& models,
+                                       int64_t /*prompt_tokens*/) const override {
+    return kvcast::paper_reduction(models.base, models.auxiliary);
+  }
   [[nodiscard]] std::string_view cache_family() const override { return "auxiliary"; }
   [[nodiscard]] int64_t reusable_rows(int64_t prompt_tokens) const override {
     return prompt_tokens - 1;

@@ -9,6 +9,13 @@ class ExactStrategy final : public PrefillStrategy {
  public:
   [[nodiscard]] std::string spec() const override { return "exact"; }
   [[nodiscard]] bool needs_bundle() const override { return false; }
+  [[nodiscard]] PrefillCost cost(const ModelPair& models, int64_t prompt_tokens) const override {
+    return exact_cost(models.base, prompt_tokens);
+  }
+  [[nodiscard]] double paper_reduction(const ModelPair& /*models*/,
+                                       int64_t /*prompt_tokens*/) const override {
+    return 1;
+  }
   [[nodiscard]] std::string_view cache_family() const override { return "exact"; }
   [[nodiscard]] int64_t reusable_rows(int64_t prompt_tokens) const override {
     return prompt_tokens - 1;

@@ -21,6 +21,14 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return tail_ == 1 ? "kv-prediction" : fmt::format("kv-prediction:tail={}", tail_);
   }
   [[nodiscard]] bool needs_bundle() const override { return true; }
+  [[nodiscard]] PrefillCost cost(const ModelPair& models, int64_t prompt_tokens) const override {
+    return kv_prediction_cost(models.base, models.auxiliary, models.layer_map, prompt_tokens,
+                              tail_);
+  }
+  [[nodiscard]] double paper_reduction(const ModelPair& models,
+                                       int64_t /*prompt_tokens*/) const override {
+    return kvcast::paper_reduction(models.base, models.auxiliary);
+  }
   [[nodiscard]] std::string_view cache_family() const override { return "kv-prediction"; }
   [[nodiscard]] int64_t reusable_rows(int64_t prompt_tokens) const override {
     return std::max<int64_t>(prompt_tokens - tail_, 0);
@@ -83,18 +91,6 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return state;
   }
 
- private:
-  /// One past the last token whose K/V are forecast.
-  [[nodiscard]] int64_t forecast_end(const Sequence& sequence) const {
-    return static_cast<int64_t>(sequence.tokens.size()) - tail_;
-  }
-
-  /// Rows that the auxiliary has in all layers that the predictor reads, at most the base's.
-  static int64_t known_rows(const Models& models, const Sequence& sequence) {
-    return std::min(sequence.base.next_position(),
-                    sequence.auxiliary.rows_in_first(models.predictor->auxiliary_layers_needed()));
-  }
-
   /// Forecasts the base caches of `sequences` up to `ends`, each beyond its base's position. False:
   /// stopped.
   static bool forecast(const Models& models, std::span<Sequence* const> sequences,
@@ -126,6 +122,18 @@ class KvPredictionStrategy final : public PrefillStrategy {
     report.predictor_ms += predictor_ms;
     report.auxiliary_ms += watch.elapsed_ms() - predictor_ms;
     return true;
+  }
+
+ private:
+  /// One past the last token whose K/V are forecast.
+  [[nodiscard]] int64_t forecast_end(const Sequence& sequence) const {
+    return static_cast<int64_t>(sequence.tokens.size()) - tail_;
+  }
+
+  /// Rows that the auxiliary has in all layers that the predictor reads, at most the base's.
+  static int64_t known_rows(const Models& models, const Sequence& sequence) {
+    return std::min(sequence.base.next_position(),
+                    sequence.auxiliary.rows_in_first(models.predictor->auxiliary_layers_needed()));
   }
 
   /// Brings each auxiliary cache to exactly the base's position, where forecasting starts.
@@ -170,6 +178,12 @@ class KvPredictionStrategy final : public PrefillStrategy {
 };
 
 }  // namespace
+
+void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
+                    std::span<const int64_t> ends, PrefillWorkspace& workspace) {
+  PrefillReport report;
+  KvPredictionStrategy::forecast(models, sequences, ends, workspace, {}, report);
+}
 
 std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(int64_t tail) {
   return std::make_unique<KvPredictionStrategy>(tail);

@@ -13,6 +13,10 @@ int64_t Models::weight_bytes() const {
   return bytes;
 }
 
+ModelPair Models::shapes() const {
+  return {base->config(), auxiliary ? auxiliary->config() : ModelConfig{}, layer_map};
+}
+
 Sequence::Sequence(const Models& models)
     : base(models.base->config(), models.kv_type),
       auxiliary(models.auxiliary ? models.auxiliary->config() : ModelConfig{}, models.kv_type) {}
@@ -51,6 +55,7 @@ Result<Models> load_models(const std::filesystem::path& directory, std::optional
   }
   KVCAST_TRY(models.predictor, Predictor::load(manifest.predictor, base, auxiliary,
                                                manifest.layer_map, *type, threads));
+  models.layer_map = manifest.layer_map;
   return models;
 }
 
@@ -63,6 +68,7 @@ Models random_models(const ModelConfig& base, const ModelConfig* auxiliary,
     models.auxiliary = std::make_unique<Transformer>(
         *auxiliary, random_weights(*auxiliary, type, threads, 2), threads);
     models.predictor = Predictor::random(base, *auxiliary, layer_map, type, threads, 3);
+    models.layer_map = layer_map;
   }
   return models;
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kvcast/result.h"
+#include "model/architectures.h"
 #include "model/kv_cache.h"
 #include "model/transformer.h"
 #include "prefill/predictor.h"
@@ -18,11 +19,14 @@ struct Models {
   std::unique_ptr<Transformer> base;
   std::unique_ptr<Transformer> auxiliary;
   std::unique_ptr<Predictor> predictor;
+  std::vector<int64_t> layer_map;  // [base layers] -> auxiliary layer; empty for a plain model
   /// How the caches of a Sequence hold keys and values.
   KvType kv_type = KvType::kF32;
 
   [[nodiscard]] bool is_bundle() const { return predictor != nullptr; }
   [[nodiscard]] int64_t weight_bytes() const;
+  /// For counting costs; `auxiliary` is empty for a plain model.
+  [[nodiscard]] ModelPair shapes() const;
 };
 
 /// The type that holds what a model directory's, or a bundle's base's, weights are stored in: F32

@@ -5,27 +5,81 @@
 #include <algorithm>
 #include <cassert>
 #include <charconv>
+#include <optional>
 
 namespace kvcast {
 
-Result<std::unique_ptr<PrefillStrategy>> PrefillStrategy::parse(std::string_view spec) {
-  if (spec == "exact") return make_exact_strategy();
-  if (spec == "auxiliary") return make_auxiliary_strategy();
-  if (spec == "kv-prediction") return make_kv_prediction_strategy(1);
-  constexpr std::string_view kTail = "kv-prediction:tail=";
-  if (spec.starts_with(kTail)) {
-    const std::string_view number = spec.substr(kTail.size());
-    int64_t tail = 0;
-    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), tail);
-    if (error == std::errc{} && end == number.data() + number.size() && tail >= 1) {
-      return make_kv_prediction_strategy(tail);
-    }
-    return fail(
-        fmt::format("prefill strategy \"{}\": tail must be a whole number of at least 1", spec));
+namespace {
+
+using Strategy = Result<std::unique_ptr<PrefillStrategy>>;
+
+constexpr std::string_view kTail = "tail=";
+
+/// The whole text as a number.
+template <typename Number>
+std::optional<Number> parse_number(std::string_view text) {
+  Number number = 0;
+  const char* const end = text.data() + text.size();
+  const auto [after, error] = std::from_chars(text.data(), end, number);
+  return error == std::errc{} && after == end ? std::optional(number) : std::nullopt;
+}
+
+/// A share of the prompt, in (0, 1].
+std::optional<double> parse_fraction(std::string_view text) {
+  const auto fraction = parse_number<double>(text);
+  return fraction && *fraction > 0 && *fraction <= 1 ? fraction : std::nullopt;
+}
+
+Strategy parse_tail(std::string_view spec, std::string_view argument,
+                    std::unique_ptr<PrefillStrategy> (*make)(int64_t)) {
+  if (argument.empty()) return make(1);
+  const auto tail = parse_number<int64_t>(argument.substr(kTail.size()));
+  if (tail && *tail >= 1) return make(*tail);
+  return fail(
+      fmt::format("prefill strategy \"{}\": tail must be a whole number of at least 1", spec));
+}
+
+Strategy parse_keep(std::string_view spec, std::string_view argument,
+                    std::unique_ptr<PrefillStrategy> (*make)(double)) {
+  if (const auto keep = parse_fraction(argument)) return make(*keep);
+  return fail(
+      fmt::format("prefill strategy \"{}\": expected the share of the prompt to keep, above 0 and "
+                  "at most 1, as in {}:0.5",
+                  spec, spec.substr(0, spec.find(':'))));
+}
+
+Strategy parse_lazy(std::string_view spec, std::string_view argument) {
+  const size_t dash = argument.find('-');
+  if (dash != std::string_view::npos) {
+    const auto first = parse_fraction(argument.substr(0, dash));
+    const auto last = parse_fraction(argument.substr(dash + 1));
+    if (first && last && *first >= *last) return make_lazy_strategy(*first, *last);
   }
   return fail(
-      fmt::format("unknown prefill strategy \"{}\": expected exact, auxiliary, "
-                  "kv-prediction or kv-prediction:tail=N",
+      fmt::format("prefill strategy \"{}\": expected two falling shares of the prompt, above 0 and "
+                  "at most 1, as in lazy:0.75-0.25",
+                  spec));
+}
+
+}  // namespace
+
+Strategy PrefillStrategy::parse(std::string_view spec) {
+  if (spec == "exact") return make_exact_strategy();
+  if (spec == "auxiliary") return make_auxiliary_strategy();
+  const size_t colon = std::min(spec.find(':'), spec.size());
+  const std::string_view name = spec.substr(0, colon);
+  const bool bare = colon == spec.size();
+  const std::string_view argument = bare ? "" : spec.substr(colon + 1);
+  if (bare || argument.starts_with(kTail)) {
+    if (name == "kv-prediction") return parse_tail(spec, argument, make_kv_prediction_strategy);
+    if (name == "zero-cache") return parse_tail(spec, argument, make_zero_cache_strategy);
+  }
+  if (name == "random") return parse_keep(spec, argument, make_random_strategy);
+  if (name == "static") return parse_keep(spec, argument, make_static_strategy);
+  if (name == "lazy") return parse_lazy(spec, argument);
+  return fail(
+      fmt::format("unknown prefill strategy \"{}\": expected exact, auxiliary, kv-prediction, "
+                  "kv-prediction:tail=N, random:R, static:R, lazy:A-B or zero-cache",
                   spec));
 }
 

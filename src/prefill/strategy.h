@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "kvcast/result.h"
+#include "model/flops.h"
 #include "prefill/sequence.h"
 
 namespace kvcast {
@@ -39,13 +40,20 @@ enum class PrefillState {
 /// A strategy is immutable and may be used by many threads at once.
 class PrefillStrategy {
  public:
-  /// `exact`, `auxiliary`, `kv-prediction`, `kv-prediction:tail=16`. Errors list what is known.
+  /// `exact`, `kv-prediction`, `kv-prediction:tail=16`, `auxiliary`, `random:0.5`, `static:0.5`,
+  /// `lazy:0.75-0.25`, `zero-cache`, `zero-cache:tail=16`. Errors list what is known.
   static Result<std::unique_ptr<PrefillStrategy>> parse(std::string_view spec);
   virtual ~PrefillStrategy() = default;
 
   /// The canonical spec string.
   [[nodiscard]] virtual std::string spec() const = 0;
   [[nodiscard]] virtual bool needs_bundle() const = 0;
+
+  /// What a prompt on an empty cache costs, by an exact count.
+  [[nodiscard]] virtual PrefillCost cost(const ModelPair& models, int64_t prompt_tokens) const = 0;
+  /// FLOPs of `exact` over this strategy's as the paper's tables approximate them (method §6).
+  [[nodiscard]] virtual double paper_reduction(const ModelPair& models,
+                                               int64_t prompt_tokens) const = 0;
 
   /// Runs everything pending of each sequence (at least one token each; see check_prefill) and
   /// writes the next-token logits of each, [sequences, vocab_size].
@@ -83,6 +91,17 @@ std::unique_ptr<PrefillStrategy> make_exact_strategy();
 std::unique_ptr<PrefillStrategy> make_auxiliary_strategy();
 /// `tail` >= 1: how many of the last prompt tokens the base runs itself; 1 is the paper.
 std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(int64_t tail);
+/// Baselines of the paper (method §8) that drop prompt tokens; fractions in (0, 1] of the prompt.
+std::unique_ptr<PrefillStrategy> make_random_strategy(double keep);
+std::unique_ptr<PrefillStrategy> make_static_strategy(double keep);
+std::unique_ptr<PrefillStrategy> make_lazy_strategy(double keep_first, double keep_last);
+/// The control in which nothing stands where the forecast would.
+std::unique_ptr<PrefillStrategy> make_zero_cache_strategy(int64_t tail);
+
+/// Forecasts the base caches up to `ends` [sequences], each beyond its cache's position, and runs
+/// nothing of the base: the predicted cache of training (method §4).
+void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
+                    std::span<const int64_t> ends, PrefillWorkspace& workspace);
 
 // ---- shared by the strategies ----
 

@@ -123,7 +123,8 @@ TEST_P(Equality, BatchEqualsOneByOne) {
   const std::vector<std::vector<int32_t>> prompts = {some_tokens(1, 1), some_tokens(40, 2),
                                                      some_tokens(7, 3), some_tokens(2, 4),
                                                      some_tokens(96, 5)};
-  for (const char* spec : {"exact", "auxiliary", "kv-prediction", "kv-prediction:tail=5"}) {
+  for (const char* spec : {"exact", "auxiliary", "kv-prediction", "kv-prediction:tail=5",
+                           "random:0.5", "static:0.5", "lazy:0.75-0.25", "zero-cache:tail=3"}) {
     const auto together = prefill(models, spec, prompts);
     const size_t vocab = together.size() / prompts.size();
     for (size_t i = 0; i < prompts.size(); ++i) {
@@ -227,7 +228,8 @@ TEST_P(Equality, StrategiesMayChangeBetweenTurns) {
 
 TEST_P(Equality, StoppedPrefillLeavesTheConversationAsItWas) {
   const Models models = pair(GetParam(), 2);
-  for (const char* spec : {"exact", "auxiliary", "kv-prediction"}) {
+  for (const char* spec : {"exact", "auxiliary", "kv-prediction", "random:0.5", "static:0.5",
+                           "lazy:0.75-0.25", "zero-cache"}) {
     Sequence sequence(models);
     Sequence* const batch[] = {&sequence};
     std::vector<float> logits(211);
@@ -237,6 +239,10 @@ TEST_P(Equality, StoppedPrefillLeavesTheConversationAsItWas) {
     strategy->prefill(models, batch, logits.data(), workspace, {});
     const int64_t base = sequence.base.next_position();
     const int64_t auxiliary = sequence.auxiliary.next_position();
+    std::vector<int64_t> rows;
+    for (int64_t layer = 0; layer < sequence.base.n_layers(); ++layer) {
+      rows.push_back(sequence.base.rows(layer));
+    }
     std::stop_source stopped;
     stopped.request_stop();
     sequence.tokens = some_tokens(50);
@@ -245,7 +251,7 @@ TEST_P(Equality, StoppedPrefillLeavesTheConversationAsItWas) {
     EXPECT_EQ(sequence.base.next_position(), base) << spec;
     EXPECT_EQ(sequence.auxiliary.next_position(), auxiliary) << spec;
     for (int64_t layer = 0; layer < sequence.base.n_layers(); ++layer) {
-      EXPECT_EQ(sequence.base.rows(layer), base) << spec;
+      EXPECT_EQ(sequence.base.rows(layer), rows[static_cast<size_t>(layer)]) << spec;
     }
   }
 }

@@ -7,6 +7,8 @@ find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(Threads REQUIRED)
 if(KVCAST_BUILD_PROGRAM)
   find_package(Boost 1.81 REQUIRED)  # Beast and Asio, headers only
+  find_package(ZLIB REQUIRED)
+  find_library(LIBMD_LIBRARY md REQUIRED)  # SHA-256
 endif()
 
 # Debian's sentencepiece brings pkg-config data, not a CMake package.

@@ -10,14 +10,17 @@ _kvcast() {
   done
   case $previous in
     --prefill|--compare)
-      COMPREPLY=($(compgen -W 'exact kv-prediction kv-prediction:tail=16 auxiliary' -- "$current"))
+      COMPREPLY=($(compgen -W 'exact kv-prediction kv-prediction:tail=16 auxiliary random:0.5 static:0.5 lazy:0.75-0.25 zero-cache' -- "$current"))
       # A colon ends a word for readline: complete what comes after it.
       declare -F __ltrim_colon_completions >/dev/null && __ltrim_colon_completions "$current"
       return ;;
     --dtype) COMPREPLY=($(compgen -W 'auto f32 bf16 int8' -- "$current")); return ;;
     --kv-dtype) COMPREPLY=($(compgen -W 'auto f32 bf16' -- "$current")); return ;;
     --format) COMPREPLY=($(compgen -W 'md csv json' -- "$current")); return ;;
-    -f|--file|--out|--data|--tokenizer|--api-key-file) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --task)
+      COMPREPLY=($(compgen -W 'nll triviaqa humaneval next_line passkey recall agreement arc_easy arc_challenge
+        boolq hellaswag piqa sciq winogrande' -- "$current")); return ;;
+    -f|--file|--out|--data|--shots-data|--samples|--outputs|--tokenizer|--api-key-file) COMPREPLY=($(compgen -f -- "$current")); return ;;
   esac
   if [[ -z $command ]]; then
     COMPREPLY=($(compgen -W "$commands --help --version" -- "$current"))

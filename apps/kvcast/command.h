@@ -30,6 +30,7 @@ void register_chat(CLI::App& app, int& exit_code);
 void register_convert(CLI::App& app, int& exit_code);
 void register_analyze(CLI::App& app, int& exit_code);
 void register_report(CLI::App& app, int& exit_code);
+void register_eval(CLI::App& app, int& exit_code);
 
 /// "kvcast: message" on stderr, one line; returns kExitFailed.
 int report_error(const Error& error);

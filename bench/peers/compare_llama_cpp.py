@@ -131,7 +131,8 @@ class LlamaCpp:
             path = bf16 if LLAMA_TYPES[name] is None else once(
                 args.work / f"openelm-{args.arch}-{name}.gguf", lambda path, name=name: self.quantise(bf16, path, name))
             self.models[name] = llama_cpp.Llama(str(path), n_ctx=openelm.CONTEXT, n_batch=2048, n_ubatch=512,
-                                                n_threads=args.threads, n_threads_batch=args.threads, verbose=False)
+                                                flash_attn=True, n_threads=args.threads, n_threads_batch=args.threads,
+                                                verbose=False)
 
     def quantise(self, source, path, name):
         import llama_cpp

@@ -139,7 +139,10 @@ TEST(ChartFigure, DrawsOneMarkerForEachFinitePointAndBreaksTheLineAtAGap) {
 
 TEST(ChartFigure, IntervalsAreErrorBarsOrABand) {
   Chart chart = line_chart({{1, 4, 3, 5}, {2, 3, 2, 4}});
-  const auto count_lines = [](const Figure& figure) { return parsed(figure).named("line").size(); };
+  const auto count_lines = [](const Figure& figure) {
+    const auto document = parsed(figure);
+    return document.named("line").size();
+  };
   Chart plain = line_chart({{1, 4}, {2, 3}});
   plain.y.low = chart.y.low = 0;  // the same axes, so that the same ticks
   plain.y.high = chart.y.high = 6;
@@ -171,7 +174,8 @@ TEST(ChartFigure, SeriesDifferInColourAndInShape) {
   Chart chart = line_chart({{1, 1}});
   chart.series.push_back({.name = "other", .points = {{2, 2}}, .style = 1});
   std::vector<std::string> fills, shapes;
-  for (const XmlElement* path : parsed({"id", "c", {chart}}).named("path")) {
+  const auto document = parsed({"id", "c", {chart}});
+  for (const XmlElement* path : document.named("path")) {
     if (path->attributes.at("fill") == "none") continue;
     fills.push_back(path->attributes.at("fill"));
     shapes.push_back(path->attributes.at("d").find('a') == std::string::npos ? "square" : "circle");
@@ -194,7 +198,8 @@ TEST(ChartFigure, LabelsOfCrowdedPointsDoNotOverlap) {
     double left, bottom;
   };
   std::vector<Place> places;
-  for (const XmlElement* text : parsed({"id", "c", {chart}}).named("text")) {
+  const auto document = parsed({"id", "c", {chart}});
+  for (const XmlElement* text : document.named("text")) {
     if (text->attributes.contains("aria-hidden") || !text->text.starts_with("label")) continue;
     places.push_back({std::stod(text->attributes.at("x")), std::stod(text->attributes.at("y"))});
   }
@@ -213,7 +218,8 @@ TEST(ChartFigure, GrowsWithItsLegend) {
   const auto height = [](size_t series) {
     Chart chart = line_chart({{1, 4}, {2, 3}});
     for (size_t i = 0; i < series; ++i) chart.series.push_back({.name = "a rather long name"});
-    return std::stod(parsed({"id", "c", {chart}}).elements().front().attributes.at("height"));
+    const auto document = parsed({"id", "c", {chart}});
+    return std::stod(document.elements().front().attributes.at("height"));
   };
   EXPECT_EQ(height(0), height(2));
   EXPECT_GT(height(12), height(2) + 30);

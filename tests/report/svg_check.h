@@ -32,7 +32,9 @@ class XmlDocument {
   /// All elements, a parent before its children.
   [[nodiscard]] const std::vector<XmlElement>& elements() const { return elements_; }
 
-  [[nodiscard]] std::vector<const XmlElement*> named(std::string_view name) const {
+  /// Not of a temporary: the elements are the document's.
+  std::vector<const XmlElement*> named(std::string_view name) const&& = delete;
+  [[nodiscard]] std::vector<const XmlElement*> named(std::string_view name) const& {
     std::vector<const XmlElement*> found;
     for (const XmlElement& element : elements_) {
       if (element.name == name) found.push_back(&element);

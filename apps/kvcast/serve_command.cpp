@@ -43,7 +43,7 @@ Result<std::vector<std::string>> read_api_keys(const std::string& file) {
 /// for as long as the server runs; on pages of their own they go back to the system.
 void give_caches_pages_of_their_own() {
 #ifdef __GLIBC__
-  mallopt(M_MMAP_THRESHOLD, 16 << 10);
+  mallopt(M_MMAP_THRESHOLD, 8 << 10);
 #endif
 }
 

@@ -93,7 +93,7 @@ std::vector<StrategyTiming> measure_timing(const Evaluator& evaluator,
     for (const int64_t tokens : kReportedTokens) {
       if (tokens <= answer) timing.total_ms[tokens] = total[static_cast<size_t>(tokens - 1)];
     }
-    if (!models.is_bundle()) continue;
+    if (!models.is_bundle() || strategies[s].spec == auxiliary->spec()) continue;
     for (size_t t = 0; t < total.size() && !timing.auxiliary_break_even_tokens; ++t) {
       if (total[t] > alone[t]) timing.auxiliary_break_even_tokens = static_cast<int64_t>(t) + 1;
     }

@@ -1,12 +1,6 @@
 #include "train/model_files.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <stdio.h>
-#include <unistd.h>
-
-#include <cstring>
-#include <system_error>
 
 #include "base/mapped_file.h"
 #include "model/weights.h"
@@ -26,17 +20,6 @@ std::string stored_model_name(std::string_view name) {
   return std::string(kTransformerPrefix) + std::string(name);
 }
 std::string stored_predictor_name(std::string_view name) { return std::string(name); }
-
-void sync_directory(const fs::path& directory) {
-  const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  ::fsync(fd);
-  ::close(fd);
-}
-
-std::string system_message(int code) {
-  return std::error_code(code, std::system_category()).message();
-}
 
 }  // namespace
 
@@ -146,38 +129,9 @@ TensorMap frozen(const TensorMap& values, at::ScalarType dtype, const at::Device
   return result;
 }
 
-AtomicDirectory::AtomicDirectory(fs::path path)
-    : path_(std::move(path)), staging_(path_.string() + ".partial") {
-  fs::remove_all(staging_);
-  fs::create_directories(staging_);
-}
+AtomicDirectory::AtomicDirectory(const fs::path& path)
+    : directory_(unwrap(kvcast::AtomicDirectory::create(path))) {}
 
-AtomicDirectory::~AtomicDirectory() {
-  std::error_code ignored;
-  fs::remove_all(staging_, ignored);
-}
-
-void AtomicDirectory::commit() {
-  for (const auto& entry : fs::recursive_directory_iterator(staging_)) {
-    if (entry.is_directory()) sync_directory(entry.path());
-  }
-  sync_directory(staging_);
-  // With an old directory the two names are exchanged in one step; the old one is then removed as
-  // the staging directory.
-  if (fs::exists(path_)) {
-    if (::renameat2(AT_FDCWD, staging_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) != 0) {
-      // A file system without exchange: for a moment there is only the complete staging directory.
-      if (errno != EINVAL && errno != ENOSYS) {
-        throw TrainError(
-            fmt::format("{}: cannot replace: {}", path_.string(), system_message(errno)));
-      }
-      fs::remove_all(path_);
-      fs::rename(staging_, path_);
-    }
-  } else {
-    fs::rename(staging_, path_);
-  }
-  sync_directory(fs::absolute(path_).parent_path());
-}
+void AtomicDirectory::commit() { unwrap(directory_->commit()); }
 
 }  // namespace kvcast::train

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/atomic_directory.h"
 #include "io/json.h"
 #include "model/bundle.h"
 #include "train/data/recipe.h"
@@ -67,21 +68,15 @@ void add_with_prefix(TensorMap& into, std::string_view prefix, const TensorMap& 
 /// All tensors in `dtype` on `device`: a frozen model's weights.
 TensorMap frozen(const TensorMap& values, at::ScalarType dtype, const at::Device& device);
 
-/// A directory that takes the place of `path` only when it is complete: files are written into
-/// staging(), commit() swaps it in. Whatever happens, `path` is the old directory or the new one.
-/// Destroyed without commit(), it removes the staging directory.
+/// kvcast::AtomicDirectory, whose failures are exceptions here.
 class AtomicDirectory {
  public:
-  explicit AtomicDirectory(std::filesystem::path path);
-  ~AtomicDirectory();
-  AtomicDirectory(const AtomicDirectory&) = delete;
-  AtomicDirectory& operator=(const AtomicDirectory&) = delete;
-
-  [[nodiscard]] const std::filesystem::path& staging() const { return staging_; }
+  explicit AtomicDirectory(const std::filesystem::path& path);
+  [[nodiscard]] const std::filesystem::path& staging() const { return directory_->staging(); }
   void commit();
 
  private:
-  std::filesystem::path path_, staging_;
+  std::unique_ptr<kvcast::AtomicDirectory> directory_;
 };
 
 }  // namespace kvcast::train

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "base/macros.h"
+#include "base/team.h"
 #include "kernels/memory.h"
 
 namespace kvcast {
@@ -156,10 +157,9 @@ TensorToWrite float_tensor(std::string name, std::span<const float> values) {
 std::vector<float> unpack(const PackedMatrix& matrix, int threads) {
   const auto k = static_cast<size_t>(matrix.k());
   std::vector<float> rows(static_cast<size_t>(matrix.n()) * k);
-#pragma omp parallel for num_threads(threads)
-  for (int64_t row = 0; row < matrix.n(); ++row) {
+  parallel_for(matrix.n(), threads, [&](int64_t row, int) {
     matrix.unpack_row(row, std::span(rows).subspan(static_cast<size_t>(row) * k, k));
-  }
+  });
   return rows;
 }
 

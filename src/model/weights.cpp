@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/macros.h"
+#include "base/team.h"
 
 namespace kvcast {
 namespace {
@@ -77,14 +78,13 @@ Result<ModelWeights> load_weights(std::shared_ptr<const Safetensors> checkpoint,
 PackedMatrix random_matrix(int64_t n, int64_t k, WeightType type, int threads, uint64_t seed) {
   std::vector<float> source(static_cast<size_t>(n * k));
   const float scale = 1.0F / std::sqrt(static_cast<float>(k));
-#pragma omp parallel for num_threads(threads)
-  for (int64_t row = 0; row < n; ++row) {
+  parallel_for(n, threads, [&](int64_t row, int) {
     uint64_t state = seed * 0x10001U + static_cast<uint64_t>(row) * 0x632be59bd9b4e019U;
     for (float& value :
          std::span(source).subspan(static_cast<size_t>(row * k), static_cast<size_t>(k))) {
       value = scale * (static_cast<float>(next_random(state) >> 40) * 0x1p-23F - 1.0F);
     }
-  }
+  });
   return pack_or_throw(reinterpret_cast<const std::byte*>(source.data()), SourceType::kF32, n, k,
                        type, threads);
 }

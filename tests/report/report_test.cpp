@@ -3,9 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "report/page.h"
+#include "report/sample_files.h"
 #include "report/svg_check.h"
-#include "support/run_program.h"
-#include "support/temporary_directory.h"
 
 namespace kvcast::report {
 namespace {
@@ -15,56 +14,6 @@ using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
-
-// ---- files as kvcast eval and kvcast bench write them ----
-
-Json estimate(double value, double half = 0.01) {
-  return {{"value", value}, {"low", value - half}, {"high", value + half}};
-}
-
-Json eval_entry(const std::string& task, const std::string& prefill, const char* metric,
-                double value, double reduction, double ttft) {
-  return {{"task", task},
-          {"prefill", prefill},
-          {"scoring", "mixed"},
-          {"n", 1000},
-          {metric, estimate(value)},
-          {"prompt_tokens", 50},
-          {"flops_reduction", {{"paper", reduction}, {"exact", reduction * 1.1}}},
-          {"ttft_ms", {{"median", ttft}, {"p10", ttft * 0.9}, {"p90", ttft * 1.2}}},
-          {"total_ms", {{"1", ttft}, {"16", ttft + 150}}},
-          {"auxiliary_break_even_tokens", prefill == "auxiliary" ? Json(nullptr) : Json(3)},
-          {"peak_rss_bytes", 104857600}};
-}
-
-Json eval_file(const std::string& label, int64_t base, int64_t auxiliary,
-               std::vector<Json> results) {
-  Json model = {{"path", "models/x"},
-                {"label", label},
-                {"dtype", "bf16"},
-                {"base", {{"parameters", base}, {"sha256", "b" + std::to_string(base)}}}};
-  if (auxiliary > 0) model["auxiliary"] = {{"parameters", auxiliary}, {"sha256", "a"}};
-  return {{"kind", "kvcast-eval"},
-          {"format", 1},
-          {"commit", "abc"},
-          {"machine", "M"},
-          {"threads", 2},
-          {"model", std::move(model)},
-          {"results", std::move(results)}};
-}
-
-/// A bundle of 60M and 10M, its base beside, and a model of 10M alone.
-std::vector<Json> family(const std::string& task = "triviaqa", const char* metric = "exact_match") {
-  return {eval_file("KVP-C-10M ours", 60'000'000, 10'000'000,
-                    {eval_entry(task, "exact", metric, 0.20, 1, 10),
-                     eval_entry(task, "kv-prediction", metric, 0.16, 6, 2.5),
-                     eval_entry(task, "auxiliary", metric, 0.08, 6, 2),
-                     eval_entry(task, "lazy:0.75-0.25", metric, 0.10, 1.6, 7)}),
-          eval_file("KVP-C-10M paper", 60'000'000, 10'000'000,
-                    {eval_entry(task, "exact", metric, 0.20, 1, 12),
-                     eval_entry(task, "kv-prediction", metric, 0.12, 6, 3)}),
-          eval_file("10M", 10'000'000, 0, {eval_entry(task, "exact", metric, 0.09, 1, 2)})};
-}
 
 Results parsed(const std::vector<Json>& files) {
   Results results;
@@ -81,24 +30,6 @@ std::string error_of(const Json& file) {
   const auto known = add_result_file(file, "bad.json", results);
   EXPECT_FALSE(known);
   return known ? "" : known.error().message;
-}
-
-Json bench_file() {
-  Json results = Json::array();
-  for (const int tokens : {128, 512}) {
-    for (const std::string prefill : {"exact", "kv-prediction"}) {
-      const double ttft = (prefill == "exact" ? 2.0 : 0.5) * tokens;
-      results.push_back({{"arch", "openelm-1.1b<-openelm-270m"},
-                         {"prefill", prefill},
-                         {"dtype", "bf16"},
-                         {"prompt_tokens", tokens},
-                         {"batch", 1},
-                         {"threads", 2},
-                         {"ttft_ms", {{"median", ttft}, {"p10", ttft}, {"p90", ttft}}},
-                         {"decode_tokens_per_s", 20.0}});
-    }
-  }
-  return {{"machine", "M"}, {"isa", "avx2"}, {"commit", "c"}, {"threads", 2}, {"results", results}};
 }
 
 // ---- comparisons ----
@@ -384,86 +315,6 @@ TEST(TableText, EscapesWhatEachFormReserves) {
   EXPECT_THAT(table.to_html(),
               AllOf(HasSubstr("<td>x&lt;y</td>"), HasSubstr("<td class=\"n\">1,5</td>")));
   EXPECT_THAT(table.to_csv(), HasSubstr("\"1,5\""));
-}
-
-// ---- the commands ----
-
-class Commands : public testing::Test {
- protected:
-  std::string path(const char* relative) const { return (root_.path() / relative).string(); }
-  TemporaryDirectory root_;
-};
-
-TEST_F(Commands, ReportWritesPageTablesAndFigures) {
-  const auto files = family();
-  for (size_t i = 0; i < files.size(); ++i) {
-    root_.write("in/" + std::to_string(i) + ".json", files[i].dump());
-  }
-  root_.write("in/bench.json", bench_file().dump());
-  root_.write("in/other.json", "{\"some\": \"file\"}");
-  root_.write("in/model/config.json", "{}");
-  root_.write("in/log.jsonl",
-              "{\"step\": 1, \"tokens\": 2, \"losses\": {\"loss\": 3}}\n{\"step\": 2");
-  const auto result = run_kvcast("report '" + path("in") + "' --out '" + path("out") + "'");
-  EXPECT_EQ(result.exit_code, 0) << result.error;
-  EXPECT_THAT(result.error, AllOf(HasSubstr("other.json"), HasSubstr("cut short")));
-  EXPECT_THAT(result.error, Not(HasSubstr("config.json")));
-  for (const char* file :
-       {"out/index.html", "out/report.md", "out/tables/quality-triviaqa-base-60m.csv",
-        "out/figures/pareto-triviaqa-base-60m.svg", "out/figures/loss-training.svg"}) {
-    EXPECT_TRUE(std::filesystem::exists(path(file))) << file;
-  }
-}
-
-TEST_F(Commands, ReportOfWrongInputIsOneLineAndWritesNothing) {
-  root_.write("bad.json", "{\"results\": [{\"task\": 5}]}");
-  root_.write("broken.json", "{");
-  root_.write("other.json", "{}");
-  std::filesystem::create_directories(path("empty"));
-  for (const char* file : {"bad.json", "broken.json", "other.json", "missing.json", "empty"}) {
-    const auto result = run_kvcast("report '" + path(file) + "' --out '" + path("out") + "'");
-    EXPECT_EQ(result.exit_code, 1) << file;
-    EXPECT_EQ(result.out, "") << file;
-    EXPECT_THAT(result.error, AllOf(HasSubstr(file), testing::EndsWith("\n"))) << file;
-    EXPECT_EQ(std::ranges::count(result.error, '\n'), 1) << result.error;
-    EXPECT_FALSE(std::filesystem::exists(path("out"))) << file;
-  }
-  EXPECT_EQ(run_kvcast("report").exit_code, 2);
-  EXPECT_EQ(run_kvcast("report x").exit_code, 2);
-}
-
-TEST_F(Commands, AnalyzeWritesFilesThatReportReads) {
-  const std::string bundle = std::string(KVCAST_SOURCE_DIR) + "/models/first-light";
-  std::string text;
-  for (int i = 0; i < 60; ++i)
-    text += "The city of Rome was founded in year " + std::to_string(i) + ".\n";
-  root_.write("text.txt", text);
-  const auto analysis = run_kvcast("analyze '" + bundle + "' --data '" + path("text.txt") +
-                                   "' --tokens 64 --limit 3 --out '" + path("analysis") + "'");
-  ASSERT_EQ(analysis.exit_code, 0) << analysis.error;
-  EXPECT_THAT(analysis.out, AllOf(HasSubstr("| layer"), HasSubstr("3 windows of 64 tokens")));
-  EXPECT_TRUE(std::filesystem::exists(path("analysis/l1-heat-map.svg")));
-  const auto report =
-      run_kvcast("report '" + path("analysis/analysis.json") + "' --out '" + path("out") + "'");
-  EXPECT_EQ(report.exit_code, 0) << report.error;
-}
-
-TEST_F(Commands, AnalyzeOfWrongInputIsOneLine) {
-  const std::string golden = std::string(KVCAST_GOLDEN_DIR) + "/openelm-tiny-kvp-c";
-  root_.write("short.txt", "too short\n");
-  const std::string shipped = std::string(KVCAST_SOURCE_DIR) + "/models/first-light";
-  const auto expect_error = [&](const std::string& arguments, const char* part) {
-    const auto result = run_kvcast("analyze " + arguments);
-    EXPECT_EQ(result.exit_code, 1) << arguments;
-    EXPECT_THAT(result.error, HasSubstr(part));
-    EXPECT_EQ(std::ranges::count(result.error, '\n'), 1) << result.error;
-  };
-  expect_error("'" + golden + "/base' --data '" + path("short.txt") + "'", "plain model");
-  expect_error("'" + golden + "' --tokens 16 --data '" + path("short.txt") + "'", "tokenizer");
-  expect_error("'" + shipped + "' --data '" + path("short.txt") + "'", "short.txt");
-  expect_error("'" + shipped + "' --data '" + path("none.txt") + "'", "none.txt");
-  expect_error("'" + shipped + "' --tokens 100000 --data '" + path("short.txt") + "'", "--tokens");
-  EXPECT_EQ(run_kvcast("analyze").exit_code, 2);
 }
 
 }  // namespace

@@ -80,6 +80,16 @@ bool PrunedRows::run(const RunLayersOptions& options) {
   return base_.run_layers(hidden_, batch, options, workspace_);
 }
 
+bool PrunedRows::read(const std::stop_token& stop, float* logits) {
+  RunLayersOptions options;
+  options.last = base_.config().n_layers();
+  options.output = LastLayerOutput::kLastRowOfEachSequence;
+  options.stop = stop;
+  if (!run(options)) return false;
+  finish(logits);
+  return true;
+}
+
 void PrunedRows::finish(float* logits) {
   for (Sequence* sequence : sequences_) {
     sequence->base.advance(static_cast<int64_t>(sequence->tokens.size()) -

@@ -35,6 +35,9 @@ class PrunedRows {
   /// Runs layers. False: stopped.
   bool run(const RunLayersOptions& options);
 
+  /// Runs all layers and finishes. False: stopped.
+  bool read(const std::stop_token& stop, float* logits);
+
   /// Moves the caches past all tokens, dropped ones included. The last layer must have run with
   /// kLastRowOfEachSequence; writes [sequences, vocab_size].
   void finish(float* logits);

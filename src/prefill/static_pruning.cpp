@@ -47,15 +47,8 @@ class StaticStrategy final : public PrefillStrategy {
     }
     PrunedRows rows(*models.base, sequences, std::move(positions), workspace.base);
     report.computed_tokens = rows.total_rows();
-    RunLayersOptions options;
-    options.last = models.base->config().n_layers();
-    options.output = LastLayerOutput::kLastRowOfEachSequence;
-    options.stop = stop;
-    report.stopped = !rows.run(options);
-    if (!report.stopped) {
-      rows.finish(logits);
-      rollback.dismiss();
-    }
+    report.stopped = !rows.read(stop, logits);
+    if (!report.stopped) rollback.dismiss();
     report.base_ms = watch.elapsed_ms();
     return report;
   }

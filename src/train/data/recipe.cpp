@@ -167,6 +167,16 @@ void read_kvp_passes(TomlTable& table, KvpRecipe& recipe) {
   recipe.tail_max = table.integer("tail_max", recipe.tail_max, 1, 1 << 20);
 }
 
+/// The tables that every recipe of gradient training has; nothing else may follow.
+template <typename Recipe>
+void read_training(TomlFile& file, Recipe& recipe) {
+  recipe.data = read_data(file);
+  recipe.optimizer = read_optimizer(file);
+  recipe.run = read_run(file);
+  recipe.output = read_output(file);
+  file.reject_unknown_tables();
+}
+
 }  // namespace
 
 TokenizerRecipe read_tokenizer_recipe(const std::filesystem::path& path, const Settings& settings) {
@@ -207,12 +217,9 @@ ShardsRecipe read_shards_recipe(const std::filesystem::path& path, const Setting
 
 PretrainRecipe read_pretrain_recipe(const std::filesystem::path& path, const Settings& settings) {
   TomlFile file(path, settings);
-  PretrainRecipe recipe{.model = read_model(file),
-                        .data = read_data(file),
-                        .optimizer = read_optimizer(file),
-                        .run = read_run(file),
-                        .output = read_output(file)};
-  file.reject_unknown_tables();
+  PretrainRecipe recipe;
+  recipe.model = read_model(file);
+  read_training(file, recipe);
   return recipe;
 }
 
@@ -227,11 +234,7 @@ KvpRecipe read_kvp_recipe(const std::filesystem::path& path, const Settings& set
   auto ridge = file.table("ridge", false);
   recipe.ridge = read_ridge_fit(ridge);
   ridge.reject_unknown_keys();
-  recipe.data = read_data(file);
-  recipe.optimizer = read_optimizer(file);
-  recipe.run = read_run(file);
-  recipe.output = read_output(file);
-  file.reject_unknown_tables();
+  read_training(file, recipe);
   return recipe;
 }
 
@@ -247,11 +250,7 @@ AloneRecipe read_alone_recipe(const std::filesystem::path& path, const Settings&
     table.fail("auxiliary", R"(either auxiliary, or base and keep = "0.75", "0.50", "0.25")");
   }
   table.reject_unknown_keys();
-  recipe.data = read_data(file);
-  recipe.optimizer = read_optimizer(file);
-  recipe.run = read_run(file);
-  recipe.output = read_output(file);
-  file.reject_unknown_tables();
+  read_training(file, recipe);
   return recipe;
 }
 

@@ -3,7 +3,6 @@ find_package(tl-expected REQUIRED)
 find_package(fmt REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
-find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(Threads REQUIRED)
 if(KVCAST_BUILD_PROGRAM)
   find_package(Boost 1.81 REQUIRED)  # Beast and Asio, headers only

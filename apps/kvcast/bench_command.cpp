@@ -1,10 +1,10 @@
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 
 #include "base/macros.h"
 #include "base/stopwatch.h"
+#include "base/team.h"
 #include "bench.h"
 #include "command.h"
 #include "kernels/isa.h"
@@ -165,7 +165,7 @@ Result<int> bench(const BenchOptions& options) {
   run.machine = machine_name();
   run.isa = isa_name(isa);
   run.commit = commit();
-  run.threads = options.model.threads > 0 ? options.model.threads : omp_get_num_procs();
+  run.threads = options.model.threads > 0 ? options.model.threads : available_processors();
   if (!options.compare.empty()) {
     KVCAST_TRY(run.earlier, read_earlier_run(options.compare));
   }

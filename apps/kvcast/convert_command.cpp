@@ -1,7 +1,7 @@
 #include <fmt/format.h>
-#include <omp.h>
 
 #include "base/macros.h"
+#include "base/team.h"
 #include "command.h"
 #include "kernels/isa.h"
 #include "report/table.h"
@@ -36,7 +36,7 @@ Result<int> run_convert(const ConvertCommand& command) {
                .output = command.output,
                .type = weight_type(dtype),
                .shard_bytes = command.shard_bytes,
-               .threads = command.threads > 0 ? command.threads : omp_get_num_procs(),
+               .threads = command.threads > 0 ? command.threads : available_processors(),
                .stop = interrupt.token()});
   if (!converted && interrupt.token().stop_requested()) return kExitInterrupted;
   KVCAST_CHECK(converted);

@@ -1,5 +1,9 @@
 #include "base/team.h"
 
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -131,6 +135,14 @@ void run_on_team(int threads, TeamBody body, const void* context) {
   if (threads <= 1 || working) return body(context, 0);
   thread_local Team team;
   team.run(threads, body, context);
+}
+
+int available_processors() {
+#ifdef __linux__
+  cpu_set_t set;  // fewer than there are, in a container or under taskset
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 }  // namespace kvcast

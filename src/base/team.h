@@ -7,6 +7,9 @@
 
 namespace kvcast {
 
+/// Processors that the system lets this process use, at least 1.
+int available_processors();
+
 using TeamBody = void (*)(const void* context, int worker);
 /// See run_together.
 void run_on_team(int threads, TeamBody body, const void* context);

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/macros.h"
+#include "base/team.h"
 #include "runtime/sampler.h"
 #include "runtime/stop_matcher.h"
 
@@ -108,10 +109,9 @@ void Evaluator::run_scored_rows(std::span<Sequence* const> sequences, std::span<
   for (int64_t row = 0; row < total; row += kLogitsRows) {
     const int64_t block = std::min(kLogitsRows, total - row);
     model.logits(rows + row * model.config().model_dim, block, logits_.data(), workspace);
-#pragma omp parallel for num_threads(model.threads()) schedule(dynamic, 4)
-    for (int64_t i = 0; i < block; ++i) {
+    parallel_for(block, model.threads(), [&](int64_t i, int) {
       sink(row + i, std::span(logits_).subspan(static_cast<size_t>(i) * vocab, vocab));
-    }
+    });
   }
 }
 

@@ -1,7 +1,7 @@
 // The arithmetic of the forward pass. One interface, a plain reference twin for each function
 // (reference.h), and one implementation per instruction set chosen at start-up (isa.h).
 //
-// All activations are f32, row-major. `threads` is the number of OpenMP threads a call may use.
+// All activations are f32, row-major. `threads` is the number of threads a call may use.
 // For one instruction set, the result of a row does not depend on the number of threads, nor on the
 // other rows of the call: a prompt in chunks, a batch and a single token give the same bits.
 // Nothing here allocates in steady state: thread-local scratch grows and stays. Where it cannot

@@ -91,7 +91,7 @@ class Transformer {
   /// Loads a model directory (config.json and safetensors).
   static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& directory,
                                                    WeightType type, int threads);
-  /// Takes weights that fit `config`; `threads` is how many OpenMP threads each call uses.
+  /// Takes weights that fit `config`; `threads` is how many threads each call uses.
   Transformer(ModelConfig config, ModelWeights weights, int threads);
 
   [[nodiscard]] const ModelConfig& config() const { return config_; }

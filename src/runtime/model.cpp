@@ -1,12 +1,12 @@
 #include "kvcast/model.h"
 
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <exception>
 
 #include "base/macros.h"
+#include "base/team.h"
 #include "kernels/isa.h"
 #include "kvcast/version.h"
 #include "model/bundle.h"
@@ -116,7 +116,7 @@ Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& di
   if (options.kv_dtype == Dtype::kInt8) return fail("kv_dtype int8: expected auto, f32 or bf16");
   KVCAST_CHECK(isa_from_environment());  // a KVCAST_ISA that cannot be met is an error here
   try {
-    const int threads = options.threads > 0 ? options.threads : omp_get_num_procs();
+    const int threads = options.threads > 0 ? options.threads : available_processors();
     auto impl = std::make_unique<Impl>();
     KVCAST_TRY(impl->models, load_models(directory, weight_type(options.dtype), threads));
     impl->dtype = dtype_of(impl->models.base->weights().embeddings.type());

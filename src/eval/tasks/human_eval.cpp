@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/macros.h"
+#include "base/team.h"
 #include "eval/data_file.h"
 #include "eval/sandbox.h"
 #include "eval/task.h"
@@ -68,12 +69,11 @@ class HumanEvalTask final : public Task {
       const Problem& problem = problems_[examples[i]];
       const auto count = static_cast<int64_t>(completions[i].size());
       std::vector<int> passed(completions[i].size());
-#pragma omp parallel for schedule(dynamic, 1)
-      for (int64_t c = 0; c < count; ++c) {
+      parallel_for(count, available_processors(), [&](int64_t c, int) {
         const std::string& completion = completions[i][static_cast<size_t>(c)];
         passed[static_cast<size_t>(c)] =
             sandbox_.run_python(problem.program(completion)) == Sandbox::Outcome::kPassed ? 1 : 0;
-      }
+      });
       const int64_t correct = std::ranges::count(passed, 1);
       ExampleScore& score = scores.emplace_back();
       score.metrics.push_back(pass_at_k(count, correct, 1));

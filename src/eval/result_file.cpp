@@ -34,7 +34,7 @@ Result<std::string> sha256_of_weights(const std::filesystem::path& model_directo
   return sha256_of_text(hashes);
 }
 
-OrderedJson to_json(const ResultHeader::Weights& weights) {
+OrderedJson to_json(const WeightsIdentity& weights) {
   return {{"parameters", weights.parameters}, {"sha256", weights.sha256}};
 }
 

@@ -15,17 +15,18 @@
 
 namespace kvcast {
 
+struct WeightsIdentity {
+  int64_t parameters = 0;
+  std::string sha256;
+};
+
 /// Where a result comes from.
 struct ResultHeader {
-  struct Weights {
-    int64_t parameters = 0;
-    std::string sha256;
-  };
   std::string commit, machine, isa;
   int threads = 0;
   std::string path, label, dtype;
-  Weights base;
-  std::optional<Weights> auxiliary, predictor;
+  WeightsIdentity base;
+  std::optional<WeightsIdentity> auxiliary, predictor;
 };
 
 /// One task under one strategy.

@@ -1,14 +1,17 @@
-"""Load on a running `kvcast serve`: concurrent streams, many requests in a row, clients that vanish.
+"""Load on a running `kvcast serve`: concurrent streams, many requests in a row, clients that vanish, long
+bodies, a stop while it answers.
 
-    python tests/clients/load_check.py streams|batched|soak|vanish|ttft [http://127.0.0.1:8080] [options]
+    python tests/clients/load_check.py streams|batched|soak|vanish|bodies|drain|ttft [http://127.0.0.1:8080] [options]
 
-Needs nothing but Python. `soak` and `vanish` read the memory of the server's process: --pid.
+Needs nothing but Python. `soak` and `vanish` read the memory of the server's process: --pid. `drain` sends it SIGTERM.
 """
 import argparse
 import concurrent.futures
 import http.client
 import json
+import os
 import random
+import signal
 import socket
 import statistics
 import subprocess
@@ -19,7 +22,7 @@ WORDS = ("the old keeper of the lighthouse went down to the sea and saw that a b
 SPECS = ("exact", "kv-prediction", "kv-prediction:tail=16", "auxiliary")
 
 parser = argparse.ArgumentParser()
-parser.add_argument("what", choices=("streams", "batched", "soak", "vanish", "ttft"))
+parser.add_argument("what", choices=("streams", "batched", "soak", "vanish", "bodies", "drain", "ttft"))
 parser.add_argument("url", nargs="?", default="http://127.0.0.1:8080")
 parser.add_argument("--pid", type=int)
 parser.add_argument("--requests", type=int, default=0)
@@ -185,6 +188,61 @@ elif args.what == "vanish":
           f"connections: {metric('num_connections'):.0f}"
           + (f"; memory {memory:.1f} -> {rss_mib():.1f} MiB" if args.pid else ""))
     assert left == 0 and metric("cache_bytes") == 0
+
+elif args.what == "bodies":
+    # Long bodies to every route that reads text, a third of their clients gone before the answer, beside
+    # streams that must not notice.
+    count = args.requests or 100
+    text = prompt(0, 170_000)
+    routes = (("/tokenize", {"prompt": text}, 200),
+              ("/v1/completions", {"prompt": text}, 400),
+              ("/v1/completions", {"prompt": [7] * 170_000}, 400),
+              ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}]}, 400))
+
+    def long_body(i):
+        path, body, expected = routes[i % len(routes)]
+        connection = http.client.HTTPConnection(host, timeout=120)
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        if i % 3 == 0:
+            connection.close()
+            return None
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        assert response.status == expected, (path, response.status, str(answer)[:200])
+        assert expected == 200 or answer["error"]["code"] == "context_length_exceeded", answer
+        return expected
+
+    alone = stream(body_of(1))[0]
+    with concurrent.futures.ThreadPoolExecutor(args.concurrent) as pool:
+        bodies = [pool.submit(long_body, i) for i in range(count)]
+        streams = [stream(body_of(1))]
+        while not all(body.done() for body in bodies):
+            streams.append(stream(body_of(1)))
+        answers = [body.result() for body in bodies]
+    assert all(text == alone and done for text, _, _, _, done in streams)
+    sizes = [len(json.dumps(body)) / 1e6 for _, body, _ in routes]
+    print(f"{count} bodies of {min(sizes):.1f} to {max(sizes):.1f} MB, {args.concurrent} at a time: {answers.count(200)} "
+          f"read, {answers.count(400)} refused, {answers.count(None)} clients gone; meanwhile {len(streams)} streams, "
+          f"each as when alone")
+    print("between pieces, client:", percentiles([gap for _, _, gaps, *_ in streams for gap in gaps]))
+
+elif args.what == "drain":
+    # The signal comes when the first answer is complete.
+    count = args.requests or 2 * args.concurrent
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        streams = [pool.submit(stream, body_of(i)) for i in range(count)]
+        next(concurrent.futures.as_completed(streams))
+        os.kill(args.pid, signal.SIGTERM)
+        left = sum(not s.done() for s in streams)
+        complete = sum(s.exception() is None and s.result()[4] for s in streams)
+    for _ in range(600):
+        if not os.path.exists(f"/proc/{args.pid}") or "Z" in open(f"/proc/{args.pid}/stat").read().split()[2]:
+            break
+        time.sleep(0.1)
+    else:
+        raise SystemExit("the server is still there")
+    print(f"SIGTERM with {left} of {count} streams under way: {complete} complete; the server has ended")
+    assert complete == count
 
 else:
     # Both sides alternate, so that other work on the machine hits both alike.

@@ -104,7 +104,7 @@ TEST_F(BenchCompare, AFileThatIsNoResultIsRefusedBeforeMeasuring) {
   const Json head = {{"machine", "m"}, {"commit", "c"}};
   Json json = head;
   expect_refused(json.dump(), "results");
-  json["results"] = {1};
+  json["results"] = Json::array({1});
   expect_refused(json.dump(), "results[0]");
   const Json row = {{"arch", "a"},
                     {"prefill", "exact"},
@@ -116,13 +116,13 @@ TEST_F(BenchCompare, AFileThatIsNoResultIsRefusedBeforeMeasuring) {
                     {"decode_tokens_per_s", 1.0}};
   for (const auto& [key, value] : row.items()) {
     for (const Json& wrong : {Json(), Json(-1), Json::array()}) {
-      json["results"] = {row, row};
+      json["results"] = Json::array({row, row});
       json["results"][1][key] = wrong;
       expect_refused(json.dump(), "results[1]");
       expect_refused(json.dump(), key);
     }
   }
-  json["results"] = {row};
+  json["results"] = Json::array({row});
   json["results"][0]["ttft_ms"]["median"] = 0;
   expect_refused(json.dump(), "median");
   const auto missing = run_kvcast(kSmall + "--compare /nowhere.json");

@@ -238,7 +238,7 @@ TEST_F(Cli, AFullDiskUnderStandardOutputFails) {
 }
 
 TEST_F(Cli, WeightsLargerThanTheMemoryFail) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef KVCAST_SANITIZED
   GTEST_SKIP() << "sanitizers need more address space than is left here";
 #endif
   Program program(kvcast({"bench", "--arch", "openelm-270m", "--threads", "1"}),

@@ -4,9 +4,10 @@
 #include "malformed/malformed.h"
 #include "model/kv_cache.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-// Large requests fail under AddressSanitizer as they do without it.
+#ifdef KVCAST_SANITIZED
+// Large requests fail under sanitizers as they do without them.
 extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+extern "C" const char* __tsan_default_options() { return "allocator_may_return_null=1"; }
 #endif
 
 namespace kvcast {

@@ -28,7 +28,7 @@ class CompletionsTest : public ::testing::Test {
   static std::shared_ptr<const Model> model() {
     static const auto loaded = [] {
       LoadOptions options;
-      options.threads = 1;
+      options.threads = 2;
       return *Model::load(tiny_bundle().path(), options);
     }();
     return loaded;

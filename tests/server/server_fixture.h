@@ -21,7 +21,7 @@ class RunningServer {
   explicit RunningServer(ServerOptions options = {}) {
     options.model_directory = tiny_bundle().path();
     options.model_name = "tiny";
-    options.load.threads = 1;
+    options.load.threads = 2;
     options.port = 0;
     auto listening = Server::listen(std::move(options));
     EXPECT_TRUE(listening) << listening.error().message;

@@ -302,6 +302,7 @@ TEST_F(Interrupted, RunStopsDuringALongPrompt) {
   ModelFiles::of(shape, 0).write(root_, "reader");
   root_.write("long", std::string(12'000, 'x'));
   Program program(kvcast({"run", path("reader"), "-f", path("long"), "-n", "1", "--json"}));
+  ASSERT_TRUE(program.has_blocked(SIGINT));
   std::this_thread::sleep_for(milliseconds(300));
   program.send(SIGINT);
   EXPECT_EQ(program.wait(seconds(30)), 130);
@@ -310,12 +311,14 @@ TEST_F(Interrupted, RunStopsDuringALongPrompt) {
 
 TEST_F(Interrupted, BenchStopsBetweenMeasurements) {
   Program program(kvcast({"bench", path("reader"), "-p", "300", "-r", "1000", "--decode", "200"}));
+  ASSERT_TRUE(program.has_blocked(SIGINT));
   std::this_thread::sleep_for(milliseconds(1500));
   expect_quick_end(program, seconds(20));
 }
 
 TEST_F(Interrupted, BenchStopsWhileItMakesWeights) {
   Program program(kvcast({"bench", "--arch", "openelm-1.1b", "-p", "8"}));
+  ASSERT_TRUE(program.has_blocked(SIGINT));
   std::this_thread::sleep_for(milliseconds(300));
   expect_quick_end(program, seconds(2));
   EXPECT_EQ(program.out(), "");

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdint>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -80,10 +82,32 @@ class Program {
     return true;
   }
 
+  /// Waits until `signal` would no longer end it at once: it is blocked, to be waited for. False:
+  /// it ended, or `limit` passed, before that.
+  bool has_blocked(int signal, std::chrono::milliseconds limit = std::chrono::minutes(1)) {
+    const auto give_up = std::chrono::steady_clock::now() + limit;
+    while ((blocked_signals() >> (signal - 1) & 1) == 0) {
+      if (wait(std::chrono::milliseconds(5)) >= 0) return false;
+      if (std::chrono::steady_clock::now() > give_up) return false;
+    }
+    return true;
+  }
+
   [[nodiscard]] std::string out() const { return contents("out"); }
   [[nodiscard]] std::string err() const { return contents("err"); }
 
  private:
+  /// A bit for each signal that its first thread has blocked, signal 1 the lowest.
+  [[nodiscard]] uint64_t blocked_signals() const {
+    std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
+    std::string word;
+    while (status >> word && word != "SigBlk:") {
+    }
+    uint64_t signals = 0;
+    status >> std::hex >> signals;
+    return signals;
+  }
+
   [[nodiscard]] std::string contents(const char* name) const {
     return read_text_file(files_.path() / name).value_or("");
   }

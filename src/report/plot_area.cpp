@@ -66,8 +66,9 @@ void draw_vertical_axis(Svg& svg, const PlotArea& area, const std::string& label
 }
 
 void draw_vertical_label(Svg& svg, double x, const Box& box, const std::string& label) {
+  const double room = (box.bottom - box.top) / text_width(label, 1);  // longer labels are smaller
   svg.text(x, (box.top + box.bottom) / 2, label,
-           {.size = kLabelSize, .anchor = "middle", .rotate_degrees = -90});
+           {.size = std::min<double>(kLabelSize, room), .anchor = "middle", .rotate_degrees = -90});
 }
 
 void draw_title(Svg& svg, const Box& box, std::string_view title) {

@@ -63,9 +63,9 @@ Series frontier_series(const Comparison& comparison, Cost cost) {
 Chart pareto_chart(const Comparison& comparison, Cost cost) {
   const bool flops = cost == Cost::kFlops;
   const TaskStyle& style = comparison.style;
-  Chart chart{.title = flops ? "Against prefill FLOPs" : "Against measured time to first token",
+  Chart chart{.title = style.name + (flops ? " against prefill FLOPs" : " against measured TTFT"),
               .x = {.label = flops ? "FLOPs reduction (×)" : "TTFT reduction (×)"},
-              .y = {.label = style.name + ": " + metric_label(style)}};
+              .y = {.label = metric_label(style)}};
   chart.x.log = true;
   chart.series = method_series(comparison, cost);
   chart.series.insert(chart.series.begin(), frontier_series(comparison, cost));

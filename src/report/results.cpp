@@ -184,6 +184,11 @@ bool results_have(const Json& json, const char* key) {
          list->front().contains(key);
 }
 
+/// Of `kvcast bench`; comparisons with other engines have times too, but name an engine beside them.
+bool is_bench_run(const Json& json) {
+  return json.is_object() && results_have(json, "ttft_ms") && !results_have(json, "engine");
+}
+
 Result<bool> add_file(const fs::path& path, Results& results) {
   const std::string where = path.string();
   if (path.extension() == ".jsonl") {
@@ -236,7 +241,7 @@ Result<bool> add_result_file(const Json& json, const std::string& where, Results
     KVCAST_CHECK(add_evals(json, where, results));
     return true;
   }
-  if (results_have(json, "ttft_ms")) {
+  if (is_bench_run(json)) {
     KVCAST_TRY(auto run, parse_bench_run(json, where));
     results.benches.push_back(std::move(run));
     return true;
@@ -249,10 +254,7 @@ Result<bool> add_result_file(const Json& json, const std::string& where, Results
   // Several runs of `kvcast bench` in one file.
   const auto runs = json.find("runs");
   if (runs == json.end() || !runs->is_array() || runs->empty()) return false;
-  if (!std::ranges::all_of(
-          *runs, [](const Json& run) { return run.is_object() && results_have(run, "ttft_ms"); })) {
-    return false;
-  }
+  if (!std::ranges::all_of(*runs, is_bench_run)) return false;
   for (size_t i = 0; i < runs->size(); ++i) {
     KVCAST_TRY(auto run, parse_bench_run((*runs)[i], entry_name(where, "runs", i)));
     results.benches.push_back(std::move(run));

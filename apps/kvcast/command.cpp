@@ -15,7 +15,7 @@ namespace kvcast {
 namespace {
 
 /// The folder under models/ that is used when no model is named.
-constexpr const char* kDefaultBundle = "first-light";
+constexpr const char* kDefaultBundle = "kvcast-65m";
 
 sigset_t stop_signals() {
   sigset_t signals;

@@ -69,7 +69,7 @@ kvp() {
   shift 4
   # shellcheck disable=SC2046,SC2086
   stage "$out/$name" kvp "$recipes/$recipe" --set out="$out" --set name="$name" \
-    $(auxiliary_of kvp "$point") --set run.seed="$seed" $ridge_options --resume "$@"
+    $(auxiliary_of kvp "$point") $(settings_of "$point") --set run.seed="$seed" $ridge_options --resume "$@"
 }
 
 # held_out NAME POINT BUNDLES...: their losses and shares of the gap, as OUT/NAME-POINT.json
@@ -79,6 +79,13 @@ held_out() {
   "$program" heldout "$@" --alone "$out/alone-$point" --shards "$out/shards" --prefix $prefix \
     --suffix $suffix --tail 1,16 --windows $windows --batch 64 > "$out/$name-$point.json"
   echo "$out/$name-$point.json"
+}
+
+# settings_of POINT: layers of the base need smaller steps than a model of its own, and fewer
+settings_of() {
+  case $1 in
+    lp-*) echo "--set optimizer.learning_rate=1e-3 --set run.steps=475" ;;
+  esac
 }
 
 # suffixed NAME SEED: the seed is named unless it is the recipes' own
@@ -108,9 +115,9 @@ train_points() {
   for point in $points; do
     alone=$(auxiliary_of alone "$point")
     case $point in lp-*) alone="--set alone.base=$out/base $alone" ;; esac
-    # shellcheck disable=SC2086
+    # shellcheck disable=SC2046,SC2086
     stage "$out/alone-$point" alone "$recipes/alone.toml" --set out="$out" \
-      --set name="alone-$point" $alone --resume "$@"
+      --set name="alone-$point" $alone $(settings_of "$point") --resume "$@"
     # A bundle around it, so that `kvcast eval --prefill auxiliary` can judge it.
     # shellcheck disable=SC2086
     stage "$out/ridge-$point" ridge "$recipes/ridge.toml" --set out="$out" \

@@ -24,7 +24,7 @@ CMAKE
 cmake -S "$work" -B "$work/build" -DCMAKE_PREFIX_PATH="$work/prefix" >/dev/null
 cmake --build "$work/build" >/dev/null
 
-bundle="$work/prefix/share/kvcast/models/first-light"
+bundle="$work/prefix/share/kvcast/models/kvcast-65m"
 answer=$("$work/build/example" "$bundle" 2>"$work/err") || { cat "$work/err" >&2; exit 1; }
 [ "${#answer}" -gt 20 ] || { echo "answer too short: '$answer'" >&2; exit 1; }
 grep -q 'ms to the first token' "$work/err"

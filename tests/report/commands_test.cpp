@@ -58,7 +58,7 @@ TEST_F(Commands, ReportOfWrongInputIsOneLineAndWritesNothing) {
 }
 
 TEST_F(Commands, AnalyzeWritesFilesThatReportReads) {
-  const std::string bundle = std::string(KVCAST_SOURCE_DIR) + "/models/first-light";
+  const std::string bundle = std::string(KVCAST_SOURCE_DIR) + "/models/kvcast-65m";
   std::string text;
   for (int i = 0; i < 60; ++i)
     text += "The city of Rome was founded in year " + std::to_string(i) + ".\n";
@@ -76,7 +76,7 @@ TEST_F(Commands, AnalyzeWritesFilesThatReportReads) {
 TEST_F(Commands, AnalyzeOfWrongInputIsOneLine) {
   const std::string golden = std::string(KVCAST_GOLDEN_DIR) + "/openelm-tiny-kvp-c";
   root_.write("short.txt", "too short\n");
-  const std::string shipped = std::string(KVCAST_SOURCE_DIR) + "/models/first-light";
+  const std::string shipped = std::string(KVCAST_SOURCE_DIR) + "/models/kvcast-65m";
   const auto expect_error = [&](const std::string& arguments, const char* part) {
     const auto result = run_kvcast("analyze " + arguments);
     EXPECT_EQ(result.exit_code, 1) << arguments;

@@ -13,7 +13,7 @@ namespace kvcast {
 namespace {
 
 const std::filesystem::path kBundle =
-    std::filesystem::path(KVCAST_SOURCE_DIR) / "models" / "first-light";
+    std::filesystem::path(KVCAST_SOURCE_DIR) / "models" / "kvcast-65m";
 constexpr double kTolerance = 2e-4;  // of the largest logit, both in f32
 
 std::vector<int32_t> some_tokens(int64_t vocab_size) {

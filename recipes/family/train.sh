@@ -77,7 +77,8 @@ held_out() {
   name=$1 point=$2
   shift 2
   "$program" heldout "$@" --alone "$out/alone-$point" --shards "$out/shards" --prefix $prefix \
-    --suffix $suffix --tail 1,16 --windows $windows --batch 64 > "$out/$name-$point.json"
+    --suffix $suffix --tail 1,16 --windows $windows --batch 64 > "$out/$name-$point.json.partial"
+  mv "$out/$name-$point.json.partial" "$out/$name-$point.json"
   echo "$out/$name-$point.json"
 }
 

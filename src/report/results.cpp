@@ -184,7 +184,8 @@ bool results_have(const Json& json, const char* key) {
          list->front().contains(key);
 }
 
-/// Of `kvcast bench`; comparisons with other engines have times too, but name an engine beside them.
+/// Of `kvcast bench`; comparisons with other engines have times too, but name an engine beside
+/// them.
 bool is_bench_run(const Json& json) {
   return json.is_object() && results_have(json, "ttft_ms") && !results_have(json, "engine");
 }

@@ -244,9 +244,9 @@ TEST(ResultFiles, ErrorsNameFileAndKey) {
 TEST(ResultFiles, OfOtherKindsAreNotTaken) {
   Results results;
   const Json peers = {{"results", {{{"engine", "llama.cpp"}, {"ttft_ms", 3.5}}}}};
-  for (const Json& other : {Json{{"bundle", "x"}}, Json{{"results", {1, 2}}}, Json{{"runs", "x"}},
-                            peers, Json{{"runs", {peers}}},
-                            Json{{"kind", "something"}, {"results", {{{"task", "x"}}}}}}) {
+  for (const Json& other :
+       {Json{{"bundle", "x"}}, Json{{"results", {1, 2}}}, Json{{"runs", "x"}}, peers,
+        Json{{"runs", {peers}}}, Json{{"kind", "something"}, {"results", {{{"task", "x"}}}}}}) {
     const auto known = add_result_file(other, "other.json", results);
     ASSERT_TRUE(known) << known.error().message;
     EXPECT_FALSE(*known);

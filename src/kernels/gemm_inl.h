@@ -10,9 +10,12 @@ namespace kvcast {
 namespace {
 
 constexpr int64_t kPanelRowBytes = 256;
-/// Groups per block along k: 64 KiB of a panel, so that a block, the next one on its way and the
-/// partial sums share half a second-level cache of 1 MiB.
-constexpr int64_t kGroupBlock = 256;
+/// Most groups per block along k: a block and the next one on its way take half a second-level
+/// cache, of 1 MiB where there is AVX-512 and of 256 KiB elsewhere. Starting a tile costs some 150
+/// cycles, so a block is as long as that allows.
+constexpr int64_t kGroupBlock = Simd::kWidth == 16 ? 1024 : 256;
+/// For so few rows that weights are waited for: the nearer ahead they are fetched, the better.
+constexpr int64_t kFewRowsGroupBlock = 256;
 constexpr int64_t kUnroll = 4;
 
 /// Lines to fetch while a block is multiplied, spread evenly over its work.
@@ -205,8 +208,12 @@ void multiply(const MultiplyArgs& m) {
   const int64_t strip =
       (m.rows == 1 ? Simd::kVectorTileVectors : Simd::kTileVectors) * Simd::kWidth;
   const int64_t passes = tiles * ((m.column_end - m.column_begin + strip - 1) / strip);
+  const int64_t longest = tiles <= 2 ? kFewRowsGroupBlock : kGroupBlock;
   // Read once: no sums to carry from block to block.
-  const int64_t block = passes == 1 ? m.groups : kGroupBlock;
+  const int64_t blocks = passes == 1 ? 1 : (m.groups + longest - 1) / longest;
+  // Equally long: a short block would have to fetch a long one in little time.
+  constexpr int64_t kMultiple = PackedMatrix::kGroupMultiple;
+  const int64_t block = (m.groups / kMultiple + blocks - 1) / blocks * kMultiple;
   for (int64_t g = 0; g < m.groups; g += block) {
     const int64_t end = g + block < m.groups ? g + block : m.groups;
     // The block after this one: of this panel, or the first of the next panel.

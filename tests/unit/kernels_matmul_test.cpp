@@ -148,7 +148,7 @@ TEST_P(Matmul, ThreadsDoNotChangeABit) {
 
 TEST_P(Matmul, ARowDoesNotDependOnTheRowsBesideIt) {
   for (const WeightType type : kTypes) {
-    const Case c{type, 77, 130, 1100, true, true};
+    const Case c{type, 77, 130, 2200, true, true};
     Data whole(c);
     matmul(whole.args, 2);
     for (const int64_t step : {1, 2, 5, 6, 7, 16, 31, 40}) {

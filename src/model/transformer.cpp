@@ -13,7 +13,7 @@ namespace {
 
 /// Rows that go through the FFN together: bounds the scratch memory, and is large enough for the
 /// weights' traffic from memory to be small beside the arithmetic.
-constexpr int64_t kFfnRowBlock = 512;
+constexpr int64_t kFfnRowBlock = 256;
 
 }  // namespace
 
@@ -29,7 +29,13 @@ Transformer::Transformer(ModelConfig config, ModelWeights weights, int threads)
     : config_(std::move(config)),
       weights_(std::move(weights)),
       threads_(threads),
-      rope_(config_.head_dim, config_.rope_theta, config_.max_context_tokens) {}
+      rope_(config_.head_dim, config_.rope_theta, config_.max_context_tokens) {
+  for (int64_t i = 0; i < config_.n_layers(); ++i) {
+    widest_.query = std::max(widest_.query, config_.query_width(i));
+    widest_.kv = std::max(widest_.kv, config_.kv_width(i));
+    widest_.ffn = std::max(widest_.ffn, config_.layers[i].ffn_dim);
+  }
+}
 
 void Transformer::embed(std::span<const int32_t> tokens, float* rows) const {
   assert(std::ranges::all_of(
@@ -77,6 +83,7 @@ bool Transformer::run_layers(float* rows, std::span<const SequenceRows> sequence
   const auto angles = static_cast<size_t>(run.total_rows * config_.head_dim / 2);
   rope_.fill(workspace.positions, workspace.rope_cos.ensure(angles),
              workspace.rope_sin.ensure(angles));
+  reserve(workspace, run.total_rows);
   for (int64_t layer = options.first; layer < options.last; ++layer) {
     if (options.stop.stop_requested()) return false;
     run.attending = run.attending_in(layer);
@@ -89,16 +96,22 @@ bool Transformer::run_layers(float* rows, std::span<const SequenceRows> sequence
   return true;
 }
 
+void Transformer::reserve(Workspace& workspace, int64_t rows) const {
+  const auto size = [](int64_t n, int64_t width) { return static_cast<size_t>(n * width); };
+  workspace.normed.ensure(size(rows, config_.model_dim));
+  workspace.k.ensure(size(rows, widest_.kv));
+  workspace.v.ensure(size(rows, widest_.kv));
+  workspace.q.ensure(size(rows, widest_.query));
+  workspace.attention.ensure(size(rows, widest_.query));
+  workspace.hidden.ensure(size(std::min(rows, kFfnRowBlock), widest_.ffn));
+}
+
 // h = attn_norm(x); q = h Wqᵀ, k = h Wkᵀ, v = h Wvᵀ; k_norm and RoPE on k; append k and v.
 void Transformer::project(Run& run, int64_t layer) const {
   const LayerWeights& weights = weights_.layers[layer];
   Workspace& w = run.workspace;
   const int64_t dim = config_.model_dim, rows = run.total_rows, kv_width = config_.kv_width(layer);
-  const auto size = [rows](int64_t width) { return static_cast<size_t>(rows * width); };
-  float* normed = w.normed.ensure(size(dim));
-  float* k = w.k.ensure(size(kv_width));
-  float* v = w.v.ensure(size(kv_width));
-  float* q = w.q.ensure(size(config_.query_width(layer)));
+  float *normed = w.normed.data(), *k = w.k.data(), *v = w.v.data(), *q = w.q.data();
 
   rms_norm({.x = run.rows,
             .x_stride = dim,
@@ -168,7 +181,7 @@ void Transformer::attend(Run& run, int64_t layer) const {
   const int64_t rows = run.attending_rows(), q_width = config_.query_width(layer);
   const int64_t dim = config_.model_dim;
   float* q = w.q.data();
-  float* out = w.attention.ensure(static_cast<size_t>(rows * q_width));
+  float* out = w.attention.data();
   norm_and_rotate(q, rows, shape.query_heads, weights.q_norm, w);
 
   auto* last_row_attention =
@@ -219,8 +232,7 @@ void Transformer::feed_forward(Run& run, int64_t layer) const {
   Workspace& w = run.workspace;
   const int64_t dim = config_.model_dim, ffn = config_.layers[layer].ffn_dim;
   const int64_t rows = run.attending_rows(), block = std::min(rows, kFfnRowBlock);
-  float* normed = w.normed.ensure(static_cast<size_t>(rows * dim));
-  float* hidden = w.hidden.ensure(static_cast<size_t>(block * ffn));
+  float *normed = w.normed.data(), *hidden = w.hidden.data();
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
     float* x = run.rows + begin * dim;

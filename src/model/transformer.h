@@ -115,6 +115,9 @@ class Transformer {
 
  private:
   struct Run;  // one call of run_layers
+  /// Memory for the widest layer at once: buffers that grew from layer to layer would leave holes
+  /// in the heap.
+  void reserve(Workspace& workspace, int64_t rows) const;
   void project(Run& run, int64_t layer) const;
   void keep_last_rows(Run& run, int64_t layer) const;
   void attend(Run& run, int64_t layer) const;
@@ -127,6 +130,9 @@ class Transformer {
   ModelWeights weights_;
   int threads_ = 1;
   RopeTable rope_;
+  struct {
+    int64_t query = 0, kv = 0, ffn = 0;
+  } widest_;  // over the layers
 };
 
 }  // namespace kvcast

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
+#include <span>
 
 #include "base/macros.h"
 #include "base/team.h"
+#include "kernels/memory.h"
 
 namespace kvcast {
 namespace {
@@ -76,17 +79,19 @@ Result<ModelWeights> load_weights(std::shared_ptr<const Safetensors> checkpoint,
 }
 
 PackedMatrix random_matrix(int64_t n, int64_t k, WeightType type, int threads, uint64_t seed) {
-  std::vector<float> source(static_cast<size_t>(n * k));
+  // Not from the heap, which would keep it.
+  const auto bytes = static_cast<size_t>(n * k) * sizeof(float);
+  const std::shared_ptr<std::byte> memory = allocate_weights(bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  const std::span source(reinterpret_cast<float*>(memory.get()), static_cast<size_t>(n * k));
   const float scale = 1.0F / std::sqrt(static_cast<float>(k));
   parallel_for(n, threads, [&](int64_t row, int) {
     uint64_t state = seed * 0x10001U + static_cast<uint64_t>(row) * 0x632be59bd9b4e019U;
-    for (float& value :
-         std::span(source).subspan(static_cast<size_t>(row * k), static_cast<size_t>(k))) {
+    for (float& value : source.subspan(static_cast<size_t>(row * k), static_cast<size_t>(k))) {
       value = scale * (static_cast<float>(next_random(state) >> 40) * 0x1p-23F - 1.0F);
     }
   });
-  return pack_or_throw(reinterpret_cast<const std::byte*>(source.data()), SourceType::kF32, n, k,
-                       type, threads);
+  return pack_or_throw(memory.get(), SourceType::kF32, n, k, type, threads);
 }
 
 ModelWeights random_weights(const ModelConfig& config, WeightType type, int threads,

@@ -98,15 +98,30 @@ class KvPredictionStrategy final : public PrefillStrategy {
                        const std::stop_token& stop, PrefillReport& report) {
     if (sequences.empty()) return true;
     const Stopwatch watch;
-    double predictor_ms = 0;
     if (!catch_up(models, sequences, workspace, stop)) return false;
-
-    std::vector<SequenceRows> base_rows;
+    report.auxiliary_ms += watch.elapsed_ms();
     for (size_t s = 0; s < sequences.size(); ++s) {
-      Sequence& sequence = *sequences[s];
-      base_rows.push_back({&sequence.base, ends[s] - sequence.base.next_position()});
-      sequence.base.reserve(static_cast<int64_t>(sequence.tokens.size()));
-      report.predicted_tokens += base_rows.back().rows;
+      sequences[s]->base.reserve(static_cast<int64_t>(sequences[s]->tokens.size()));
+      sequences[s]->auxiliary.reserve(ends[s]);
+    }
+    for (const TokenPass& pass : token_passes(&Sequence::base, sequences, ends,
+                                              rows_together(models.auxiliary->threads()))) {
+      if (!forecast_together(models, pass, workspace, stop, report)) return false;
+    }
+    return true;
+  }
+
+ private:
+  /// One pass of forecast(): the auxiliary caches end where the base caches do.
+  static bool forecast_together(const Models& models, const TokenPass& pass,
+                                PrefillWorkspace& workspace, const std::stop_token& stop,
+                                PrefillReport& report) {
+    const Stopwatch watch;
+    double predictor_ms = 0;
+    std::vector<SequenceRows> base_rows;
+    for (size_t s = 0; s < pass.sequences.size(); ++s) {
+      KVCache& base = pass.sequences[s]->base;
+      base_rows.push_back({&base, pass.ends[s] - base.next_position()});
     }
     RunLayersOptions options = auxiliary_options(models, stop);
     options.on_raw_key_values = [&](const RawKeyValues& raw) {
@@ -114,17 +129,20 @@ class KvPredictionStrategy final : public PrefillStrategy {
       models.predictor->predict(raw, base_rows, *models.base, workspace.predictor);
       predictor_ms += predictor_watch.elapsed_ms();
     };
-    if (!run_tokens({models.auxiliary.get(), &Sequence::auxiliary, sequences, ends, options},
-                    workspace.auxiliary)) {
+    if (!run_tokens(
+            {models.auxiliary.get(), &Sequence::auxiliary, pass.sequences, pass.ends, options},
+            workspace.auxiliary)) {
       return false;
     }
-    for (const SequenceRows& rows : base_rows) rows.cache->advance(rows.rows);
+    for (const SequenceRows& rows : base_rows) {
+      rows.cache->advance(rows.rows);
+      report.predicted_tokens += rows.rows;
+    }
     report.predictor_ms += predictor_ms;
     report.auxiliary_ms += watch.elapsed_ms() - predictor_ms;
     return true;
   }
 
- private:
   /// One past the last token whose K/V are forecast.
   [[nodiscard]] int64_t forecast_end(const Sequence& sequence) const {
     return static_cast<int64_t>(sequence.tokens.size()) - tail_;
@@ -160,9 +178,16 @@ class KvPredictionStrategy final : public PrefillStrategy {
     for (Sequence* sequence : sequences) {
       sequence->auxiliary.truncate(known_rows(models, *sequence));
     }
-    return run_tokens({models.auxiliary.get(), &Sequence::auxiliary, sequences, ends,
-                       auxiliary_options(models, stop)},
-                      workspace.auxiliary) != nullptr;
+    const RunLayersOptions options = auxiliary_options(models, stop);
+    for (const TokenPass& pass : token_passes(&Sequence::auxiliary, sequences, ends,
+                                              rows_together(models.auxiliary->threads()))) {
+      if (!run_tokens(
+              {models.auxiliary.get(), &Sequence::auxiliary, pass.sequences, pass.ends, options},
+              workspace.auxiliary)) {
+        return false;
+      }
+    }
+    return true;
   }
 
   /// The auxiliary only has to leave K/V in the layers that the map names (method §3).

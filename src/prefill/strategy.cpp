@@ -6,6 +6,7 @@
 #include <cassert>
 #include <charconv>
 #include <optional>
+#include <utility>
 
 namespace kvcast {
 
@@ -153,18 +154,53 @@ float* run_tokens(const TokenRun& run, Workspace& workspace) {
   return hidden;
 }
 
+std::vector<TokenPass> token_passes(CacheMember cache, std::span<Sequence* const> sequences,
+                                    std::span<const int64_t> ends, int64_t most_rows) {
+  std::vector<TokenPass> passes;
+  TokenPass group;
+  int64_t group_rows = 0;
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    Sequence* const sequence = sequences[s];
+    const int64_t begin = (sequence->*cache).next_position(), rows = ends[s] - begin;
+    const int64_t parts = (rows + most_rows - 1) / most_rows;
+    for (int64_t part = 1; part < parts; ++part) {
+      passes.push_back({{sequence}, {begin + rows * part / parts}});
+    }
+    const int64_t last_rows = rows - rows * (parts - 1) / parts;
+    if (group_rows + last_rows > most_rows) {
+      passes.push_back(std::exchange(group, {}));
+      group_rows = 0;
+    }
+    group.sequences.push_back(sequence);
+    group.ends.push_back(ends[s]);
+    group_rows += last_rows;
+  }
+  if (!group.sequences.empty()) passes.push_back(std::move(group));
+  return passes;
+}
+
 bool run_pending(const Transformer& model, CacheMember cache, std::span<Sequence* const> sequences,
                  float* logits, Workspace& workspace, const std::stop_token& stop) {
   std::vector<int64_t> ends;
-  for (const Sequence* sequence : sequences) {
+  for (Sequence* sequence : sequences) {
     ends.push_back(static_cast<int64_t>(sequence->tokens.size()));
+    (sequence->*cache).reserve(ends.back());
   }
-  RunLayersOptions options;
-  options.output = LastLayerOutput::kLastRowOfEachSequence;
-  options.stop = stop;
-  const float* rows = run_tokens({&model, cache, sequences, ends, options}, workspace);
-  if (!rows) return false;
-  model.logits(rows, static_cast<int64_t>(sequences.size()), logits, workspace);
+  for (const TokenPass& pass :
+       token_passes(cache, sequences, ends, rows_together(model.threads()))) {
+    const bool to_the_end =
+        pass.ends.front() == static_cast<int64_t>(pass.sequences.front()->tokens.size());
+    RunLayersOptions options;
+    options.output =
+        to_the_end ? LastLayerOutput::kLastRowOfEachSequence : LastLayerOutput::kNothing;
+    options.stop = stop;
+    const float* rows = run_tokens({&model, cache, pass.sequences, pass.ends, options}, workspace);
+    if (!rows) return false;
+    if (!to_the_end) continue;
+    const auto n = static_cast<int64_t>(pass.sequences.size());
+    model.logits(rows, n, logits, workspace);
+    logits += n * model.config().vocab_size;
+  }
   return true;
 }
 

@@ -2,6 +2,7 @@
 // Afterwards decoding is the same for all. One file per strategy.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <span>
 #include <stop_token>
@@ -121,8 +122,26 @@ struct TokenRun {
 /// if the stop token fired. Sequences with nothing to run must not be passed.
 float* run_tokens(const TokenRun& run, Workspace& workspace);
 
-/// Runs all pending tokens of the sequences through all layers and computes the logits of each last
-/// token. False: stopped.
+/// Rows that go through a model together: bounds the scratch memory of a long prompt or a large
+/// batch, and is enough for the weights' traffic to be small beside the arithmetic and for every
+/// thread to have its share.
+constexpr int64_t rows_together(int threads) { return std::max<int64_t>(256, 32 * threads); }
+
+/// Sequences, and how far each goes, that run together.
+struct TokenPass {
+  std::vector<Sequence*> sequences;
+  std::vector<int64_t> ends;
+};
+
+/// Cuts the tokens from each `cache`'s position to its end into passes of at most `most_rows`
+/// rows, to be run in this order: many sequences are grouped, and one that is longer goes through
+/// by itself in equal parts, of which the last may join a group. A pass holds either nothing but
+/// such an earlier part, or nothing but what reaches the ends.
+std::vector<TokenPass> token_passes(CacheMember cache, std::span<Sequence* const> sequences,
+                                    std::span<const int64_t> ends, int64_t most_rows);
+
+/// Runs all pending tokens of the sequences through all layers, in token_passes, and computes the
+/// logits of each last token. False: stopped.
 bool run_pending(const Transformer& model, CacheMember cache, std::span<Sequence* const> sequences,
                  float* logits, Workspace& workspace, const std::stop_token& stop);
 

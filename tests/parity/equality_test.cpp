@@ -1,6 +1,7 @@
 // What must not change an answer: how a prompt is cut, batched or threaded, and who computes a row.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "prefill/strategy.h"
@@ -18,7 +19,7 @@ ModelConfig small_config(int64_t layers, int64_t model_dim) {
                               .gqa_groups = 2,
                               .ffn_dim_divisor = 16,
                               .vocab_size = 211,
-                              .max_context_tokens = 96});
+                              .max_context_tokens = 1600});
 }
 
 Models pair(WeightType type, int threads) {
@@ -71,6 +72,24 @@ std::vector<float> prefill_in_turns(const Models& models, const std::string& spe
     sequence.tokens.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(cut));
     strategy->prefill(models, batch, logits.data(), workspace, {});
   }
+  return logits;
+}
+
+/// As the scheduler does it: at most `max_rows` tokens at a time.
+std::vector<float> prefill_in_steps(const Models& models, const std::string& spec,
+                                    const std::vector<int32_t>& prompt, int64_t max_rows) {
+  Sequence sequence(models);
+  sequence.tokens = prompt;
+  Sequence* const batch[] = {&sequence};
+  std::vector<float> logits(static_cast<size_t>(models.base->config().vocab_size));
+  PrefillWorkspace workspace;
+  PrefillReport report;
+  const auto strategy = *PrefillStrategy::parse(spec);
+  PrefillState state = PrefillState::kMore;
+  while (state == PrefillState::kMore) {
+    state = strategy->advance(models, sequence, max_rows, logits.data(), workspace, {}, report);
+  }
+  if (state == PrefillState::kLastRun) decode_step(models, batch, logits.data(), workspace);
   return logits;
 }
 
@@ -135,6 +154,54 @@ TEST_P(Equality, BatchEqualsOneByOne) {
           << spec << ", prompt " << i;
     }
   }
+}
+
+TEST_P(Equality, PromptsBeyondOnePassEqualTheSameInSmallTurns) {
+  const Models models = pair(GetParam(), 2);
+  const std::vector<std::vector<int32_t>> prompts = {some_tokens(300), some_tokens(1100, 1),
+                                                     some_tokens(7, 2), some_tokens(512, 3)};
+  for (const char* spec : {"exact", "auxiliary", "kv-prediction:tail=16"}) {
+    const auto together = prefill(models, spec, prompts);
+    const size_t vocab = together.size() / prompts.size();
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      const auto from = together.begin() + static_cast<std::ptrdiff_t>(i * vocab);
+      EXPECT_LT(relative_to_largest({from, from + static_cast<std::ptrdiff_t>(vocab)},
+                                    prefill_in_steps(models, spec, prompts[i], 100)),
+                kSumOrder)
+          << spec << ", prompt " << i;
+    }
+  }
+}
+
+TEST(TokenPasses, AreOfAtMostTheRowsGivenAndReachEveryEnd) {
+  constexpr int64_t kMostRows = 256;
+  const Models models = pair(WeightType::kF32, 1);
+  std::vector<Sequence> sequences;
+  std::vector<Sequence*> all;
+  std::vector<int64_t> ends;
+  for (const int64_t end : {int64_t{100}, 2 * kMostRows + 1, int64_t{200}, kMostRows}) {
+    sequences.emplace_back(models);
+    ends.push_back(end);
+  }
+  for (Sequence& sequence : sequences) all.push_back(&sequence);
+  std::vector<int64_t> position(all.size(), 0);
+  for (const TokenPass& pass : token_passes(&Sequence::base, all, ends, kMostRows)) {
+    int64_t rows = 0;
+    int reaching_the_end = 0;
+    for (size_t i = 0; i < pass.sequences.size(); ++i) {
+      const auto s =
+          static_cast<size_t>(std::find(all.begin(), all.end(), pass.sequences[i]) - all.begin());
+      ASSERT_GT(pass.ends[i], position[s]);
+      rows += pass.ends[i] - position[s];
+      position[s] = pass.ends[i];
+      reaching_the_end += pass.ends[i] == ends[s] ? 1 : 0;
+    }
+    EXPECT_LE(rows, kMostRows);
+    EXPECT_TRUE(reaching_the_end == 0
+                    ? pass.sequences.size() == 1
+                    : reaching_the_end == static_cast<int>(pass.sequences.size()));
+  }
+  EXPECT_EQ(position, ends);
 }
 
 TEST_P(Equality, OneThreadEqualsSeveral) {

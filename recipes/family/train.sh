@@ -146,7 +146,7 @@ all-split kvp.split_share=1
 no-kl kvp.lambda_kl=0
 no-consistency kvp.consistency=none
 attention-output kvp.consistency=attention-output
-ridge-map kvp.layer_map=ridge
+paper-map kvp.layer_map=paper
 kv-only-last kvp.auxiliary_kv_only_last=true kvp.lambda_auxiliary=0
 auxiliary-loss-1 kvp.lambda_auxiliary=1
 random-tail kvp.tail_max=16

@@ -17,6 +17,17 @@ std::vector<size_t> frontier_of(const Comparison& comparison, Cost cost) {
   return pareto_frontier(points);
 }
 
+/// A method's place among all of the comparison's: it looks the same against either cost, whichever
+/// methods have no value of one.
+int style_of(const Comparison& comparison, const std::string& method) {
+  std::vector<std::string> methods;
+  for (const Entry& entry : comparison.entries) {
+    if (entry.method == method) break;
+    if (std::ranges::find(methods, entry.method) == methods.end()) methods.push_back(entry.method);
+  }
+  return static_cast<int>(methods.size());
+}
+
 /// A series for each method, in the order of the entries. Only the frontier's points are labelled:
 /// all of them would hide each other.
 std::vector<Series> method_series(const Comparison& comparison, Cost cost) {
@@ -28,7 +39,7 @@ std::vector<Series> method_series(const Comparison& comparison, Cost cost) {
     if (!std::isfinite(share) || !std::isfinite(entry.quality.value)) continue;
     auto found = std::ranges::find(all, entry.method, &Series::name);
     if (found == all.end()) {
-      Series series{.name = entry.method, .style = static_cast<int>(all.size())};
+      Series series{.name = entry.method, .style = style_of(comparison, entry.method)};
       series.width = 1;
       series.opacity = 0.5;
       series.hollow =

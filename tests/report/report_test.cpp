@@ -168,6 +168,22 @@ TEST(Pareto, FigureMarksTheFrontierAndIsWhole) {
   EXPECT_TRUE(document->shows("KVP-C-10M"));
 }
 
+TEST(Pareto, AMethodLooksTheSameInBothPanels) {
+  auto files = family();
+  files[0]["results"][1].erase("ttft_ms");  // not timed, so it is in one panel only
+  const Results results = parsed(files);
+  const Figure figure = pareto_figure(compare(results.evals)[0]);
+  ASSERT_EQ(figure.panels.size(), 2);
+  const auto& flops = std::get<Chart>(figure.panels[0]).series;
+  const auto& ttft = std::get<Chart>(figure.panels[1]).series;
+  EXPECT_GT(flops.size(), ttft.size());
+  for (const Series& series : ttft) {
+    const auto same = std::ranges::find(flops, series.name, &Series::name);
+    ASSERT_NE(same, flops.end()) << series.name;
+    EXPECT_EQ(series.style, same->style) << series.name;
+  }
+}
+
 TEST(HeldoutTable, OrdersBundlesByTheGapTheyClose) {
   const auto row = [](const char* model, double nll) {
     return Json{{"model", model},

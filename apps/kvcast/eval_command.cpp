@@ -123,10 +123,9 @@ struct Outcome {
 };
 
 /// One task under all strategies: scores, then speed.
-Status evaluate(const EvalOptions& options, const Model& model, const ResultHeader& header,
-                Task& task, const std::string& data_sha256, const std::stop_token& stop,
-                Outcome& outcome, PartialFile& partial,
-                const std::vector<EvalStrategy>& strategies) {
+Status evaluate(const EvalOptions& options, const Model& model, Task& task,
+                const std::string& data_sha256, const std::stop_token& stop, Outcome& outcome,
+                PartialFile& partial, const std::vector<EvalStrategy>& strategies) {
   const Model::Impl& impl = model.impl();
   constexpr int64_t kPrefixBytes = int64_t{1} << 28;
   Evaluator evaluator(impl.models, *impl.tokenizer, kPrefixBytes);
@@ -169,7 +168,11 @@ Status evaluate(const EvalOptions& options, const Model& model, const ResultHead
     }
     result.prompt_tokens = std::ssize(prompt);
     result.is_bundle = model.is_bundle();
-    if (mixed && !timings.empty()) result.timing = timings[s];
+    if (mixed) {
+      result.flops =
+          flops_reduction(impl.models.shapes(), *strategies[s].prefill, result.prompt_tokens);
+      if (!timings.empty()) result.timing = timings[s];
+    }
     outcome.results.push_back(std::move(result));
     if (options.outputs.empty()) continue;
     for (size_t i = 0; i < scores[s].size(); ++i) {
@@ -183,7 +186,6 @@ Status evaluate(const EvalOptions& options, const Model& model, const ResultHead
       outcome.outputs += line.dump() + "\n";
     }
   }
-  (void)header;
   return {};
 }
 
@@ -205,10 +207,10 @@ Table to_table(const std::vector<TaskResult>& results) {
                                     std::to_string(result.n)};
     for (const auto& [name, interval] : result.metrics) row.push_back(text_of(interval));
     row.push_back(std::to_string(result.prompt_tokens));
+    row.push_back(result.flops ? fmt::format("{:.2f}", result.flops->paper) : "-");
+    row.push_back(result.flops ? fmt::format("{:.2f}", result.flops->exact) : "-");
     if (result.timing) {
       const StrategyTiming& timing = *result.timing;
-      row.push_back(fmt::format("{:.2f}", timing.paper_reduction));
-      row.push_back(fmt::format("{:.2f}", timing.exact_reduction));
       row.push_back(fmt::format("{:.2f}", timing.ttft_ms.median));
       for (const int64_t tokens : {16, 64, 256}) {
         const auto total = timing.total_ms.find(tokens);
@@ -267,8 +269,8 @@ Result<int> eval(EvalOptions& options) {
                  PartialFile::open(options.out + suffix,
                                    identity(options, header, *task, data_sha256, strategies)));
     }
-    KVCAST_CHECK(evaluate(options, *model, header, *task, data_sha256, interrupt.token(), outcome,
-                          partial, strategies));
+    KVCAST_CHECK(evaluate(options, *model, *task, data_sha256, interrupt.token(), outcome, partial,
+                          strategies));
     if (outcome.stopped) return kExitInterrupted;
   }
   const std::string json =
@@ -343,7 +345,7 @@ void register_eval(CLI::App& app, int& exit_code) {
   add_task_options(command, *options);
   command
       .add_option("--timing-repetitions", options->timing_repetitions,
-                  "runs of the typical prompt per strategy; 0: no speed columns")
+                  "runs of the typical prompt per strategy; 0: no times")
       ->check(is_whole_number(0, 1000))
       ->capture_default_str();
   command.add_option("--batch-tokens", options->run.batch_tokens, "tokens that run together")

@@ -40,7 +40,6 @@ OrderedJson to_json(const WeightsIdentity& weights) {
 
 void add_timing(const TaskResult& result, OrderedJson& json) {
   const StrategyTiming& timing = *result.timing;
-  json["flops_reduction"] = {{"paper", timing.paper_reduction}, {"exact", timing.exact_reduction}};
   json["ttft_ms"] = {
       {"median", timing.ttft_ms.median}, {"p10", timing.ttft_ms.p10}, {"p90", timing.ttft_ms.p90}};
   json["total_ms"] = OrderedJson::object();
@@ -66,6 +65,9 @@ OrderedJson to_json(const TaskResult& result) {
     json[name] = {{"value", interval.value}, {"low", interval.low}, {"high", interval.high}};
   }
   json["prompt_tokens"] = result.prompt_tokens;
+  if (result.flops) {
+    json["flops_reduction"] = {{"paper", result.flops->paper}, {"exact", result.flops->exact}};
+  }
   if (result.timing) add_timing(result, json);
   return json;
 }

@@ -38,6 +38,7 @@ struct TaskResult {
   std::vector<std::pair<std::string, Interval>> metrics;
   int64_t prompt_tokens = 0;
   bool is_bundle = false;
+  std::optional<FlopsReduction> flops;
   std::optional<StrategyTiming> timing;
 };
 

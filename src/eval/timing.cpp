@@ -53,6 +53,13 @@ std::vector<double> medians(const Samples& samples) {
 
 }  // namespace
 
+FlopsReduction flops_reduction(const ModelPair& shapes, const PrefillStrategy& strategy,
+                               int64_t prompt_tokens) {
+  return {.paper = strategy.paper_reduction(shapes, prompt_tokens),
+          .exact = exact_cost(shapes.base, prompt_tokens).total() /
+                   strategy.cost(shapes, prompt_tokens).total()};
+}
+
 std::vector<StrategyTiming> measure_timing(const Evaluator& evaluator,
                                            std::span<const EvalStrategy> strategies,
                                            const Tokens& prompt, const TimingOptions& options) {
@@ -81,12 +88,9 @@ std::vector<StrategyTiming> measure_timing(const Evaluator& evaluator,
       for (size_t t = 0; round > 0 && t < times.size(); ++t) samples[s][t].push_back(times[t]);
     }
   }
-  const double exact_flops = exact_cost(shapes.base, length).total();
   const std::vector<double> alone = medians(samples.back());
   for (size_t s = 0; s < timings.size(); ++s) {
     StrategyTiming& timing = timings[s];
-    timing.paper_reduction = measured[s]->paper_reduction(shapes, length);
-    timing.exact_reduction = exact_flops / measured[s]->cost(shapes, length).total();
     const auto& first = samples[s][0];
     timing.ttft_ms = {quantile(first, 0.5), quantile(first, 0.1), quantile(first, 0.9)};
     const std::vector<double> total = medians(samples[s]);

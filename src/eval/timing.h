@@ -1,4 +1,5 @@
-// The speed columns beside a task's scores, measured in the same process.
+// What a prompt costs under each strategy, beside a task's scores: operations by count, times
+// measured in the same process.
 #pragma once
 
 #include <map>
@@ -11,11 +12,19 @@
 
 namespace kvcast {
 
+/// FLOPs of `exact` over a strategy's, for one prompt.
+struct FlopsReduction {
+  double paper = 0;  ///< by the paper's approximation
+  double exact = 0;  ///< by counting every product
+};
+
+FlopsReduction flops_reduction(const ModelPair& shapes, const PrefillStrategy& strategy,
+                               int64_t prompt_tokens);
+
 struct StrategyTiming {
   struct Quantiles {
     double median = 0, p10 = 0, p90 = 0;
   };
-  double paper_reduction = 0, exact_reduction = 0;  ///< FLOPs of `exact` over this strategy's
   Quantiles ttft_ms;                   ///< tokenizing and the first sampled token included
   std::map<int64_t, double> total_ms;  ///< median, to the end of that answer token
   /// From this many answer tokens on it takes longer than the auxiliary alone; nullopt: never

@@ -270,6 +270,8 @@ TEST_F(EvalCommand, EveryTaskRuns) {
     ASSERT_EQ(result.exit_code, 0) << task << result.error;
     const auto json = nlohmann::json::parse(result.out);
     for (const auto& one : json["results"]) {
+      EXPECT_GE(one["flops_reduction"]["exact"], 1.0) << task;  // counted, not timed
+      EXPECT_FALSE(one.contains("ttft_ms"));
       if (one["prefill"] != "exact") continue;
       if (one["task"] == "nll") {
         EXPECT_NEAR(one["kl"]["value"].get<double>(), 0, 1e-9);

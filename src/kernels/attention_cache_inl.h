@@ -8,6 +8,7 @@ namespace kvcast {
 namespace {
 
 constexpr int64_t kKeyBlock = 64;
+constexpr int64_t kGroupsPerLine = 16;
 
 /// Keys and values multiplied as f32, whatever they are held as.
 template <typename ElementType>
@@ -52,12 +53,23 @@ using CacheF32 = CacheInF32<float>;
 using CacheBf16Widened = CacheInF32<uint16_t>;
 
 /// out <- transpose of `count` keys, zero beyond. [head_dim / kPerGroup, 64] groups
+/// If `values` is not null, the next 64 keys and values, or whatever lies there, are fetched
+/// meanwhile, some at a time: many requests at once hold up the loads that come after them.
 template <class Cache>
-void load_keys(const typename Cache::Element* keys, int64_t count, int64_t head_dim, float* out) {
+void load_keys(const typename Cache::Element* keys, int64_t count, int64_t head_dim, float* out,
+               const typename Cache::Element* values) {
   constexpr int64_t kWidth = Simd::kWidth;
   const int64_t groups = head_dim / Cache::kPerGroup;
   for (int64_t j = 0; j < kKeyBlock; j += kWidth) {
     for (int64_t i = 0; i < groups; i += kWidth) {
+      if (values != nullptr && i % kGroupsPerLine == 0) {
+        const int64_t next = (kKeyBlock + j) * head_dim + i * Cache::kPerGroup;
+        KVCAST_UNROLL
+        for (int64_t x = 0; x < kWidth; ++x) {
+          __builtin_prefetch(keys + next + x * head_dim, 0, 2);
+          __builtin_prefetch(values + next + x * head_dim, 0, 2);
+        }
+      }
       Simd::F square[kWidth];
       KVCAST_UNROLL
       for (int64_t x = 0; x < kWidth; ++x) {

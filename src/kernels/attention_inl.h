@@ -12,6 +12,9 @@
 namespace kvcast {
 namespace {
 
+/// For so few queries a block of the cache takes longer to come from memory than to be used: the
+/// next one is fetched meanwhile. For more it comes from the processor's cache, and fetching costs.
+constexpr int64_t kFewQueries = 16;
 constexpr float kMinusInfinity = -__builtin_inff();
 
 int64_t padded_head_dim(const AttentionShape& shape) { return (shape.head_dim + 15) / 16 * 16; }
@@ -111,6 +114,7 @@ struct AttendBlock {
   int64_t width = padded_head_dim(args.shape);
   int64_t state_floats = width + kStateExtra;
   int64_t queries_count = (args.row_end - args.row_begin) * group;  // query = row * group + head
+  bool waits_for_memory = queries_count <= kFewQueries;
   float* queries = reinterpret_cast<float*>(args.scratch);          // [queries, width], scaled
   float* keys = queries + largest_query_block(args.shape) * width;  // [width, 64]
   float* values = keys + width * kKeyBlock;                         // [64, width], if padded
@@ -143,7 +147,8 @@ struct AttendBlock {
   }
 
   void load_keys_from(int64_t key, int64_t count) const {
-    load_keys<Cache>(cached(args.sequence->keys, key), count, head_dim, keys);
+    load_keys<Cache>(cached(args.sequence->keys, key), count, head_dim, keys,
+                     waits_for_memory ? cached(args.sequence->values, key) : nullptr);
   }
 
   /// scores[q, :] for q >= first.

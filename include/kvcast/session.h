@@ -38,7 +38,7 @@ struct Timings {
   double tokenize_ms = 0;
   double auxiliary_ms = 0;
   double predictor_ms = 0;
-  double base_ms = 0;
+  double base_ms = 0;  ///< kv-prediction: what is left of it when the auxiliary is done
   double ttft_ms = 0;
   double decode_ms = 0;  ///< all tokens after the first
   int64_t prompt_tokens = 0;

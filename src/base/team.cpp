@@ -28,6 +28,8 @@ constexpr int kSpinsForTheLast = 2000;
 /// True in helpers, and in a caller while it runs a body.
 thread_local bool working = false;
 
+}  // namespace
+
 /// The helpers of one calling thread.
 class Team {
  public:
@@ -51,6 +53,19 @@ class Team {
     body(context, 0);
     close_gate();
     working = false;
+  }
+
+  void offer(SideJob& job, int threads) {
+    hire(threads - 1);
+    job.busy_.store(true, std::memory_order_relaxed);
+    offered_.store(&job, std::memory_order_release);
+    announce();
+  }
+
+  /// False: a helper has it, or is done with it.
+  bool take_back(SideJob& job) {
+    SideJob* expected = &job;
+    return offered_.compare_exchange_strong(expected, nullptr, std::memory_order_relaxed);
   }
 
  private:
@@ -113,6 +128,13 @@ class Team {
       }
       seen = turn;
       if (ending_.load(std::memory_order_relaxed)) return;
+      if (offered_.load(std::memory_order_relaxed) != nullptr) {
+        if (SideJob* const job = offered_.exchange(nullptr, std::memory_order_acquire)) {
+          job->job_();
+          job->busy_.store(false, std::memory_order_release);
+          continue;
+        }
+      }
       if (!enter()) continue;
       if (worker < threads_) body_(context_, worker);
       leave();
@@ -127,14 +149,32 @@ class Team {
   alignas(64) std::atomic<int> turn_{0};        ///< moves on when there is work, or the end
   alignas(64) std::atomic<int> gate_{kClosed};  ///< helpers inside; kClosed: nobody may enter
   std::atomic<bool> ending_{false};
+  std::atomic<SideJob*> offered_{nullptr};
 };
+
+namespace {
+
+Team& own_team() {
+  thread_local Team team;
+  return team;
+}
 
 }  // namespace
 
 void run_on_team(int threads, TeamBody body, const void* context) {
   if (threads <= 1 || working) return body(context, 0);
-  thread_local Team team;
-  team.run(threads, body, context);
+  own_team().run(threads, body, context);
+}
+
+void SideJob::offer(int threads) {
+  if (threads <= 1 || working || busy_.load(std::memory_order_acquire)) return;
+  own_team().offer(*this, threads);
+}
+
+void SideJob::withdraw() {
+  if (!busy_.load(std::memory_order_acquire)) return;
+  if (own_team().take_back(*this)) return busy_.store(false, std::memory_order_relaxed);
+  while (busy_.load(std::memory_order_acquire)) std::this_thread::yield();
 }
 
 int available_processors() {

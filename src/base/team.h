@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <utility>
 
 namespace kvcast {
 
@@ -30,6 +32,29 @@ void run_together(int threads, const Body& body) {
       threads,
       [](const void* context, int worker) { (*static_cast<const Body*>(context))(worker); }, &body);
 }
+
+/// A job that one helper of the calling thread does from beginning to end, while the caller's
+/// run_together goes on without that helper: for work that waits for memory beside work that
+/// computes. What the job itself shares out runs on its thread alone. All calls come from one
+/// thread; `job` must not throw.
+class SideJob {
+ public:
+  explicit SideJob(std::function<void()> job) : job_(std::move(job)) {}
+  ~SideJob() { withdraw(); }
+  SideJob(const SideJob&) = delete;
+  SideJob& operator=(const SideJob&) = delete;
+
+  /// Offers the job to the helpers that `threads` allows for, unless it is offered or running. It
+  /// is done once, or not at all if no helper comes to it.
+  void offer(int threads);
+  /// Takes the offer back, or waits until the job is done.
+  void withdraw();
+
+ private:
+  friend class Team;
+  std::function<void()> job_;
+  std::atomic<bool> busy_{false};  ///< offered or running
+};
 
 /// body(task, worker) for every task in [0, tasks), each once, begun in order, on up to `threads`
 /// threads as run_together says; worker < threads.

@@ -115,11 +115,11 @@ struct AttendBlock {
   int64_t state_floats = width + kStateExtra;
   int64_t queries_count = (args.row_end - args.row_begin) * group;  // query = row * group + head
   bool waits_for_memory = queries_count <= kFewQueries;
-  float* queries = reinterpret_cast<float*>(args.scratch);          // [queries, width], scaled
-  float* keys = queries + largest_query_block(args.shape) * width;  // [width, 64]
-  float* values = keys + width * kKeyBlock;                         // [64, width], if padded
-  float* scores = values + kKeyBlock * width;                       // [queries, 64]
-  float* chunk = scores + largest_query_block(args.shape) * kKeyBlock;    // [queries, state]
+  float* queries = reinterpret_cast<float*>(args.scratch);              // [queries, width], scaled
+  float* keys = queries + largest_query_block(args.shape) * width;      // [width, 64]
+  float* values = keys + width * kKeyBlock;                             // [64, width], if padded
+  float* scores = values + kKeyBlock * width;                           // [queries, 64]
+  float* chunk = scores + largest_query_block(args.shape) * kKeyBlock;  // [queries, state]
   float* total = chunk + largest_query_block(args.shape) * state_floats;  // [queries, state]
 
   [[nodiscard]] State state_of(float* states, int64_t q) const {

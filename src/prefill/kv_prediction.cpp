@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "base/stopwatch.h"
 #include "prefill/strategy.h"
+#include "prefill/tail_run.h"
 
 namespace kvcast {
 namespace {
@@ -48,16 +50,26 @@ class KvPredictionStrategy final : public PrefillStrategy {
       short_of.push_back(sequence);
       ends.push_back(end);
     }
-    report.stopped = !forecast(models, short_of, ends, workspace, stop, report);
+    std::vector<int64_t> begins;
+    int64_t tail_rows = 0;
+    for (Sequence* sequence : sequences) {
+      sequence->base.reserve(static_cast<int64_t>(sequence->tokens.size()));
+      begins.push_back(std::max(forecast_end(*sequence), sequence->base.next_position()));
+      tail_rows += static_cast<int64_t>(sequence->tokens.size()) - begins.back();
+    }
+    report.computed_tokens = tail_rows;
+    std::optional<TailRun> tail;  // if it is one pass
+    if (!short_of.empty() && tail_rows <= rows_together(models.base->threads())) {
+      tail.emplace(models, sequences, begins, workspace.base, stop);
+    }
+    report.stopped =
+        !forecast(models, short_of, ends, workspace, stop, report, tail ? &*tail : nullptr);
     if (report.stopped) return report;
 
     const Stopwatch watch;
-    for (const Sequence* sequence : sequences) {
-      report.computed_tokens +=
-          static_cast<int64_t>(sequence->tokens.size()) - sequence->base.next_position();
-    }
     report.stopped =
-        !run_pending(*models.base, &Sequence::base, sequences, logits, workspace.base, stop);
+        tail ? !tail->finish(logits)
+             : !run_pending(*models.base, &Sequence::base, sequences, logits, workspace.base, stop);
     report.base_ms = watch.elapsed_ms();
     if (!report.stopped) rollback.dismiss();
     return report;
@@ -91,11 +103,12 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return state;
   }
 
-  /// Forecasts the base caches of `sequences` up to `ends`, each beyond its base's position. False:
-  /// stopped.
+  /// Forecasts the base caches of `sequences` up to `ends`, each beyond its base's position; `tail`
+  /// may begin during the last pass. False: stopped.
   static bool forecast(const Models& models, std::span<Sequence* const> sequences,
                        std::span<const int64_t> ends, PrefillWorkspace& workspace,
-                       const std::stop_token& stop, PrefillReport& report) {
+                       const std::stop_token& stop, PrefillReport& report,
+                       TailRun* tail = nullptr) {
     if (sequences.empty()) return true;
     const Stopwatch watch;
     if (!catch_up(models, sequences, workspace, stop)) return false;
@@ -104,9 +117,11 @@ class KvPredictionStrategy final : public PrefillStrategy {
       sequences[s]->base.reserve(static_cast<int64_t>(sequences[s]->tokens.size()));
       sequences[s]->auxiliary.reserve(ends[s]);
     }
-    for (const TokenPass& pass : token_passes(&Sequence::base, sequences, ends,
-                                              rows_together(models.auxiliary->threads()))) {
-      if (!forecast_together(models, pass, workspace, stop, report)) return false;
+    const std::vector<TokenPass> passes =
+        token_passes(&Sequence::base, sequences, ends, rows_together(models.auxiliary->threads()));
+    for (const TokenPass& pass : passes) {
+      TailRun* const begun = &pass == &passes.back() ? tail : nullptr;
+      if (!forecast_together(models, pass, workspace, stop, report, begun)) return false;
     }
     return true;
   }
@@ -115,7 +130,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
   /// One pass of forecast(): the auxiliary caches end where the base caches do.
   static bool forecast_together(const Models& models, const TokenPass& pass,
                                 PrefillWorkspace& workspace, const std::stop_token& stop,
-                                PrefillReport& report) {
+                                PrefillReport& report, TailRun* tail) {
     const Stopwatch watch;
     double predictor_ms = 0;
     std::vector<SequenceRows> base_rows;
@@ -128,12 +143,14 @@ class KvPredictionStrategy final : public PrefillStrategy {
       const Stopwatch predictor_watch;
       models.predictor->predict(raw, base_rows, *models.base, workspace.predictor);
       predictor_ms += predictor_watch.elapsed_ms();
+      if (tail != nullptr) tail->forecast_reached(raw.layer);
     };
     if (!run_tokens(
             {models.auxiliary.get(), &Sequence::auxiliary, pass.sequences, pass.ends, options},
             workspace.auxiliary)) {
       return false;
     }
+    if (tail != nullptr) tail->pause();  // it reads the caches' positions
     for (const SequenceRows& rows : base_rows) {
       rows.cache->advance(rows.rows);
       report.predicted_tokens += rows.rows;

@@ -25,6 +25,7 @@ struct PrefillWorkspace {
 struct PrefillReport {
   double auxiliary_ms = 0;
   double predictor_ms = 0;
+  /// Under kv-prediction what is left of the base's run when the auxiliary is done (TailRun).
   double base_ms = 0;
   int64_t predicted_tokens = 0;  ///< rows of the base's cache that the predictor filled
   int64_t computed_tokens = 0;   ///< rows that the answering model computed itself

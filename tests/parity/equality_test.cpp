@@ -217,6 +217,19 @@ TEST_P(Equality, OneThreadEqualsSeveral) {
   }
 }
 
+TEST_P(Equality, TailBegunBesideTheAuxiliaryEqualsTailAfterIt) {
+  // With one thread nothing begins early; with more, how much does is chance.
+  const Models alone = pair(GetParam(), 1), together = pair(GetParam(), 3);
+  const std::vector<std::vector<int32_t>> prompts = {some_tokens(5, 1), some_tokens(300, 2),
+                                                     some_tokens(2, 3), some_tokens(12, 4)};
+  for (const char* spec : {"kv-prediction", "kv-prediction:tail=3"}) {
+    const auto expected = prefill(alone, spec, prompts);
+    for (int round = 0; round < 20; ++round) {
+      ASSERT_EQ(prefill(together, spec, prompts), expected) << spec << ", round " << round;
+    }
+  }
+}
+
 TEST_P(Equality, TailOfTheWholePromptEqualsExact) {
   const Models models = pair(GetParam(), 2);
   const auto prompt = some_tokens(30);

@@ -76,5 +76,39 @@ TEST(Team, SleepingHelpersWakeAgain) {
   }
 }
 
+TEST(SideJob, RunsBesideWhatItsCallerSharesOut) {
+  for (const int threads : {2, 4}) {
+    std::atomic<int> inner{0};
+    SideJob job(
+        [&] { parallel_for(100, threads, [&](int64_t, int worker) { inner += 1 + worker; }); });
+    for (int round = 1; round <= 200; ++round) {
+      job.offer(threads);
+      std::vector<int> done(100, 0);
+      parallel_for(100, threads, [&](int64_t task, int) { ++done[static_cast<size_t>(task)]; });
+      ASSERT_EQ(done, std::vector<int>(100, 1));
+      job.withdraw();
+      ASSERT_EQ(inner % 100, 0);  // all of it, by one worker, or nothing
+      ASSERT_LE(inner, round * 100);
+    }
+  }
+}
+
+TEST(SideJob, IsBegunByAHelper) {
+  std::atomic<bool> begun{false};
+  SideJob job([&] { begun = true; });
+  job.offer(2);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!begun && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  EXPECT_TRUE(begun);
+}
+
+TEST(SideJob, OneThreadNeverBeginsIt) {
+  bool begun = false;
+  SideJob job([&] { begun = true; });
+  job.offer(1);
+  job.withdraw();
+  EXPECT_FALSE(begun);
+}
+
 }  // namespace
 }  // namespace kvcast

@@ -81,7 +81,10 @@ void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const
     for (int64_t b = 0; b < bench.batch; ++b) (void)bench.tokenizer->encode(prompt.text, true);
   }
   samples.tokenize.push_back(arrival.elapsed_ms());
-  for (Sequence& sequence : sequences) sequence.tokens = prompt.tokens;
+  for (Sequence& sequence : sequences) {
+    sequence.tokens = prompt.tokens;
+    reserve_answer(strategy, models, sequence, bench.prompt_tokens, bench.decode_steps);
+  }
   const PrefillReport report = strategy.prefill(models, batch, logits.data(), workspace, stop);
   if (report.stopped) return;
   samples.ttft.push_back(arrival.elapsed_ms());

@@ -227,6 +227,15 @@ PrefillState advance_pending(const Transformer& model, CacheMember cache, Sequen
   return PrefillState::kMore;
 }
 
+void reserve_answer(const PrefillStrategy& strategy, const Models& models, Sequence& sequence,
+                    int64_t prompt_tokens, int64_t answer_tokens) {
+  const bool by_auxiliary = strategy.cache_family() == "auxiliary";
+  const ModelConfig& config = (by_auxiliary ? models.auxiliary : models.base)->config();
+  const int64_t most = config.max_context_tokens + 1;
+  (by_auxiliary ? sequence.auxiliary : sequence.base)
+      .reserve(std::min(prompt_tokens + std::min(answer_tokens, most), most));
+}
+
 void decode_step(const Models& models, std::span<Sequence* const> sequences, float* logits,
                  PrefillWorkspace& workspace) {
   const bool base_answers = sequences.front()->answerer == Sequence::Answerer::kBase;

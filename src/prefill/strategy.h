@@ -84,6 +84,12 @@ class PrefillStrategy {
 Status check_prefill(const PrefillStrategy& strategy, const Models& models,
                      const Sequence& sequence);
 
+/// Makes room for a prompt and its answer, as far as the context goes, in the cache that is
+/// answered from after prefill by `strategy`. Without it the cache grows by halves, which copies it
+/// and holds it twice for a moment.
+void reserve_answer(const PrefillStrategy& strategy, const Models& models, Sequence& sequence,
+                    int64_t prompt_tokens, int64_t answer_tokens);
+
 /// One decode step: the answering model of each sequence runs its pending tokens; logits
 /// [sequences, vocab_size]. All sequences must have the same answering model.
 void decode_step(const Models& models, std::span<Sequence* const> sequences, float* logits,

@@ -45,11 +45,7 @@ void Job::begin(const Models& models, const Tokenizer* tokenizer, PrefixPool& po
   choices.push_back(std::make_unique<Choice>(models, request, 0, tokenizer));
   Sequence& sequence = choices.front()->sequence;
   sequence.tokens.assign(request.prompt.begin(), request.prompt.begin() + prefill_tokens());
-  // At once: growing by halves would copy, and hold twice as much for a moment.
-  const int64_t whole = std::min(timings.prompt_tokens + request.max_tokens,
-                                 models.base->config().max_context_tokens + 1);
-  const bool auxiliary_answers = strategy->cache_family() == "auxiliary";
-  (auxiliary_answers ? sequence.auxiliary : sequence.base).reserve(whole);
+  reserve_answer(*strategy, models, sequence, timings.prompt_tokens, request.max_tokens);
   if (request.reuse_prefix) {
     timings.cached_tokens =
         pool.take(strategy->cache_family(), strategy->reusable_rows(prefill_tokens()), sequence);

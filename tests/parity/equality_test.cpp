@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "prefill/strategy.h"
 #include "support/tensors.h"
@@ -228,6 +229,31 @@ TEST_P(Equality, TailBegunBesideTheAuxiliaryEqualsTailAfterIt) {
       ASSERT_EQ(prefill(together, spec, prompts), expected) << spec << ", round " << round;
     }
   }
+}
+
+TEST_P(Equality, ACacheReservedForTheAnswerNeverGrows) {
+  const Models models = pair(GetParam(), 1);
+  for (const char* spec : {"exact", "kv-prediction", "auxiliary"}) {
+    const auto strategy = *PrefillStrategy::parse(spec);
+    Sequence sequence(models);
+    Sequence* const batch[] = {&sequence};
+    std::vector<float> logits(211);
+    PrefillWorkspace workspace;
+    sequence.tokens = some_tokens(60);
+    reserve_answer(*strategy, models, sequence, 60, 40);
+    strategy->prefill(models, batch, logits.data(), workspace, {});
+    const int64_t bytes = sequence.answering_cache().bytes();
+    for (int step = 0; step < 40; ++step) {
+      sequence.tokens.push_back(step);
+      decode_step(models, batch, logits.data(), workspace);
+    }
+    EXPECT_EQ(sequence.answering_cache().bytes(), bytes) << spec;
+  }
+  Sequence sequence(models);  // no more than the context holds
+  reserve_answer(*make_exact_strategy(), models, sequence, 60, std::numeric_limits<int64_t>::max());
+  Sequence whole(models);
+  reserve_answer(*make_exact_strategy(), models, whole, 1600, 1);
+  EXPECT_EQ(sequence.base.bytes(), whole.base.bytes());
 }
 
 TEST_P(Equality, TailOfTheWholePromptEqualsExact) {

@@ -184,8 +184,8 @@ Result<Completion> answer_tokens(Session::Impl& state, std::span<const int32_t> 
   Completion answer;
   answer.timings.prompt_tokens = static_cast<int64_t>(prompt.size());
   answer.timings.tokenize_ms = arrival.elapsed_ms();
-  reserve_answer(*strategy, models, sequence,
-                 static_cast<int64_t>(sequence.tokens.size()), options.max_tokens);
+  reserve_answer(*strategy, models, sequence, static_cast<int64_t>(sequence.tokens.size()),
+                 options.max_tokens);
   Sequence* const batch[] = {&sequence};
   const PrefillReport report =
       strategy->prefill(models, batch, state.logits.data(), state.workspace, options.cancel);

@@ -1,6 +1,7 @@
 #include "kernels/activations.h"
 
 #include <algorithm>
+#include <cassert>
 
 #include "base/team.h"
 #include "kernels/memory.h"
@@ -13,10 +14,20 @@ constexpr int64_t kElementsPerConversion = 16'384;
 
 }  // namespace
 
+bool takes_bf16_rows(const PackedMatrix& weight) {
+  return kernels().matmul(weight.type()).bf16_rows && weight.k() == weight.padded_k();
+}
+
 void Activations::place(const MatmulArgs& product, const MatmulKernels& kernels) {
   product_ = &product;
   kernels_ = &kernels;
   const PackedMatrix& w = *product.weight;
+  if (product.a_bf16 != nullptr) {
+    assert(takes_bf16_rows(w));
+    data_ = reinterpret_cast<const std::byte*>(product.a_bf16);
+    stride_bytes_ = product.a_stride * static_cast<int64_t>(sizeof(uint16_t));
+    return;
+  }
   if (kernels.f32_activations && w.k() == w.padded_k()) {
     data_ = reinterpret_cast<const std::byte*>(product.a);
     stride_bytes_ = product.a_stride * static_cast<int64_t>(sizeof(float));

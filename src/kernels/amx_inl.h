@@ -369,6 +369,7 @@ KernelTable amx_table() {
   t.bf16.multiply = multiply_tiles<TilesBf16>;
   t.int8.convert = convert_int8_tiles;
   t.int8.multiply = multiply_tiles<TilesInt8>;
+  t.bf16.bf16_rows = false;  // converted activations are tiles
   for (MatmulKernels* m : {&t.bf16, &t.int8}) {
     m->row_multiple = 32;
     m->rows_per_conversion = kTileSide;

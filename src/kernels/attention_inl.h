@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernels/attention_cache_inl.h"
+#include "kernels/elementwise_inl.h"
 #include "kernels/math_inl.h"
 
 namespace kvcast {
@@ -209,17 +210,13 @@ struct AttendBlock {
 
   void write_out(int64_t q, State state) const {
     const Simd::F inverse = Simd::set(1.0F / state.sum());
-    float* const out = args.sequence->out +
-                       (args.row_begin + q / group) * args.sequence->out_stride +
-                       (args.kv_head * group + q % group) * head_dim;
-    for (int64_t i = 0; i < head_dim; i += Simd::kWidth) {
-      const Simd::F x = Simd::mul(Simd::load(state.mixed + i), inverse);
-      if (i + Simd::kWidth <= head_dim) {
-        Simd::store(out + i, x);
-      } else {
-        Simd::store_first(out + i, x, head_dim - i);
-      }
-    }
+    const AttentionArgs& sequence = *args.sequence;
+    const OutRow out = OutRow::of(sequence.out, sequence.out_bf16,
+                                  (args.row_begin + q / group) * sequence.out_stride +
+                                      (args.kv_head * group + q % group) * head_dim);
+    for_each_lane_group(0, head_dim, [&](int64_t i, int64_t count) {
+      out.store(i, Simd::mul(Simd::load(state.mixed + i), inverse), count);
+    });
   }
 };
 

@@ -6,11 +6,6 @@
 namespace kvcast {
 namespace {
 
-/// kWidth floats, rounded to bf16.
-KVCAST_INLINE void store_bf16(std::byte* out, Simd::F x) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), (__m256i)_mm512_cvtneps_pbh(x));
-}
-
 /// vdpbf16ps: a pair of bf16 products per lane.
 struct DotBf16 : DotF32 {
   static Simd::I weights(const std::byte* p) { return Simd::load_int(p); }
@@ -36,10 +31,10 @@ struct CacheBf16Dot {
     return Simd::load_first(reinterpret_cast<const float*>(row) + group, count);
   }
   static void store_query(const float* q, int64_t head_dim, float factor, float* out) {
-    auto* const halves = reinterpret_cast<std::byte*>(out);
+    auto* const halves = reinterpret_cast<uint16_t*>(out);
     for (int64_t i = 0; i < head_dim; i += Simd::kWidth) {
       const Simd::F x = Simd::mul(Simd::load_first(q + i, head_dim - i), Simd::set(factor));
-      store_bf16(halves + 2 * i, x);
+      Simd::store_bf16(halves + i, x);
     }
   }
   static void prepare_scores(float* scores) {
@@ -47,7 +42,8 @@ struct CacheBf16Dot {
     KVCAST_UNROLL
     for (int i = 0; i < 4; ++i) x[i] = Simd::load(scores + i * Simd::kWidth);
     KVCAST_UNROLL
-    for (int i = 0; i < 4; ++i) store_bf16(reinterpret_cast<std::byte*>(scores) + 32 * i, x[i]);
+    for (int i = 0; i < 4; ++i)
+      Simd::store_bf16(reinterpret_cast<uint16_t*>(scores) + i * Simd::kWidth, x[i]);
   }
   /// values [keys, head_dim] -> [keys / 2, width] pairs of keys.
   static const void* prepare_values(const uint16_t* values, int64_t keys, int64_t head_dim,
@@ -88,9 +84,9 @@ struct DotInt8Vnni : DotInt8<128> {
 
 void convert_bf16(const ConvertArgs& c) {
   for (int64_t r = 0; r < c.rows; ++r) {
-    std::byte* const out = c.out + r * c.out_stride_bytes;
+    auto* const out = reinterpret_cast<uint16_t*>(c.out + r * c.out_stride_bytes);
     for_each_vector(c.a + r * c.a_stride, c.k, c.groups * 2,
-                    [&](int64_t i, Simd::F x) { store_bf16(out + 2 * i, x); });
+                    [&](int64_t i, Simd::F x) { Simd::store_bf16(out + i, x); });
   }
 }
 
@@ -110,6 +106,7 @@ KernelTable avx512bf16_table(Isa isa) {
   KernelTable t = base_table(isa);
   t.bf16.f32_activations = false;
   t.bf16.bf16_activations = true;
+  t.bf16.bf16_rows = true;
   t.bf16.group_bytes = 4;
   t.bf16.convert = convert_bf16;
   t.bf16.multiply = multiply<DotBf16>;

@@ -28,6 +28,7 @@ void divide(int64_t units, int64_t elements_per_unit, int threads, const Run& ru
 
 void rms_norm(const RmsNormArgs& args, int threads) {
   const KernelTable& table = kernels();
+  assert(args.out_bf16 == nullptr || table.bf16.bf16_rows);
   divide(args.rows, args.dim, threads,
          [&](int64_t begin, int64_t end) { table.rms_norm(args, begin, end); });
 }
@@ -41,6 +42,7 @@ void head_norm_rope(const HeadNormRopeArgs& args, int threads) {
 
 void silu_mul(const SiluMulArgs& args, int threads) {
   const KernelTable& table = kernels();
+  assert(args.out_bf16 == nullptr || table.bf16.bf16_rows);
   const int64_t columns = std::min(kSiluColumns, args.ffn_dim);
   const int64_t units_per_row = (args.ffn_dim + columns - 1) / columns;
   divide(args.rows * units_per_row, columns, threads, [&](int64_t begin, int64_t end) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/kernel_table.h"
+#include "kernels/math_inl.h"
 
 namespace kvcast {
 namespace {
@@ -24,6 +25,23 @@ KVCAST_INLINE void store_up_to(float* p, Simd::F x, int64_t count) {
   }
 }
 
+/// A row that is written: bf16 if that is not null.
+struct OutRow {
+  float* f32;
+  uint16_t* bf16;
+
+  static OutRow of(float* f32, uint16_t* bf16, int64_t offset) {
+    return bf16 == nullptr ? OutRow{f32 + offset, nullptr} : OutRow{nullptr, bf16 + offset};
+  }
+  template <class Vectors = Simd>
+  KVCAST_INLINE void store(int64_t i, Simd::F x, int64_t count) const {
+    if constexpr (requires { &Vectors::store_bf16; }) {
+      if (bf16 != nullptr) return Vectors::store_bf16(bf16 + i, x, count);
+    }
+    store_up_to(f32 + i, x, count);
+  }
+};
+
 /// 1 / sqrt(mean(x^2) + eps). Four chains hide the latency of the additions.
 KVCAST_INLINE float inverse_rms(const float* x, int64_t dim, float eps) {
   Simd::F sums[4] = {Simd::zero(), Simd::zero(), Simd::zero(), Simd::zero()};
@@ -43,19 +61,19 @@ KVCAST_INLINE float inverse_rms(const float* x, int64_t dim, float eps) {
   return 1.0F / __builtin_sqrtf(Simd::sum(total) / static_cast<float>(dim) + eps);
 }
 
-KVCAST_INLINE void normalise(const float* x, const float* weight, float* out, int64_t dim,
+KVCAST_INLINE void normalise(const float* x, const float* weight, const OutRow& out, int64_t dim,
                              float eps) {
   const Simd::F scale = Simd::set(inverse_rms(x, dim, eps));
   for_each_lane_group(0, dim, [&](int64_t i, int64_t count) {
     const Simd::F scaled = Simd::mul(load_up_to(x + i, count), scale);
-    store_up_to(out + i, Simd::mul(scaled, load_up_to(weight + i, count)), count);
+    out.store(i, Simd::mul(scaled, load_up_to(weight + i, count)), count);
   });
 }
 
 void rms_norm_rows(const RmsNormArgs& args, int64_t row_begin, int64_t row_end) {
   for (int64_t r = row_begin; r < row_end; ++r) {
-    normalise(args.x + r * args.x_stride, args.weight, args.out + r * args.out_stride, args.dim,
-              args.eps);
+    normalise(args.x + r * args.x_stride, args.weight,
+              OutRow::of(args.out, args.out_bf16, r * args.out_stride), args.dim, args.eps);
   }
 }
 
@@ -67,7 +85,7 @@ void head_norm_rope_rows(const HeadNormRopeArgs& args, int64_t row_begin, int64_
     for (int64_t h = 0; h < args.heads; ++h) {
       float* const x = args.x + r * args.x_stride + h * args.head_dim;
       if (args.norm_weight != nullptr) {
-        normalise(x, args.norm_weight, x, args.head_dim, args.eps);
+        normalise(x, args.norm_weight, {x, nullptr}, args.head_dim, args.eps);
       }
       for_each_lane_group(0, half, [&](int64_t i, int64_t count) {
         const Simd::F a = load_up_to(x + i, count);
@@ -85,12 +103,12 @@ void head_norm_rope_rows(const HeadNormRopeArgs& args, int64_t row_begin, int64_
 void silu_mul_columns(const SiluMulArgs& args, int64_t row, int64_t begin, int64_t end) {
   const float* const gate = args.gate_up + row * args.gate_up_stride;
   const float* const up = gate + args.ffn_dim;
-  float* const out = args.out + row * args.out_stride;
+  const OutRow out = OutRow::of(args.out, args.out_bf16, row * args.out_stride);
   const Simd::F one = Simd::set(1.0F);
   for_each_lane_group(begin, end, [&](int64_t i, int64_t count) {
     const Simd::F g = load_up_to(gate + i, count);
     const Simd::F sigmoid = Simd::div(one, Simd::add(one, exp(Simd::sub(Simd::zero(), g))));
-    store_up_to(out + i, Simd::mul(Simd::mul(g, sigmoid), load_up_to(up + i, count)), count);
+    out.store(i, Simd::mul(Simd::mul(g, sigmoid), load_up_to(up + i, count)), count);
   });
 }
 

@@ -51,6 +51,7 @@ struct MatmulKernels {
   int64_t group_bytes = 4;       ///< of converted activations, per row and group
   bool f32_activations = false;  ///< convert() would be a copy
   bool bf16_activations = false;
+  bool bf16_rows = false;           ///< rows of bf16 need no conversion, whatever their stride
   int64_t row_multiple = 6;         ///< rows of a register tile; row blocks start at multiples
   int64_t rows_per_conversion = 1;  ///< convert() takes this many, from a multiple of it on
   /// Beyond a converted row: rows a power of two apart would share cache sets.

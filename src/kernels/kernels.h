@@ -1,7 +1,8 @@
 // The arithmetic of the forward pass. One interface, a plain reference twin for each function
 // (reference.h), and one implementation per instruction set chosen at start-up (isa.h).
 //
-// All activations are f32, row-major. `threads` is the number of threads a call may use.
+// All activations are f32, row-major; what is only read by products may be bf16 (takes_bf16_rows).
+// `threads` is the number of threads a call may use.
 // For one instruction set, the result of a row does not depend on the number of threads, nor on the
 // other rows of the call: a prompt in chunks, a batch and a single token give the same bits.
 // Nothing here allocates in steady state: thread-local scratch grows and stays. Where it cannot
@@ -16,9 +17,18 @@
 
 namespace kvcast {
 
+/// True: products with `weight` round their input to bf16, and take rows that are rounded already
+/// (`a_bf16`), in which k has no padding. Whoever computes such rows then writes them so
+/// (`out_bf16`), and a pass over them is saved; the bits are the same.
+bool takes_bf16_rows(const PackedMatrix& weight);
+/// Elements from one row of `width` bf16 to the next: rows a power of two of bytes apart would
+/// share cache sets.
+constexpr int64_t bf16_row_stride(int64_t width) { return width + 32; }
+
 /// out[r, :] = a[r, :] · Wᵀ (+ bias) (+ out[r, :]), with columns [0, W.n()).
 struct MatmulArgs {
-  const float* a = nullptr;  // [rows, W.k()], row stride a_stride
+  const float* a = nullptr;          // [rows, W.k()], row stride a_stride
+  const uint16_t* a_bf16 = nullptr;  // instead of a, where takes_bf16_rows(W)
   int64_t a_stride = 0;
   int64_t rows = 0;
   const PackedMatrix* weight = nullptr;  // W: [n, k]
@@ -40,6 +50,7 @@ struct RmsNormArgs {
   int64_t x_stride = 0;
   const float* weight = nullptr;  // [dim]
   float* out = nullptr;           // [rows, dim]
+  uint16_t* out_bf16 = nullptr;   // instead of out
   int64_t out_stride = 0;
   int64_t rows = 0;
   int64_t dim = 0;
@@ -66,7 +77,8 @@ void head_norm_rope(const HeadNormRopeArgs& args, int threads);
 struct SiluMulArgs {
   const float* gate_up = nullptr;  // [rows, 2 * ffn_dim]
   int64_t gate_up_stride = 0;
-  float* out = nullptr;  // [rows, ffn_dim]
+  float* out = nullptr;          // [rows, ffn_dim]
+  uint16_t* out_bf16 = nullptr;  // instead of out
   int64_t out_stride = 0;
   int64_t rows = 0;
   int64_t ffn_dim = 0;
@@ -76,11 +88,13 @@ void silu_mul(const SiluMulArgs& args, int threads);
 /// out[r, j] = silu(gate[r, j]) * up[r, j], [gate | up] = a[r, :] · Wᵀ: the first half of a gated
 /// feed-forward layer in one pass, the same bits as matmul and silu_mul.
 struct MatmulSiluArgs {
-  const float* a = nullptr;  // [rows, W.k()], row stride a_stride
+  const float* a = nullptr;          // [rows, W.k()], row stride a_stride
+  const uint16_t* a_bf16 = nullptr;  // instead of a, where takes_bf16_rows(W)
   int64_t a_stride = 0;
   int64_t rows = 0;
   const PackedMatrix* weight = nullptr;  // W: [2 * ffn_dim, k], gate features first
   float* out = nullptr;                  // [rows, ffn_dim], row stride out_stride
+  uint16_t* out_bf16 = nullptr;          // instead of out
   int64_t out_stride = 0;
 };
 void matmul_silu(const MatmulSiluArgs& args, int threads);
@@ -96,6 +110,7 @@ struct AttentionArgs {
   const void* values = nullptr;  // [kv_heads][head_stride]
   int64_t head_stride = 0;       ///< elements from one KV head to the next
   float* out = nullptr;          // [rows, query_heads * head_dim]
+  uint16_t* out_bf16 = nullptr;  // instead of out
   int64_t out_stride = 0;
   /// If not null: attention probabilities of the last row, mean over query heads,
   /// [first_position + rows].

@@ -141,7 +141,8 @@ void matmul_shared_input(std::span<const MatmulArgs> products, int threads) {
   if (products.empty() || products.front().rows == 0) return;
   int64_t work = 0;
   for (const MatmulArgs& p : products) {
-    assert(p.a == products.front().a && p.rows == products.front().rows);
+    assert(p.a == products.front().a && p.a_bf16 == products.front().a_bf16 &&
+           p.rows == products.front().rows);
     assert(p.weight->type() == products.front().weight->type());
     assert(p.weight->k() == products.front().weight->k());
     work += p.rows * p.weight->n() * p.weight->k();

@@ -27,7 +27,11 @@ class GatedCall {
  public:
   GatedCall(const MatmulSiluArgs& args, const KernelTable& table, int threads)
       : args_(args),
-        input_{.a = args.a, .a_stride = args.a_stride, .rows = args.rows, .weight = args.weight},
+        input_{.a = args.a,
+               .a_bf16 = args.a_bf16,
+               .a_stride = args.a_stride,
+               .rows = args.rows,
+               .weight = args.weight},
         table_(table),
         kernels_(table.matmul(args.weight->type())),
         threads_(threads),
@@ -70,9 +74,12 @@ class GatedCall {
       }
       kernels_.multiply(gate);
       kernels_.multiply(up);
+      const int64_t at = row * args_.out_stride + panel * kPanel;
+      const bool bf16 = args_.out_bf16 != nullptr;
       const SiluMulArgs silu{.gate_up = gate_up,
                              .gate_up_stride = 2 * kPanel,
-                             .out = args_.out + row * args_.out_stride + panel * kPanel,
+                             .out = bf16 ? nullptr : args_.out + at,
+                             .out_bf16 = bf16 ? args_.out_bf16 + at : nullptr,
                              .out_stride = args_.out_stride,
                              .rows = gate.rows,
                              .ffn_dim = kPanel};
@@ -117,6 +124,7 @@ void in_two_steps(const MatmulSiluArgs& args, int threads) {
   auto* const gate_up = reinterpret_cast<float*>(
       scratch.reserve(static_cast<size_t>(args.rows * width) * sizeof(float)));
   matmul({.a = args.a,
+          .a_bf16 = args.a_bf16,
           .a_stride = args.a_stride,
           .rows = args.rows,
           .weight = args.weight,
@@ -126,6 +134,7 @@ void in_two_steps(const MatmulSiluArgs& args, int threads) {
   silu_mul({.gate_up = gate_up,
             .gate_up_stride = width,
             .out = args.out,
+            .out_bf16 = args.out_bf16,
             .out_stride = args.out_stride,
             .rows = args.rows,
             .ffn_dim = width / 2},

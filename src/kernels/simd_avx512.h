@@ -72,6 +72,14 @@ struct Simd {
     const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
   }
+#ifdef __AVX512BF16__
+  /// The first n floats, rounded to bf16.
+  static void store_bf16(uint16_t* p, F x, int64_t n = kWidth) {
+    const auto halves = (__m256i)_mm512_cvtneps_pbh(x);
+    if (n == kWidth) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves);
+    _mm256_mask_storeu_epi16(p, mask(n), halves);
+  }
+#endif
   /// The upper halves of 32-bit lanes: odd elements of bf16 pairs.
   static I high_halves(I x) { return _mm512_and_si512(x, _mm512_set1_epi32(-65536)); }
 

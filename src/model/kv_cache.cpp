@@ -6,9 +6,13 @@
 #include <utility>
 
 #include "base/half.h"
+#include "base/team.h"
 
 namespace kvcast {
 namespace {
+
+/// Keys, and as many values, that one thread copies at once: some microseconds.
+constexpr int64_t kElementsPerPiece = 8'192;
 
 /// Copies the first `bytes` of every head between two buffers of different capacity.
 void copy_heads(const std::byte* from, int64_t from_stride, std::byte* to, int64_t to_stride,
@@ -75,17 +79,21 @@ void KVCache::reserve(int64_t rows) {
 }
 
 void KVCache::append(int64_t layer_index, const float* keys, const float* values, int64_t count,
-                     int64_t stride, const int64_t* positions) {
+                     int64_t stride, const int64_t* positions, int threads) {
   Layer& layer = layers_[layer_index];
   assert(layer.rows + count <= capacity_);
-  for (int64_t head = 0; head < layer.kv_heads; ++head) {
-    const int64_t first = head * head_bytes() + layer.rows * row_bytes();
-    for (int64_t row = 0; row < count; ++row) {
-      const int64_t from = row * stride + head * head_dim_;
-      store(keys + from, head_dim_, type_, layer.keys.data() + first + row * row_bytes());
-      store(values + from, head_dim_, type_, layer.values.data() + first + row * row_bytes());
+  const int64_t pieces = std::clamp<int64_t>(count * layer.kv_heads * head_dim_ / kElementsPerPiece,
+                                             1, std::max<int64_t>(count, 1));
+  parallel_for(pieces, threads, [&](int64_t piece, int) {
+    for (int64_t head = 0; head < layer.kv_heads; ++head) {
+      const int64_t first = head * head_bytes() + layer.rows * row_bytes();
+      for (int64_t row = count * piece / pieces; row < count * (piece + 1) / pieces; ++row) {
+        const int64_t from = row * stride + head * head_dim_;
+        store(keys + from, head_dim_, type_, layer.keys.data() + first + row * row_bytes());
+        store(values + from, head_dim_, type_, layer.values.data() + first + row * row_bytes());
+      }
     }
-  }
+  });
   for (int64_t row = 0; row < count; ++row) {
     layer.positions.push_back(positions != nullptr ? positions[row] : next_position_ + row);
   }

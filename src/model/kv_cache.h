@@ -39,9 +39,9 @@ class KVCache {
 
   /// Appends `count` rows to a layer (room must be reserved). `keys` and `values`:
   /// [count, kv_heads * head_dim] with row stride `stride`. `positions` [count], ascending; null:
-  /// from next_position() on.
+  /// from next_position() on. Many rows are copied by up to `threads` threads.
   void append(int64_t layer, const float* keys, const float* values, int64_t count, int64_t stride,
-              const int64_t* positions = nullptr);
+              const int64_t* positions = nullptr, int threads = 1);
 
   /// `count` more tokens are in: the next position moves on.
   void advance(int64_t count) { next_position_ += count; }

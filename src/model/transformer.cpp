@@ -15,6 +15,31 @@ namespace {
 /// weights' traffic from memory to be small beside the arithmetic.
 constexpr int64_t kFfnRowBlock = 256;
 
+/// Rows on their way into a product, in a buffer for as many rows of f32: bf16 where the product
+/// takes them (rows of 32 and more, which then leave room for the longer stride).
+struct ProductRows {
+  float* f32 = nullptr;
+  uint16_t* bf16 = nullptr;  // then f32 is null
+  int64_t stride = 0;
+
+  ProductRows(AlignedBuffer<float>& buffer, const PackedMatrix& weight, bool must_be_f32 = false) {
+    if (!must_be_f32 && takes_bf16_rows(weight)) {
+      bf16 = reinterpret_cast<uint16_t*>(buffer.data());
+      stride = bf16_row_stride(weight.k());
+    } else {
+      f32 = buffer.data();
+      stride = weight.k();
+    }
+  }
+  void copy_row(int64_t from, int64_t to, int64_t width) const {
+    if (bf16 != nullptr) {
+      std::copy_n(bf16 + from * stride, width, bf16 + to * stride);
+    } else {
+      std::copy_n(f32 + from * stride, width, f32 + to * stride);
+    }
+  }
+};
+
 }  // namespace
 
 Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::path& directory,
@@ -111,20 +136,23 @@ void Transformer::project(Run& run, int64_t layer) const {
   const LayerWeights& weights = weights_.layers[layer];
   Workspace& w = run.workspace;
   const int64_t dim = config_.model_dim, rows = run.total_rows, kv_width = config_.kv_width(layer);
-  float *normed = w.normed.data(), *k = w.k.data(), *v = w.v.data(), *q = w.q.data();
+  float *k = w.k.data(), *v = w.v.data(), *q = w.q.data();
+  const ProductRows normed(w.normed, weights.q_proj);  // q, k and v: the same k and type
 
   rms_norm({.x = run.rows,
             .x_stride = dim,
             .weight = weights.attn_norm.data(),
-            .out = normed,
-            .out_stride = dim,
+            .out = normed.f32,
+            .out_bf16 = normed.bf16,
+            .out_stride = normed.stride,
             .rows = rows,
             .dim = dim,
             .eps = config_.norm_eps},
            threads_);
   const auto product = [&](const PackedMatrix& weight, float* out) {
-    return MatmulArgs{.a = normed,
-                      .a_stride = dim,
+    return MatmulArgs{.a = normed.f32,
+                      .a_bf16 = normed.bf16,
+                      .a_stride = normed.stride,
                       .rows = rows,
                       .weight = &weight,
                       .out = out,
@@ -142,7 +170,7 @@ void Transformer::project(Run& run, int64_t layer) const {
   int64_t row = 0;
   for (const SequenceRows& sequence : run.sequences) {
     sequence.cache->append(layer, k + row * kv_width, v + row * kv_width, sequence.rows, kv_width,
-                           w.positions.data() + row);
+                           w.positions.data() + row, threads_);
     row += sequence.rows;
   }
 }
@@ -152,20 +180,21 @@ void Transformer::project(Run& run, int64_t layer) const {
 void Transformer::keep_last_rows(Run& run, int64_t layer) const {
   Workspace& w = run.workspace;
   const int64_t dim = config_.model_dim, half = config_.head_dim / 2;
-  float* normed = w.normed.data();
+  const PackedMatrix& q_proj = weights_.layers[layer].q_proj;
+  const ProductRows normed(w.normed, q_proj);
   int64_t end = 0, to = 0;
   for (const SequenceRows& sequence : run.sequences) {
     end += sequence.rows;
     const int64_t from = end - 1;
     std::copy_n(run.rows + from * dim, dim, run.rows + to * dim);
-    std::copy_n(normed + from * dim, dim, normed + to * dim);
+    normed.copy_row(from, to, dim);
     std::copy_n(w.rope_cos.data() + from * half, half, w.rope_cos.data() + to * half);
     std::copy_n(w.rope_sin.data() + from * half, half, w.rope_sin.data() + to * half);
     ++to;
   }
-  const PackedMatrix& q_proj = weights_.layers[layer].q_proj;
-  matmul({.a = normed,
-          .a_stride = dim,
+  matmul({.a = normed.f32,
+          .a_bf16 = normed.bf16,
+          .a_stride = normed.stride,
           .rows = to,
           .weight = &q_proj,
           .out = w.q.data(),
@@ -181,7 +210,7 @@ void Transformer::attend(Run& run, int64_t layer) const {
   const int64_t rows = run.attending_rows(), q_width = config_.query_width(layer);
   const int64_t dim = config_.model_dim;
   float* q = w.q.data();
-  float* out = w.attention.data();
+  const ProductRows out(w.attention, weights.out_proj, run.options.on_attention != nullptr);
   norm_and_rotate(q, rows, shape.query_heads, weights.q_norm, w);
 
   auto* last_row_attention =
@@ -200,8 +229,9 @@ void Transformer::attend(Run& run, int64_t layer) const {
                        .keys = cache.keys(layer),
                        .values = cache.values(layer),
                        .head_stride = cache.head_stride(),
-                       .out = out + row * q_width,
-                       .out_stride = q_width};
+                       .out = out.f32 == nullptr ? nullptr : out.f32 + row * out.stride,
+                       .out_bf16 = out.bf16 == nullptr ? nullptr : out.bf16 + row * out.stride,
+                       .out_stride = out.stride};
     if (last_row_attention) {
       (*last_row_attention)[s].resize(static_cast<size_t>(cache.rows(layer)));
       args.last_row_probabilities = (*last_row_attention)[s].data();
@@ -215,9 +245,10 @@ void Transformer::attend(Run& run, int64_t layer) const {
              .head_dim = config_.head_dim,
              .kv_type = run.sequences.front().cache->type()},
             threads_);
-  if (run.options.on_attention) run.options.on_attention({layer, q, out});
-  matmul({.a = out,
-          .a_stride = q_width,
+  if (run.options.on_attention) run.options.on_attention({layer, q, out.f32});
+  matmul({.a = out.f32,
+          .a_bf16 = out.bf16,
+          .a_stride = out.stride,
           .rows = rows,
           .weight = &weights.out_proj,
           .out = run.rows,
@@ -230,30 +261,34 @@ void Transformer::attend(Run& run, int64_t layer) const {
 void Transformer::feed_forward(Run& run, int64_t layer) const {
   const LayerWeights& weights = weights_.layers[layer];
   Workspace& w = run.workspace;
-  const int64_t dim = config_.model_dim, ffn = config_.layers[layer].ffn_dim;
+  const int64_t dim = config_.model_dim;
   const int64_t rows = run.attending_rows(), block = std::min(rows, kFfnRowBlock);
-  float *normed = w.normed.data(), *hidden = w.hidden.data();
+  const ProductRows normed(w.normed, weights.proj_1), hidden(w.hidden, weights.proj_2);
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
     float* x = run.rows + begin * dim;
     rms_norm({.x = x,
               .x_stride = dim,
               .weight = weights.ffn_norm.data(),
-              .out = normed,
-              .out_stride = dim,
+              .out = normed.f32,
+              .out_bf16 = normed.bf16,
+              .out_stride = normed.stride,
               .rows = count,
               .dim = dim,
               .eps = config_.norm_eps},
              threads_);
-    matmul_silu({.a = normed,
-                 .a_stride = dim,
+    matmul_silu({.a = normed.f32,
+                 .a_bf16 = normed.bf16,
+                 .a_stride = normed.stride,
                  .rows = count,
                  .weight = &weights.proj_1,
-                 .out = hidden,
-                 .out_stride = ffn},
+                 .out = hidden.f32,
+                 .out_bf16 = hidden.bf16,
+                 .out_stride = hidden.stride},
                 threads_);
-    matmul({.a = hidden,
-            .a_stride = ffn,
+    matmul({.a = hidden.f32,
+            .a_bf16 = hidden.bf16,
+            .a_stride = hidden.stride,
             .rows = count,
             .weight = &weights.proj_2,
             .out = x,

@@ -24,11 +24,11 @@ namespace kvcast {
 /// calls.
 struct Workspace {
   AlignedBuffer<float> rows;                  // [rows, model_dim] hidden states of the caller
-  AlignedBuffer<float> normed;                // [rows, model_dim]
+  AlignedBuffer<float> normed;                // [rows, model_dim], or as bf16
   AlignedBuffer<float> q;                     // [rows, query_width]
   AlignedBuffer<float> k, v;                  // [rows, kv_width]
-  AlignedBuffer<float> attention;             // [rows, query_width]
-  AlignedBuffer<float> hidden;                // [row block, ffn_dim]
+  AlignedBuffer<float> attention;             // [rows, query_width], or as bf16
+  AlignedBuffer<float> hidden;                // [row block, ffn_dim], or as bf16
   std::vector<int64_t> positions;             // [rows]
   AlignedBuffer<float> rope_cos, rope_sin;    // [rows, head_dim / 2]
   std::vector<AttentionArgs> attention_args;  // [sequences]

@@ -208,7 +208,7 @@ void Predictor::predict(const RawKeyValues& raw, std::span<const SequenceRows> s
     int64_t row = 0;
     for (const SequenceRows& sequence : sequences) {
       sequence.cache->append(i, keys + row * width + column, values + row * width + column,
-                             sequence.rows, width);
+                             sequence.rows, width, nullptr, base.threads());
       row += sequence.rows;
     }
     column += base_kv_widths_[i];

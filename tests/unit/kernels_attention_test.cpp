@@ -146,6 +146,29 @@ TEST_P(Attention, ThreadsAndSplittingOverKeysDoNotChangeABit) {
   }
 }
 
+TEST_P(Attention, RowsOfBf16AreTheRoundedOnes) {
+  ASSERT_EQ(kernels().bf16.bf16_rows, GetParam() == Isa::kAvx512Bf16);
+  if (!kernels().bf16.bf16_rows) return;
+  for (const KvType type : kKvTypes) {
+    for (const int64_t head_dim : {24, 64}) {
+      const AttentionShape shape{4, 2, head_dim, type};
+      for (const auto& [rows, first_position] :  // the first is split over keys
+           {std::pair<int64_t, int64_t>{1, 2000}, {130, 3}}) {
+        Sequence s(shape, rows, first_position, 50);
+        attention({&s.args, 1}, shape, 3);
+        std::vector<uint16_t> rounded(s.out.size(), 7);
+        s.args.out = nullptr;
+        s.args.out_bf16 = rounded.data();
+        attention({&s.args, 1}, shape, 3);
+        for (size_t i = 0; i < rounded.size(); ++i) {
+          const auto column = static_cast<int64_t>(i) % s.args.out_stride;
+          ASSERT_EQ(rounded[i], column < s.width ? float_to_bf16(s.out[i]) : 7) << i;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(Attention, ARowDoesNotDependOnTheRowsBesideIt) {
   constexpr int64_t kRows = 600;
   for (const KvType type : kKvTypes) {

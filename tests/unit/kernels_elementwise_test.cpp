@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "base/half.h"
+#include "kernels/kernel_table.h"
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
 #include "kernels_testing.h"
@@ -42,6 +44,52 @@ TEST_P(Elementwise, RmsNormMatchesReference) {
         expect_close(fast, plain, 1e-6);
       }
     }
+  }
+}
+
+/// What products take as bf16 is what they would have rounded f32 to.
+TEST_P(Elementwise, RowsOfBf16AreTheRoundedOnes) {
+  ASSERT_EQ(kernels().bf16.bf16_rows, GetParam() == Isa::kAvx512Bf16);
+  if (!kernels().bf16.bf16_rows) return;
+  for (const int64_t dim : {1, 16, 33, 1280}) {
+    constexpr int64_t kRows = 70;
+    const auto x = random_floats(kRows * 2 * dim, 1, 3.0F);
+    const auto weight = random_floats(dim, 2);
+    std::vector<float> out(static_cast<size_t>(kRows * dim));
+    std::vector<uint16_t> out_bf16(static_cast<size_t>(kRows * (dim + 1)), 7);
+    const auto expect_rounded = [&] {
+      for (int64_t r = 0; r < kRows; ++r) {
+        for (int64_t i = 0; i <= dim; ++i) {
+          ASSERT_EQ(out_bf16[r * (dim + 1) + i], i < dim ? float_to_bf16(out[r * dim + i]) : 7);
+        }
+      }
+    };
+    RmsNormArgs norm{.x = x.data(),
+                     .x_stride = 2 * dim,
+                     .weight = weight.data(),
+                     .out = out.data(),
+                     .out_stride = dim,
+                     .rows = kRows,
+                     .dim = dim};
+    rms_norm(norm, 3);
+    norm.out = nullptr;
+    norm.out_bf16 = out_bf16.data();
+    norm.out_stride = dim + 1;
+    rms_norm(norm, 3);
+    expect_rounded();
+
+    SiluMulArgs silu{.gate_up = x.data(),
+                     .gate_up_stride = 2 * dim,
+                     .out = out.data(),
+                     .out_stride = dim,
+                     .rows = kRows,
+                     .ffn_dim = dim};
+    silu_mul(silu, 3);
+    silu.out = nullptr;
+    silu.out_bf16 = out_bf16.data();
+    silu.out_stride = dim + 1;
+    silu_mul(silu, 3);
+    expect_rounded();
   }
 }
 

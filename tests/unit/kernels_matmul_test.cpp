@@ -226,6 +226,68 @@ TEST_P(Matmul, WithSiluEqualsTheTwoStepsToTheBit) {
   }
 }
 
+std::vector<uint16_t> rounded_rows(const std::vector<float>& rows, int64_t stride, int64_t width) {
+  const int64_t count = static_cast<int64_t>(rows.size()) / stride;
+  const int64_t rounded_stride = bf16_row_stride(width);
+  std::vector<uint16_t> rounded(static_cast<size_t>(count * rounded_stride), 0x7fc0);  // NaN
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t i = 0; i < width; ++i) {
+      rounded[r * rounded_stride + i] = float_to_bf16(rows[r * stride + i]);
+    }
+  }
+  return rounded;
+}
+
+TEST_P(Matmul, RowsThatAreRoundedAlreadyGiveTheSameBits) {
+  for (const WeightType type : kTypes) {
+    for (const int64_t k : {32, 96, 2240}) {
+      for (const int64_t rows : {1, 5, 140}) {
+        const Case c{type, rows, 256, k, true, true, 1, 3};
+        Data d(c), from_bf16(c);
+        const bool takes = type == WeightType::kBf16 && GetParam() == Isa::kAvx512Bf16;
+        ASSERT_EQ(takes_bf16_rows(d.weight), takes);
+        if (!takes) continue;
+        const std::vector<uint16_t> a = rounded_rows(d.a, d.a_stride, k);
+        matmul(d.args, 2);
+        from_bf16.args.a = nullptr;
+        from_bf16.args.a_bf16 = a.data();
+        from_bf16.args.a_stride = bf16_row_stride(k);
+        matmul(from_bf16.args, 3);
+        ASSERT_EQ(d.out, from_bf16.out) << rows << " rows, k " << k;
+
+        std::vector<float> hidden(static_cast<size_t>(rows * 128));
+        const int64_t stride = bf16_row_stride(128);
+        std::vector<uint16_t> hidden_bf16(static_cast<size_t>(rows * stride), 7);
+        MatmulSiluArgs silu{.a = d.a.data(),
+                            .a_stride = d.a_stride,
+                            .rows = rows,
+                            .weight = &d.weight,
+                            .out = hidden.data(),
+                            .out_stride = 128};
+        matmul_silu(silu, 2);
+        silu.a = nullptr;
+        silu.a_bf16 = a.data();
+        silu.a_stride = bf16_row_stride(k);
+        silu.out = nullptr;
+        silu.out_bf16 = hidden_bf16.data();
+        silu.out_stride = stride;
+        matmul_silu(silu, 2);
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int64_t i = 0; i < stride; ++i) {
+            ASSERT_EQ(hidden_bf16[r * stride + i], i < 128 ? float_to_bf16(hidden[r * 128 + i]) : 7)
+                << "row " << r << " of " << rows;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Matmul, KThatIsPaddedTakesNoRoundedRows) {
+  const Data d({WeightType::kBf16, 1, 64, 33});
+  EXPECT_FALSE(takes_bf16_rows(d.weight));
+}
+
 TEST_P(Matmul, RowOfZerosGivesTheBias) {
   for (const WeightType type : kTypes) {
     Data d({type, 2, 70, 33, true});

@@ -16,6 +16,8 @@ namespace {
 /// The samples of one strategy.
 struct Samples {
   std::vector<double> ttft, tokenize, auxiliary, predictor, base, step;
+  std::vector<double> peak, read;                    // of the machine, beside each round
+  std::vector<double> share_of_peak, share_of_read;  // of each round
   int64_t peak_rss_bytes = 0;
   int64_t cache_bytes = 0;      ///< held by all caches of the batch
   double cache_bytes_read = 0;  ///< by the last decode step
@@ -66,9 +68,27 @@ double bytes_in_rows(const KVCache& cache) {
          static_cast<double>(kv_element_bytes(cache.type()));
 }
 
+double prefill_flops(const BenchCase& bench, const PrefillStrategy& strategy) {
+  return strategy.cost(bench.models->shapes(), bench.prompt_tokens).total() *
+         static_cast<double>(bench.batch);
+}
+
+/// Bytes of weights that one decode step reads: the answering model's once, without the rows of an
+/// embedding matrix that is not the LM head.
+double weight_bytes_per_step(const BenchCase& bench, const PrefillStrategy& strategy) {
+  const Transformer& model =
+      strategy.spec() == "auxiliary" ? *bench.models->auxiliary : *bench.models->base;
+  auto bytes = static_cast<double>(model.weights().bytes());
+  if (model.weights().lm_head.n() > 0) {
+    bytes -= static_cast<double>(model.weights().embeddings.bytes());
+  }
+  return bytes;
+}
+
 /// One prefill of the whole batch on fresh caches, then some decode steps. Cut short by `stop`.
-void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const Prompt& prompt,
-                  PrefillWorkspace& workspace, const std::stop_token& stop, Samples& samples) {
+void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const MachinePeak& peak,
+                  const Prompt& prompt, PrefillWorkspace& workspace, const std::stop_token& stop,
+                  Samples& samples) {
   const Models& models = *bench.models;
   std::vector<Sequence> sequences;
   std::vector<Sequence*> batch;
@@ -91,39 +111,34 @@ void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const
   samples.auxiliary.push_back(report.auxiliary_ms);
   samples.predictor.push_back(report.predictor_ms);
   samples.base.push_back(report.base_ms);
+  samples.peak.push_back(peak.ops_per_s);
+  samples.share_of_peak.push_back(prefill_flops(bench, strategy) /
+                                  (samples.ttft.back() * 1e-3 * peak.ops_per_s));
 
+  std::vector<double> steps;
   for (int step = 0; step < bench.decode_steps && !stop.stop_requested(); ++step) {
     for (Sequence& sequence : sequences) sequence.tokens.push_back(prompt.tokens[0]);
     const Stopwatch watch;
     decode_step(models, batch, logits.data(), workspace);
-    samples.step.push_back(watch.elapsed_ms());
+    steps.push_back(watch.elapsed_ms());
   }
+  samples.step.insert(samples.step.end(), steps.begin(), steps.end());
   samples.cache_bytes = 0;
   samples.cache_bytes_read = 0;
   for (Sequence& sequence : sequences) {
     samples.cache_bytes += sequence.base.bytes() + sequence.auxiliary.bytes();
     samples.cache_bytes_read += bytes_in_rows(sequence.answering_cache());
   }
-}
-
-double prefill_flops(const BenchCase& bench, const PrefillStrategy& strategy) {
-  return strategy.cost(bench.models->shapes(), bench.prompt_tokens).total();
-}
-
-/// Bytes of weights that one decode step reads: the answering model's once, without the rows of an
-/// embedding matrix that is not the LM head.
-double weight_bytes_per_step(const BenchCase& bench, const PrefillStrategy& strategy) {
-  const Transformer& model =
-      strategy.spec() == "auxiliary" ? *bench.models->auxiliary : *bench.models->base;
-  auto bytes = static_cast<double>(model.weights().bytes());
-  if (model.weights().lm_head.n() > 0) {
-    bytes -= static_cast<double>(model.weights().embeddings.bytes());
+  if (!steps.empty()) {
+    const double bytes = weight_bytes_per_step(bench, strategy) + samples.cache_bytes_read;
+    samples.read.push_back(peak.read_bytes_per_s);
+    samples.share_of_read.push_back(bytes / (quantiles(steps).median * 1e-3) /
+                                    peak.read_bytes_per_s);
   }
-  return bytes;
 }
 
 BenchResult summarise(const BenchCase& bench, const PrefillStrategy& strategy,
-                      const MachinePeak& peak, const Samples& samples) {
+                      const Samples& samples) {
   BenchResult result;
   result.arch = bench.arch;
   result.prefill = strategy.spec();
@@ -136,21 +151,19 @@ BenchResult summarise(const BenchCase& bench, const PrefillStrategy& strategy,
   result.auxiliary_ms = quantiles(samples.auxiliary).median;
   result.predictor_ms = quantiles(samples.predictor).median;
   result.base_ms = quantiles(samples.base).median;
-  const double seconds = result.ttft_ms.median * 1e-3;
   const auto batch = static_cast<double>(bench.batch);
-  result.share_of_peak = prefill_flops(bench, strategy) * batch / seconds / peak.ops_per_s;
-  result.prompt_tokens_per_s = batch * static_cast<double>(bench.prompt_tokens) / seconds;
+  result.share_of_peak = quantiles(samples.share_of_peak).median;
+  result.peak.ops_per_s = quantiles(samples.peak).median;
+  result.prompt_tokens_per_s =
+      batch * static_cast<double>(bench.prompt_tokens) / (result.ttft_ms.median * 1e-3);
   if (!samples.step.empty()) {
-    const double step_seconds = quantiles(samples.step).median * 1e-3;
-    result.decode_tokens_per_s = batch / step_seconds;
-    result.share_of_read_bandwidth =
-        (weight_bytes_per_step(bench, strategy) + samples.cache_bytes_read) / step_seconds /
-        peak.read_bytes_per_s;
+    result.decode_tokens_per_s = batch / (quantiles(samples.step).median * 1e-3);
+    result.share_of_read_bandwidth = quantiles(samples.share_of_read).median;
+    result.peak.read_bytes_per_s = quantiles(samples.read).median;
   }
   result.peak_rss_bytes = samples.peak_rss_bytes;
   result.weight_bytes = bench.models->weight_bytes();
   result.cache_bytes = samples.cache_bytes;
-  result.peak = peak;
   return result;
 }
 
@@ -167,29 +180,42 @@ Quantiles quantiles(std::vector<double> values) {
   return {at(0.5), at(0.1), at(0.9)};
 }
 
-std::vector<BenchResult> measure(const BenchCase& bench, const std::stop_token& stop) {
-  const int threads = bench.models->base->threads();
-  const MachinePeak peak{measure_peak_ops_per_s(bench.type, threads),
-                         measure_read_bytes_per_s(threads)};
-  const Prompt prompt = make_prompt(bench);
+std::vector<BenchResult> measure(std::span<const BenchCase> cases, const std::stop_token& stop) {
+  constexpr double kPeakSeconds = 0.06, kReadSeconds = 0.1;
   PrefillWorkspace workspace;
-  std::vector<Samples> samples(bench.strategies.size());
-  // Round 0 warms up: threads, scratch memory, page tables. Strategies alternate within a round, so
-  // that a change of the machine's speed meets all of them.
-  for (int round = 0; round <= bench.repetitions; ++round) {
-    for (size_t s = 0; s < bench.strategies.size(); ++s) {
-      if (stop.stop_requested()) return {};
-      Samples warm_up;
-      Samples& into = round == 0 ? warm_up : samples[s];
-      if (round == 1) reset_peak_rss();
-      measure_once(bench, *bench.strategies[s], prompt, workspace, stop, into);
-      if (round == 1) into.peak_rss_bytes = peak_rss_bytes();
+  std::vector<Prompt> prompts;
+  std::vector<std::vector<Samples>> samples;
+  for (const BenchCase& bench : cases) {
+    prompts.push_back(make_prompt(bench));
+    samples.emplace_back(bench.strategies.size());
+  }
+  // Round 0 warms up: threads, scratch memory, page tables. Cases and strategies alternate within a
+  // round, so that a change of the machine's speed meets all of them.
+  for (int round = 0; round <= cases.front().repetitions; ++round) {
+    for (size_t c = 0; c < cases.size(); ++c) {
+      const BenchCase& bench = cases[c];
+      const int threads = bench.models->base->threads();
+      MachinePeak peak{1, 1};
+      if (round > 0) peak.ops_per_s = measure_peak_ops_per_s(bench.type, threads, kPeakSeconds);
+      if (round > 0 && bench.decode_steps > 0) {
+        peak.read_bytes_per_s = measure_read_bytes_per_s(threads, kReadSeconds);
+      }
+      for (size_t s = 0; s < bench.strategies.size(); ++s) {
+        if (stop.stop_requested()) return {};
+        Samples warm_up;
+        Samples& into = round == 0 ? warm_up : samples[c][s];
+        if (round == 1) reset_peak_rss();
+        measure_once(bench, *bench.strategies[s], peak, prompts[c], workspace, stop, into);
+        if (round == 1) into.peak_rss_bytes = peak_rss_bytes();
+      }
     }
   }
   if (stop.stop_requested()) return {};
   std::vector<BenchResult> results;
-  for (size_t s = 0; s < samples.size(); ++s) {
-    results.push_back(summarise(bench, *bench.strategies[s], peak, samples[s]));
+  for (size_t c = 0; c < cases.size(); ++c) {
+    for (size_t s = 0; s < samples[c].size(); ++s) {
+      results.push_back(summarise(cases[c], *cases[c].strategies[s], samples[c][s]));
+    }
   }
   return results;
 }

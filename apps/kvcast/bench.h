@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -36,17 +37,18 @@ struct BenchResult {
   int threads = 0;
   Quantiles ttft_ms;
   double tokenize_ms = 0, auxiliary_ms = 0, predictor_ms = 0, base_ms = 0;  ///< medians
-  double share_of_peak = 0;            ///< exact FLOPs / TTFT / measured peak
-  double prompt_tokens_per_s = 0;      ///< batch * prompt_tokens / median TTFT
-  double decode_tokens_per_s = 0;      ///< 0 if decoding was not measured
-  double share_of_read_bandwidth = 0;  ///< weights and cache read per step / time / bandwidth
-  int64_t peak_rss_bytes = 0;          ///< highest resident set while this row was measured
-  int64_t weight_bytes = 0;            ///< of all models loaded, and
-  int64_t cache_bytes = 0;             ///< of all caches: what the resident set must hold
-  MachinePeak peak;                    ///< that the shares are shares of
+  double share_of_peak = 0;        ///< exact FLOPs / TTFT / measured peak, median over rounds
+  double prompt_tokens_per_s = 0;  ///< batch * prompt_tokens / median TTFT
+  double decode_tokens_per_s = 0;  ///< 0 if decoding was not measured
+  /// Weights and cache read per step / median step / bandwidth, median over rounds.
+  double share_of_read_bandwidth = 0;
+  int64_t peak_rss_bytes = 0;  ///< highest resident set while this row was measured
+  int64_t weight_bytes = 0;    ///< of all models loaded, and
+  int64_t cache_bytes = 0;     ///< of all caches: what the resident set must hold
+  MachinePeak peak;            ///< that the shares are shares of, medians
 };
 
-/// What is measured together, so that ratios between strategies come from one run.
+/// One prompt length and batch, with one or more strategies.
 struct BenchCase {
   std::string arch, dtype;
   WeightType type = WeightType::kF32;  ///< of dtype
@@ -58,8 +60,10 @@ struct BenchCase {
   int repetitions = 7;    ///< of each strategy, alternating
   int decode_steps = 16;  ///< 0: prefill only
 };
-/// Measures the machine's peak, then the strategies. Empty if `stop` fires.
-std::vector<BenchResult> measure(const BenchCase& bench, const std::stop_token& stop);
+/// Measures cases of one dtype and number of repetitions in turns, and before each what the machine
+/// can do at that moment: ratios between rows, and shares, come from the same minutes. Empty if
+/// `stop` fires.
+std::vector<BenchResult> measure(std::span<const BenchCase> cases, const std::stop_token& stop);
 
 /// A row of an earlier run: what identifies it, and what is compared.
 struct EarlierResult {

@@ -132,28 +132,29 @@ Result<bool> measure_dtype(const BenchOptions& options, const std::string& dtype
   const bool f32_cache = options.model.kv_dtype == "f32" ||
                          (options.model.kv_dtype == "auto" && type == WeightType::kF32);
   subject.models.kv_type = f32_cache ? KvType::kF32 : KvType::kBf16;
+  std::vector<BenchCase> cases;
   for (const int64_t batch : options.batches) {
     for (const int64_t tokens : options.prompt_tokens) {
-      BenchCase bench_case{.arch = subject.name,
-                           .dtype = dtype,
-                           .type = type,
-                           .models = &subject.models,
-                           .tokenizer = subject.tokenizer.get(),
-                           .prompt_tokens = tokens,
-                           .batch = batch,
-                           .strategies = {},
-                           .repetitions = options.repetitions,
-                           .decode_steps = options.decode_steps};
-      for (const auto& strategy : strategies) bench_case.strategies.push_back(strategy.get());
-      for (BenchResult& result : measure(bench_case, interrupt.token())) {
-        loaded.peak.ops_per_s = std::max(loaded.peak.ops_per_s, result.peak.ops_per_s);
-        loaded.peak.read_bytes_per_s =
-            std::max(loaded.peak.read_bytes_per_s, result.peak.read_bytes_per_s);
-        run.results.push_back(std::move(result));
-      }
-      if (interrupt.token().stop_requested()) return false;
+      cases.push_back({.arch = subject.name,
+                       .dtype = dtype,
+                       .type = type,
+                       .models = &subject.models,
+                       .tokenizer = subject.tokenizer.get(),
+                       .prompt_tokens = tokens,
+                       .batch = batch,
+                       .strategies = {},
+                       .repetitions = options.repetitions,
+                       .decode_steps = options.decode_steps});
+      for (const auto& strategy : strategies) cases.back().strategies.push_back(strategy.get());
     }
   }
+  for (BenchResult& result : measure(cases, interrupt.token())) {
+    loaded.peak.ops_per_s = std::max(loaded.peak.ops_per_s, result.peak.ops_per_s);
+    loaded.peak.read_bytes_per_s =
+        std::max(loaded.peak.read_bytes_per_s, result.peak.read_bytes_per_s);
+    run.results.push_back(std::move(result));
+  }
+  if (interrupt.token().stop_requested()) return false;
   run.loaded.push_back(std::move(loaded));
   return true;
 }

@@ -152,9 +152,11 @@ std::string to_text(const BenchRun& run, std::string_view format) {
   std::string text = fmt::format("{}, {} threads, {} kernels, commit {}\n", run.machine,
                                  run.threads, run.isa, run.commit);
   for (const auto& [dtype, load_ms, peak] : run.loaded) {
-    text += fmt::format(
-        "{}: loaded in {:.0f} ms; measured peak {:.0f} GFLOP/s, memory read {:.1f} GB/s\n", dtype,
-        load_ms, peak.ops_per_s / 1e9, peak.read_bytes_per_s / 1e9);
+    text += fmt::format("{}: loaded in {:.0f} ms; measured peak {:.0f} GFLOP/s{}\n", dtype, load_ms,
+                        peak.ops_per_s / 1e9,
+                        peak.read_bytes_per_s > 0
+                            ? fmt::format(", memory read {:.1f} GB/s", peak.read_bytes_per_s / 1e9)
+                            : "");
   }
   if (run.earlier) {
     text += fmt::format("compared with {}: {}, commit {}\n", run.earlier->file,

@@ -189,8 +189,9 @@ std::vector<BenchResult> measure(std::span<const BenchCase> cases, const std::st
     prompts.push_back(make_prompt(bench));
     samples.emplace_back(bench.strategies.size());
   }
-  // Round 0 warms up: threads, scratch memory, page tables. Cases and strategies alternate within a
-  // round, so that a change of the machine's speed meets all of them.
+  // Round 0 warms up: threads, scratch memory, page tables; it also shows the memory that a case
+  // needs, before longer ones leave their scratch memory behind. Cases and strategies alternate
+  // within a round, so that a change of the machine's speed meets all of them.
   for (int round = 0; round <= cases.front().repetitions; ++round) {
     for (size_t c = 0; c < cases.size(); ++c) {
       const BenchCase& bench = cases[c];
@@ -204,9 +205,9 @@ std::vector<BenchResult> measure(std::span<const BenchCase> cases, const std::st
         if (stop.stop_requested()) return {};
         Samples warm_up;
         Samples& into = round == 0 ? warm_up : samples[c][s];
-        if (round == 1) reset_peak_rss();
+        if (round == 0) reset_peak_rss();
         measure_once(bench, *bench.strategies[s], peak, prompts[c], workspace, stop, into);
-        if (round == 1) into.peak_rss_bytes = peak_rss_bytes();
+        if (round == 0) samples[c][s].peak_rss_bytes = peak_rss_bytes();
       }
     }
   }

@@ -64,7 +64,7 @@ double measure_peak_ops_per_s(WeightType type, int threads, double seconds) {
 double measure_read_bytes_per_s(int threads, double seconds) {
   const KernelTable& table = kernels();
   const size_t bytes = read_test_bytes();
-  const std::shared_ptr<std::byte> data = allocate_weights(bytes);
+  const std::shared_ptr<std::byte> data = allocate_pages(bytes);
   if (data == nullptr) return 0.0;
   constexpr size_t kPiece = size_t{256} << 10;  // about a panel: threads share the stream evenly
   constexpr size_t kWindow = size_t{64} << 20;  // the best window: others may have been interrupted

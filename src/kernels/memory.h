@@ -8,7 +8,12 @@
 namespace kvcast {
 
 /// `bytes` of memory aligned to 64 bytes (2 MiB from 1 MiB on, with transparent huge pages asked
-/// for). Null if there is none. Pages are touched by whoever writes first.
+/// for), given back as it is freed. Null if there is none. Pages are touched by whoever writes
+/// first.
+std::shared_ptr<std::byte> allocate_pages(size_t bytes);
+
+/// The same for what stays as long as its model: cut from large pieces of address space, so that
+/// small matrices and the ends of large ones are on huge pages too. From any thread.
 std::shared_ptr<std::byte> allocate_weights(size_t bytes);
 
 /// A 64-byte aligned buffer that grows and stays, thread_local to whoever calls a kernel: memory is

@@ -81,7 +81,7 @@ Result<ModelWeights> load_weights(std::shared_ptr<const Safetensors> checkpoint,
 PackedMatrix random_matrix(int64_t n, int64_t k, WeightType type, int threads, uint64_t seed) {
   // Not from the heap, which would keep it.
   const auto bytes = static_cast<size_t>(n * k) * sizeof(float);
-  const std::shared_ptr<std::byte> memory = allocate_weights(bytes);
+  const std::shared_ptr<std::byte> memory = allocate_pages(bytes);
   if (memory == nullptr) throw std::bad_alloc();
   const std::span source(reinterpret_cast<float*>(memory.get()), static_cast<size_t>(n * k));
   const float scale = 1.0F / std::sqrt(static_cast<float>(k));

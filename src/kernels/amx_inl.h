@@ -370,6 +370,8 @@ KernelTable amx_table() {
   t.int8.convert = convert_int8_tiles;
   t.int8.multiply = multiply_tiles<TilesInt8>;
   t.bf16.bf16_rows = false;  // converted activations are tiles
+  // Processors with AMX take longer for vdpbf16ps than for the two multiply-adds of f32.
+  t.attention_bf16 = attention_kernels<CacheBf16Widened>();
   for (MatmulKernels* m : {&t.bf16, &t.int8}) {
     m->row_multiple = 32;
     m->rows_per_conversion = kTileSide;

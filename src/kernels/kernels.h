@@ -116,8 +116,8 @@ struct AttentionArgs {
   /// [first_position + rows].
   float* last_row_probabilities = nullptr;
 };
-/// How keys and values are held: as computed, or rounded to bf16. With bf16, instruction sets that
-/// multiply bf16 round queries and probabilities too.
+/// How keys and values are held: as computed, or rounded to bf16. With bf16, AVX-512 BF16
+/// rounds queries and probabilities too.
 enum class KvType { kF32, kBf16 };
 constexpr size_t kv_element_bytes(KvType type) { return type == KvType::kF32 ? 4 : 2; }
 /// All sequences of a batch share the head layout; work is split over sequences, heads and rows.

@@ -70,4 +70,16 @@ void parallel_for(int64_t tasks, int threads, const Body& body) {
   run_together(static_cast<int>(std::min<int64_t>(threads, tasks)), take_tasks);
 }
 
+/// run(begin, end) on consecutive pieces of [0, units), as many as have at least
+/// `elements_per_piece` elements each, but at least one.
+template <typename Run>
+void parallel_pieces(int64_t units, int64_t elements_per_unit, int64_t elements_per_piece,
+                     int threads, const Run& run) {
+  const int64_t pieces = std::clamp<int64_t>(units * elements_per_unit / elements_per_piece, 1,
+                                             std::max<int64_t>(units, 1));
+  parallel_for(pieces, threads, [&](int64_t piece, int) {
+    run(units * piece / pieces, units * (piece + 1) / pieces);
+  });
+}
+
 }  // namespace kvcast

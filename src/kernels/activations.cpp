@@ -15,7 +15,7 @@ constexpr int64_t kElementsPerConversion = 16'384;
 }  // namespace
 
 bool takes_bf16_rows(const PackedMatrix& weight) {
-  return kernels().matmul(weight.type()).bf16_rows && weight.k() == weight.padded_k();
+  return kernels().matmul(weight.type()).takes_bf16_rows() && weight.k() == weight.padded_k();
 }
 
 void Activations::place(const MatmulArgs& product, const MatmulKernels& kernels) {
@@ -48,10 +48,8 @@ void Activations::convert(int threads) const {
   const MatmulArgs& p = *product_;
   const int64_t unit = kernels_->rows_per_conversion;
   const int64_t units = ceil_divide(p.rows, unit);
-  const int64_t pieces =
-      std::clamp<int64_t>(p.rows * p.weight->k() / kElementsPerConversion, 1, units);
-  parallel_for(pieces, threads, [&](int64_t piece, int) {
-    for (int64_t u = units * piece / pieces; u < units * (piece + 1) / pieces; ++u) {
+  const auto convert_units = [&](int64_t begin, int64_t end) {
+    for (int64_t u = begin; u < end; ++u) {
       const int64_t row = u * unit;
       kernels_->convert({.a = p.a + row * p.a_stride,
                          .a_stride = p.a_stride,
@@ -62,7 +60,8 @@ void Activations::convert(int threads) const {
                          .out_stride_bytes = stride_bytes_,
                          .row_scales = row_scales_ + row});
     }
-  });
+  };
+  parallel_pieces(units, unit * p.weight->k(), kElementsPerConversion, threads, convert_units);
 }
 
 }  // namespace kvcast

@@ -369,7 +369,6 @@ KernelTable amx_table() {
   t.bf16.multiply = multiply_tiles<TilesBf16>;
   t.int8.convert = convert_int8_tiles;
   t.int8.multiply = multiply_tiles<TilesInt8>;
-  t.bf16.bf16_rows = false;  // converted activations are tiles
   // Processors with AMX take longer for vdpbf16ps than for the two multiply-adds of f32.
   t.attention_bf16 = attention_kernels<CacheBf16Widened>();
   for (MatmulKernels* m : {&t.bf16, &t.int8}) {

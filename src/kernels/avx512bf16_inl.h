@@ -106,7 +106,6 @@ KernelTable avx512bf16_table(Isa isa) {
   KernelTable t = base_table(isa);
   t.bf16.f32_activations = false;
   t.bf16.bf16_activations = true;
-  t.bf16.bf16_rows = true;
   t.bf16.group_bytes = 4;
   t.bf16.convert = convert_bf16;
   t.bf16.multiply = multiply<DotBf16>;

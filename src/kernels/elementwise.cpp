@@ -14,43 +14,35 @@ constexpr int64_t kElementsPerPiece = 16'384;
 /// SiLU is divided within rows too.
 constexpr int64_t kSiluColumns = 4096;
 
-/// Runs run(begin, end) on pieces of [0, units), each of at least kElementsPerPiece elements.
-template <typename Run>
-void divide(int64_t units, int64_t elements_per_unit, int threads, const Run& run) {
-  const int64_t pieces = std::clamp<int64_t>(units * elements_per_unit / kElementsPerPiece, 1,
-                                             std::max<int64_t>(units, 1));
-  parallel_for(pieces, threads, [&](int64_t piece, int) {
-    run(units * piece / pieces, units * (piece + 1) / pieces);
-  });
-}
-
 }  // namespace
 
 void rms_norm(const RmsNormArgs& args, int threads) {
   const KernelTable& table = kernels();
-  assert(args.out_bf16 == nullptr || table.bf16.bf16_rows);
-  divide(args.rows, args.dim, threads,
-         [&](int64_t begin, int64_t end) { table.rms_norm(args, begin, end); });
+  assert(args.out_bf16 == nullptr || table.bf16.takes_bf16_rows());
+  parallel_pieces(args.rows, args.dim, kElementsPerPiece, threads,
+                  [&](int64_t begin, int64_t end) { table.rms_norm(args, begin, end); });
 }
 
 void head_norm_rope(const HeadNormRopeArgs& args, int threads) {
   assert(args.head_dim % 2 == 0);
   const KernelTable& table = kernels();
-  divide(args.rows, args.heads * args.head_dim, threads,
-         [&](int64_t begin, int64_t end) { table.head_norm_rope(args, begin, end); });
+  parallel_pieces(args.rows, args.heads * args.head_dim, kElementsPerPiece, threads,
+                  [&](int64_t begin, int64_t end) { table.head_norm_rope(args, begin, end); });
 }
 
 void silu_mul(const SiluMulArgs& args, int threads) {
   const KernelTable& table = kernels();
-  assert(args.out_bf16 == nullptr || table.bf16.bf16_rows);
+  assert(args.out_bf16 == nullptr || table.bf16.takes_bf16_rows());
   const int64_t columns = std::min(kSiluColumns, args.ffn_dim);
   const int64_t units_per_row = (args.ffn_dim + columns - 1) / columns;
-  divide(args.rows * units_per_row, columns, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t column = unit % units_per_row * columns;
-      table.silu_mul(args, unit / units_per_row, column, std::min(column + columns, args.ffn_dim));
-    }
-  });
+  parallel_pieces(args.rows * units_per_row, columns, kElementsPerPiece, threads,
+                  [&](int64_t begin, int64_t end) {
+                    for (int64_t unit = begin; unit < end; ++unit) {
+                      const int64_t column = unit % units_per_row * columns;
+                      table.silu_mul(args, unit / units_per_row, column,
+                                     std::min(column + columns, args.ffn_dim));
+                    }
+                  });
 }
 
 }  // namespace kvcast

@@ -51,7 +51,6 @@ struct MatmulKernels {
   int64_t group_bytes = 4;       ///< of converted activations, per row and group
   bool f32_activations = false;  ///< convert() would be a copy
   bool bf16_activations = false;
-  bool bf16_rows = false;           ///< rows of bf16 need no conversion, whatever their stride
   int64_t row_multiple = 6;         ///< rows of a register tile; row blocks start at multiples
   int64_t rows_per_conversion = 1;  ///< convert() takes this many, from a multiple of it on
   /// Beyond a converted row: rows a power of two apart would share cache sets.
@@ -62,6 +61,11 @@ struct MatmulKernels {
   int64_t (*scratch_bytes)(int64_t rows, int64_t panels) = nullptr;
   void (*convert)(const ConvertArgs&) = nullptr;
   void (*multiply)(const MultiplyArgs&) = nullptr;
+
+  /// Rows of bf16 need no conversion, whatever their stride.
+  [[nodiscard]] bool takes_bf16_rows() const {
+    return bf16_activations && rows_per_conversion == 1;
+  }
 };
 
 /// Attention of the query heads of one KV head, rows [row_begin, row_end) of one sequence, over

@@ -82,18 +82,17 @@ void KVCache::append(int64_t layer_index, const float* keys, const float* values
                      int64_t stride, const int64_t* positions, int threads) {
   Layer& layer = layers_[layer_index];
   assert(layer.rows + count <= capacity_);
-  const int64_t pieces = std::clamp<int64_t>(count * layer.kv_heads * head_dim_ / kElementsPerPiece,
-                                             1, std::max<int64_t>(count, 1));
-  parallel_for(pieces, threads, [&](int64_t piece, int) {
+  const auto copy_rows = [&](int64_t begin, int64_t end) {
     for (int64_t head = 0; head < layer.kv_heads; ++head) {
       const int64_t first = head * head_bytes() + layer.rows * row_bytes();
-      for (int64_t row = count * piece / pieces; row < count * (piece + 1) / pieces; ++row) {
+      for (int64_t row = begin; row < end; ++row) {
         const int64_t from = row * stride + head * head_dim_;
         store(keys + from, head_dim_, type_, layer.keys.data() + first + row * row_bytes());
         store(values + from, head_dim_, type_, layer.values.data() + first + row * row_bytes());
       }
     }
-  });
+  };
+  parallel_pieces(count, layer.kv_heads * head_dim_, kElementsPerPiece, threads, copy_rows);
   for (int64_t row = 0; row < count; ++row) {
     layer.positions.push_back(positions != nullptr ? positions[row] : next_position_ + row);
   }

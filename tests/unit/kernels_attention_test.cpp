@@ -147,8 +147,8 @@ TEST_P(Attention, ThreadsAndSplittingOverKeysDoNotChangeABit) {
 }
 
 TEST_P(Attention, RowsOfBf16AreTheRoundedOnes) {
-  ASSERT_EQ(kernels().bf16.bf16_rows, GetParam() == Isa::kAvx512Bf16);
-  if (!kernels().bf16.bf16_rows) return;
+  ASSERT_EQ(kernels().bf16.takes_bf16_rows(), GetParam() == Isa::kAvx512Bf16);
+  if (!kernels().bf16.takes_bf16_rows()) return;
   for (const KvType type : kKvTypes) {
     for (const int64_t head_dim : {24, 64}) {
       const AttentionShape shape{4, 2, head_dim, type};

@@ -49,8 +49,8 @@ TEST_P(Elementwise, RmsNormMatchesReference) {
 
 /// What products take as bf16 is what they would have rounded f32 to.
 TEST_P(Elementwise, RowsOfBf16AreTheRoundedOnes) {
-  ASSERT_EQ(kernels().bf16.bf16_rows, GetParam() == Isa::kAvx512Bf16);
-  if (!kernels().bf16.bf16_rows) return;
+  ASSERT_EQ(kernels().bf16.takes_bf16_rows(), GetParam() == Isa::kAvx512Bf16);
+  if (!kernels().bf16.takes_bf16_rows()) return;
   for (const int64_t dim : {1, 16, 33, 1280}) {
     constexpr int64_t kRows = 70;
     const auto x = random_floats(kRows * 2 * dim, 1, 3.0F);

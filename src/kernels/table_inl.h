@@ -24,11 +24,12 @@ KVCAST_INLINE void hide(T& value) {
   }
 }
 
-/// Enough independent chains of the instruction to fill its pipelines (4 or 5 cycles, two a cycle),
-/// and few enough to stay in 16 registers: a chain that is spilled measures the stores.
+/// The products of a register tile without its loads: as many independent chains as the kernels have
+/// keep every pipeline full (Zen 5 needs 12 for vdpbf16ps: 6 cycles, two a cycle) and stay in
+/// registers, where a spilled one would measure the stores.
 template <class Dot>
 double spin_dot(int64_t iterations, double operations_per_lane) {
-  constexpr int kChains = 10;
+  constexpr int kChains = Simd::kTileRows * Simd::kTileVectors;
   typename Dot::Accumulator acc[kChains];
   alignas(64) std::byte data[64] = {};
   auto a = Dot::activation(data);

@@ -2,6 +2,7 @@
 // of small products. Included after the file's Simd and small_product_inl.h.
 #pragma once
 
+#include "kernels/math_inl.h"
 #include "kernels/small_product_inl.h"
 
 namespace kvcast {
@@ -32,8 +33,15 @@ struct CacheInF32 {
   static void store_query(const float* q, int64_t head_dim, float factor, float* out) {
     for (int64_t i = 0; i < head_dim; ++i) out[i] = q[i] * factor;
   }
-  /// Probabilities [64] become the left operand of a product, in place.
-  static void prepare_scores(float*) {}
+  /// 2^x for x <= 0, as exact as the operand of a product needs it; not zero.
+  static KVCAST_INLINE Simd::F probabilities(Simd::F x) {
+    return exp2_up_to_zero(x, exp2_fraction);
+  }
+  /// Probabilities i, i + 1, ... of a row of 64 scores, as the left operand of a product: in place,
+  /// behind what is still to be read of the row.
+  static KVCAST_INLINE void store_probabilities(float* row, int64_t i, Simd::F p) {
+    Simd::store(row + i, p);
+  }
   /// values [keys, head_dim] -> f32 rows of `width`, zero-padded; or the cache itself, if
   /// that is what it holds.
   static const void* prepare_values(const Element* values, int64_t keys, int64_t head_dim,

@@ -37,13 +37,11 @@ struct CacheBf16Dot {
       Simd::store_bf16(halves + i, x);
     }
   }
-  static void prepare_scores(float* scores) {
-    Simd::F x[4];
-    KVCAST_UNROLL
-    for (int i = 0; i < 4; ++i) x[i] = Simd::load(scores + i * Simd::kWidth);
-    KVCAST_UNROLL
-    for (int i = 0; i < 4; ++i)
-      Simd::store_bf16(reinterpret_cast<uint16_t*>(scores) + i * Simd::kWidth, x[i]);
+  static KVCAST_INLINE Simd::F probabilities(Simd::F x) {
+    return exp2_up_to_zero(x, exp2_fraction_for_bf16);
+  }
+  static KVCAST_INLINE void store_probabilities(float* row, int64_t i, Simd::F p) {
+    Simd::store_bf16(reinterpret_cast<uint16_t*>(row) + i, p);
   }
   /// values [keys, head_dim] -> [keys / 2, width] pairs of keys.
   static const void* prepare_values(const uint16_t* values, int64_t keys, int64_t head_dim,

@@ -1,8 +1,10 @@
 # Compiler flags of the files that hold one instruction set each. Included from src/CMakeLists.txt.
-# All kernels: no errno and no traps, so that arithmetic may be vectorised; values are unaffected.
+# All kernels: no errno and no traps, so that arithmetic may be vectorised; values are unaffected. A
+# multiply and an add become one operation only where the code says so: else that could differ
+# between two copies of a template, and a row's result depend on the rows beside it.
 # GCC 12 takes the deliberately undefined operands inside its own AVX-512 headers for mistakes
 # (GCC bug 105593).
-set(kvcast_isa_common -O3 -fno-math-errno -fno-trapping-math
+set(kvcast_isa_common -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off
     $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized$<SEMICOLON>-Wno-maybe-uninitialized>)
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_portable.cpp PROPERTIES COMPILE_OPTIONS "${kvcast_isa_common}")
 

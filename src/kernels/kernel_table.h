@@ -120,8 +120,8 @@ struct KernelTable {
 /// Keys per partial softmax: the same for every number of rows and threads, so that a row's result
 /// does not depend on how the work was divided.
 inline constexpr int64_t kChunkKeys = 512;
-/// A query's state beside its mixed values: running maximum, sum, padding to a whole line.
-inline constexpr int64_t kStateExtra = 16;
+/// Floats of a query's state beside its mixed values: sums in lanes, maximum, padding.
+inline constexpr int64_t kStateExtra = 32;
 /// Query vectors (rows x heads of a group) that attend() takes at once.
 inline constexpr int64_t kQueryBlock = 64;
 

@@ -18,6 +18,26 @@ KVCAST_INLINE Simd::F exp2_fraction(Simd::F f) {
   return Simd::fma(p, f, Simd::set(1.0F));
 }
 
+/// The same with a relative error below 7e-6: for what is rounded to bf16 next.
+KVCAST_INLINE Simd::F exp2_fraction_for_bf16(Simd::F f) {
+  Simd::F p = Simd::set(9.656710289e-3F);
+  p = Simd::fma(p, f, Simd::set(5.583828295e-2F));
+  p = Simd::fma(p, f, Simd::set(2.402253010e-1F));
+  p = Simd::fma(p, f, Simd::set(6.931367339e-1F));
+  return Simd::fma(p, f, Simd::set(1.0F));
+}
+
+/// 2^x for x <= 0, with 2^-125 for whatever is less, by a `fraction` of the above.
+template <typename Fraction>
+KVCAST_INLINE Simd::F exp2_up_to_zero(Simd::F x, Fraction&& fraction) {
+  const Simd::F shift = Simd::set(12582912.0F);  // 1.5 * 2^23: the sum's last bits are round(x)
+  x = Simd::max(x, Simd::set(-125.0F));
+  const Simd::F shifted = Simd::add(x, shift);
+  const Simd::F power = fraction(Simd::sub(x, Simd::sub(shifted, shift)));
+  const Simd::I exponent = Simd::shift_left_int(Simd::as_int(shifted), 23);
+  return Simd::as_float(Simd::add_int(Simd::as_int(power), exponent));
+}
+
 /// 2^x for x <= 127; 0 below about 2^-126, -infinity included.
 KVCAST_INLINE Simd::F exp2(Simd::F x) {
   x = Simd::max(x, Simd::set(-200.0F));

@@ -84,6 +84,7 @@ struct Simd {
   }
   static I set_int(int32_t x) { return vdupq_n_s32(x); }
   static I xor_int(I x, I y) { return veorq_s32(x, y); }
+  static I add_int(I x, I y) { return vaddq_s32(x, y); }
   static I sub_int(I x, I y) { return vsubq_s32(x, y); }
   static I shift_left_int(I x, int n) { return vshlq_s32(x, vdupq_n_s32(n)); }
   static F to_float(I x) { return vcvtq_f32_s32(x); }

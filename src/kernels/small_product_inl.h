@@ -7,8 +7,8 @@
 namespace kvcast {
 namespace {
 
-/// out[rows, columns] (+)= a[rows, depth] * b[depth, columns] with f32 sums; depth in groups of 4
-/// bytes (1 f32, 2 bf16), strides in bytes; columns is a multiple of kWidth.
+/// out[rows, columns] = a[rows, depth] * b[depth, columns] (+ keep[row] * out) with f32 sums; depth
+/// in groups of 4 bytes (1 f32, 2 bf16), strides in bytes; columns is a multiple of kWidth.
 struct SmallProduct {
   const void* a;
   int64_t a_stride;
@@ -18,7 +18,7 @@ struct SmallProduct {
   float* out;
   int64_t out_stride;
   int64_t columns;
-  bool accumulate;
+  const float* keep = nullptr;  ///< [rows] or null
 };
 
 template <class Dot, int kRows, int kVectors>
@@ -33,7 +33,8 @@ void small_tile(const SmallProduct& p, int64_t row, int64_t column) {
   for (int r = 0; r < kRows; ++r) {
     KVCAST_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      acc[r][v] = p.accumulate ? Simd::load(at(r, v)) : Simd::zero();
+      acc[r][v] = p.keep == nullptr ? Simd::zero()
+                                    : Simd::mul(Simd::load(at(r, v)), Simd::set(p.keep[row + r]));
     }
   }
   Prefetch none;

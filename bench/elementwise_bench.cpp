@@ -62,7 +62,10 @@ void run_head_norm_rope(benchmark::State& state, Isa isa, int threads) {
                     .head_dim = kHeadDim,
                     .norm_weight = weight.data(),
                     .rope_cos = table.data(),
-                    .rope_sin = table.data()},
+                    .rope_sin = table.data(),
+                    .out = x.data(),
+                    .out_row_stride = kHeads * kHeadDim,
+                    .out_head_stride = kHeadDim},
                    threads);
     benchmark::ClobberMemory();
   }

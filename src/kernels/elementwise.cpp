@@ -24,10 +24,28 @@ void rms_norm(const RmsNormArgs& args, int threads) {
 }
 
 void head_norm_rope(const HeadNormRopeArgs& args, int threads) {
-  assert(args.head_dim % 2 == 0);
+  head_norm_rope({&args, 1}, threads);
+}
+
+void head_norm_rope(std::span<const HeadNormRopeArgs> parts, int threads) {
   const KernelTable& table = kernels();
-  parallel_pieces(args.rows, args.heads * args.head_dim, kElementsPerPiece, threads,
-                  [&](int64_t begin, int64_t end) { table.head_norm_rope(args, begin, end); });
+  int64_t rows = 0, elements = 0;
+  for (const HeadNormRopeArgs& part : parts) {
+    assert(part.head_dim % 2 == 0);
+    rows += part.rows;
+    elements += part.rows * part.heads * part.head_dim;
+  }
+  if (rows == 0) return;
+  parallel_pieces(rows, elements / rows, kElementsPerPiece, threads,
+                  [&](int64_t begin, int64_t end) {
+                    int64_t first = 0;  // row of the part among all
+                    for (const HeadNormRopeArgs& part : parts) {
+                      const int64_t from = std::max(begin - first, int64_t{0});
+                      const int64_t to = std::min(end - first, part.rows);
+                      if (from < to) table.head_norm_rope(part, from, to);
+                      first += part.rows;
+                    }
+                  });
 }
 
 void silu_mul(const SiluMulArgs& args, int threads) {

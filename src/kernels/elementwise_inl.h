@@ -33,11 +33,8 @@ struct OutRow {
   static OutRow of(float* f32, uint16_t* bf16, int64_t offset) {
     return bf16 == nullptr ? OutRow{f32 + offset, nullptr} : OutRow{nullptr, bf16 + offset};
   }
-  template <class Vectors = Simd>
   KVCAST_INLINE void store(int64_t i, Simd::F x, int64_t count) const {
-    if constexpr (requires { &Vectors::store_bf16; }) {
-      if (bf16 != nullptr) return Vectors::store_bf16(bf16 + i, x, count);
-    }
+    if (bf16 != nullptr) return Simd::store_bf16(bf16 + i, x, count);
     store_up_to(f32 + i, x, count);
   }
 };
@@ -80,20 +77,31 @@ void rms_norm_rows(const RmsNormArgs& args, int64_t row_begin, int64_t row_end) 
 void head_norm_rope_rows(const HeadNormRopeArgs& args, int64_t row_begin, int64_t row_end) {
   const int64_t half = args.head_dim / 2;
   for (int64_t r = row_begin; r < row_end; ++r) {
-    const float* const cosines = args.rope_cos + r * half;
-    const float* const sines = args.rope_sin + r * half;
+    const float* const cosines = args.rope_cos == nullptr ? nullptr : args.rope_cos + r * half;
+    const float* const sines = args.rope_sin == nullptr ? nullptr : args.rope_sin + r * half;
     for (int64_t h = 0; h < args.heads; ++h) {
-      float* const x = args.x + r * args.x_stride + h * args.head_dim;
-      if (args.norm_weight != nullptr) {
-        normalise(x, args.norm_weight, {x, nullptr}, args.head_dim, args.eps);
-      }
-      for_each_lane_group(0, half, [&](int64_t i, int64_t count) {
-        const Simd::F a = load_up_to(x + i, count);
-        const Simd::F b = load_up_to(x + half + i, count);
+      const float* const x = args.x + r * args.x_stride + h * args.head_dim;
+      const OutRow out =
+          OutRow::of(args.out, args.out_bf16, r * args.out_row_stride + h * args.out_head_stride);
+      const bool norm = args.norm_weight != nullptr;
+      const Simd::F scale = Simd::set(norm ? inverse_rms(x, args.head_dim, args.eps) : 1.0F);
+      const auto normed = [&](int64_t i, int64_t count) KVCAST_LAMBDA_INLINE {
+        const Simd::F value = load_up_to(x + i, count);
+        if (!norm) return value;
+        return Simd::mul(Simd::mul(value, scale), load_up_to(args.norm_weight + i, count));
+      };
+      for_each_lane_group(0, half, [&](int64_t i, int64_t count) KVCAST_LAMBDA_INLINE {
+        const Simd::F a = normed(i, count);
+        const Simd::F b = normed(half + i, count);
+        if (args.rope_cos == nullptr) {
+          out.store(i, a, count);
+          out.store(half + i, b, count);
+          return;
+        }
         const Simd::F cosine = load_up_to(cosines + i, count);
         const Simd::F sine = load_up_to(sines + i, count);
-        store_up_to(x + i, Simd::sub(Simd::mul(a, cosine), Simd::mul(b, sine)), count);
-        store_up_to(x + half + i, Simd::fma(b, cosine, Simd::mul(a, sine)), count);
+        out.store(i, Simd::sub(Simd::mul(a, cosine), Simd::mul(b, sine)), count);
+        out.store(half + i, Simd::fma(b, cosine, Simd::mul(a, sine)), count);
       });
     }
   }

@@ -58,20 +58,26 @@ struct RmsNormArgs {
 };
 void rms_norm(const RmsNormArgs& args, int threads);
 
-/// For each row and head: optional RMSNorm over head_dim, then RoPE in the half-split form
-/// (rotate_half) with the row's angles. In place.
+/// For each row and head: optional RMSNorm over head_dim, then optional RoPE in the half-split form
+/// (rotate_half) with the row's angles. May work in place, or write where a KV cache holds the row.
 struct HeadNormRopeArgs {
-  float* x = nullptr;  // [rows, heads * head_dim], row stride x_stride
+  const float* x = nullptr;  // [rows, heads * head_dim], row stride x_stride
   int64_t x_stride = 0;
   int64_t rows = 0;
   int64_t heads = 0;
   int64_t head_dim = 0;
   const float* norm_weight = nullptr;  // [head_dim]; null: no norm
   float eps = 1e-6F;
-  const float* rope_cos = nullptr;  // [rows, head_dim / 2], of each row's position
+  const float* rope_cos = nullptr;  // [rows, head_dim / 2], of each row's position; null: no RoPE
   const float* rope_sin = nullptr;  // [rows, head_dim / 2]
+  float* out = nullptr;             // [rows, heads, head_dim] by the strides
+  uint16_t* out_bf16 = nullptr;     // instead of out, rounded
+  int64_t out_row_stride = 0;       ///< elements from one row of a head to the next
+  int64_t out_head_stride = 0;      ///< elements from one head of a row to the next
 };
 void head_norm_rope(const HeadNormRopeArgs& args, int threads);
+/// Several of them, which share the threads.
+void head_norm_rope(std::span<const HeadNormRopeArgs> parts, int threads);
 
 /// out[r, j] = silu(gate_up[r, j]) * gate_up[r, ffn_dim + j].
 struct SiluMulArgs {

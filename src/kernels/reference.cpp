@@ -79,22 +79,31 @@ void head_norm_rope(const HeadNormRopeArgs& args) {
   const int64_t half = args.head_dim / 2;
   for (int64_t r = 0; r < args.rows; ++r) {
     for (int64_t h = 0; h < args.heads; ++h) {
-      float* const x = args.x + r * args.x_stride + h * args.head_dim;
+      const float* const from = args.x + r * args.x_stride + h * args.head_dim;
+      std::vector<float> x(from, from + args.head_dim);
       if (args.norm_weight != nullptr) {
-        rms_norm({.x = x,
+        rms_norm({.x = x.data(),
                   .weight = args.norm_weight,
-                  .out = x,
+                  .out = x.data(),
                   .rows = 1,
                   .dim = args.head_dim,
                   .eps = args.eps});
       }
-      for (int64_t i = 0; i < half; ++i) {
+      for (int64_t i = 0; i < half && args.rope_cos != nullptr; ++i) {
         const double cosine = args.rope_cos[r * half + i];
         const double sine = args.rope_sin[r * half + i];
         const double a = x[i];
         const double b = x[i + half];
         x[i] = static_cast<float>(a * cosine - b * sine);
         x[i + half] = static_cast<float>(b * cosine + a * sine);
+      }
+      const int64_t to = r * args.out_row_stride + h * args.out_head_stride;
+      for (int64_t i = 0; i < args.head_dim; ++i) {
+        if (args.out_bf16 != nullptr) {
+          args.out_bf16[to + i] = float_to_bf16(x[i]);
+        } else {
+          args.out[to + i] = x[i];
+        }
       }
     }
   }

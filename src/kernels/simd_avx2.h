@@ -81,6 +81,21 @@ struct Simd {
     const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
   }
+  static void store_bf16(uint16_t* p, F x, int64_t n = kWidth) {
+    const I bits = as_int(x);
+    const I odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const I rounded = add_int(add_int(bits, odd), _mm256_set1_epi32(0x7fff));
+    const I quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const F chosen =
+        _mm256_blendv_ps(as_float(rounded), as_float(quiet), _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const I high = _mm256_srli_epi32(as_int(chosen), 16);
+    const __m128i halves =
+        _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+    if (n == kWidth) return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), halves);
+    alignas(16) uint16_t lanes[kWidth];
+    _mm_store_si128(reinterpret_cast<__m128i*>(lanes), halves);
+    for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
+  }
   static I high_halves(I x) { return _mm256_and_si256(x, _mm256_set1_epi32(-65536)); }
 
   static I add_int(I x, I y) { return _mm256_add_epi32(x, y); }

@@ -72,14 +72,22 @@ struct Simd {
     const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
   }
-#ifdef __AVX512BF16__
   /// The first n floats, rounded to bf16.
   static void store_bf16(uint16_t* p, F x, int64_t n = kWidth) {
+#ifdef __AVX512BF16__
     const auto halves = (__m256i)_mm512_cvtneps_pbh(x);
+#else
+    const I bits = as_int(x);
+    const I odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const I rounded = add_int(add_int(bits, odd), _mm512_set1_epi32(0x7fff));
+    const I quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    const __m256i halves =
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, quiet), 16));
+#endif
     if (n == kWidth) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves);
     _mm256_mask_storeu_epi16(p, mask(n), halves);
   }
-#endif
   /// The upper halves of 32-bit lanes: odd elements of bf16 pairs.
   static I high_halves(I x) { return _mm512_and_si512(x, _mm512_set1_epi32(-65536)); }
 

@@ -94,6 +94,17 @@ struct Simd {
   static F load_bf16(const uint16_t* p) {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
   }
+  static void store_bf16(uint16_t* p, F x, int64_t n = kWidth) {
+    const uint32x4_t bits = vreinterpretq_u32_f32(x);
+    const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t rounded = vaddq_u32(vaddq_u32(bits, odd), vdupq_n_u32(0x7fff));
+    const uint32x4_t quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
+    const uint16x4_t halves = vshrn_n_u32(vbslq_u32(vceqq_f32(x, x), rounded, quiet), 16);
+    if (n == kWidth) return vst1_u16(p, halves);
+    uint16_t lanes[kWidth];
+    vst1_u16(lanes, halves);
+    for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
+  }
   static I high_halves(I x) { return vandq_s32(x, vdupq_n_s32(-65536)); }
 
   /// The low byte of each lane: kWidth bytes.

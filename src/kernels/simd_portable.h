@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/half.h"
 #include "kernels/unroll.h"
 
 namespace kvcast {
@@ -149,6 +150,9 @@ struct Simd {
   static F load_bf16(const uint16_t* p) {
     return as_float(
         each_int([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(p[i]) << 16); }));
+  }
+  static void store_bf16(uint16_t* p, F x, int64_t n = kWidth) {
+    for (int i = 0; i < kWidth && i < n; ++i) p[i] = float_to_bf16(x.lane[i]);
   }
   static I high_halves(I x) {
     return each_int([&](int i) { return x.lane[i] & -65536; });

@@ -5,14 +5,8 @@
 #include <cstring>
 #include <utility>
 
-#include "base/half.h"
-#include "base/team.h"
-
 namespace kvcast {
 namespace {
-
-/// Keys, and as many values, that one thread copies at once: some microseconds.
-constexpr int64_t kElementsPerPiece = 8'192;
 
 /// Copies the first `bytes` of every head between two buffers of different capacity.
 void copy_heads(const std::byte* from, int64_t from_stride, std::byte* to, int64_t to_stride,
@@ -20,16 +14,6 @@ void copy_heads(const std::byte* from, int64_t from_stride, std::byte* to, int64
   for (int64_t head = 0; head < heads; ++head) {
     std::memcpy(to + head * to_stride, from + head * from_stride, static_cast<size_t>(bytes));
   }
-}
-
-/// `count` elements as the cache holds them.
-void store(const float* from, int64_t count, KvType type, std::byte* to) {
-  if (type == KvType::kF32) {
-    std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
-    return;
-  }
-  auto* const halves = reinterpret_cast<uint16_t*>(to);
-  for (int64_t i = 0; i < count; ++i) halves[i] = float_to_bf16(from[i]);
 }
 
 }  // namespace
@@ -78,21 +62,25 @@ void KVCache::reserve(int64_t rows) {
   capacity_ = capacity;
 }
 
-void KVCache::append(int64_t layer_index, const float* keys, const float* values, int64_t count,
-                     int64_t stride, const int64_t* positions, int threads) {
+void KVCache::place(std::byte* rows, HeadNormRopeArgs& args) const {
+  args.out = type_ == KvType::kF32 ? reinterpret_cast<float*>(rows) : nullptr;
+  args.out_bf16 = type_ == KvType::kBf16 ? reinterpret_cast<uint16_t*>(rows) : nullptr;
+  args.out_row_stride = head_dim_;
+  args.out_head_stride = head_stride();
+}
+
+void KVCache::place_keys(int64_t layer, int64_t offset, HeadNormRopeArgs& args) {
+  assert(layers_[layer].rows + offset + args.rows <= capacity_);
+  place(layers_[layer].keys.data() + (layers_[layer].rows + offset) * row_bytes(), args);
+}
+
+void KVCache::place_values(int64_t layer, int64_t offset, HeadNormRopeArgs& args) {
+  assert(layers_[layer].rows + offset + args.rows <= capacity_);
+  place(layers_[layer].values.data() + (layers_[layer].rows + offset) * row_bytes(), args);
+}
+
+void KVCache::commit(int64_t layer_index, int64_t count, const int64_t* positions) {
   Layer& layer = layers_[layer_index];
-  assert(layer.rows + count <= capacity_);
-  const auto copy_rows = [&](int64_t begin, int64_t end) {
-    for (int64_t head = 0; head < layer.kv_heads; ++head) {
-      const int64_t first = head * head_bytes() + layer.rows * row_bytes();
-      for (int64_t row = begin; row < end; ++row) {
-        const int64_t from = row * stride + head * head_dim_;
-        store(keys + from, head_dim_, type_, layer.keys.data() + first + row * row_bytes());
-        store(values + from, head_dim_, type_, layer.values.data() + first + row * row_bytes());
-      }
-    }
-  };
-  parallel_pieces(count, layer.kv_heads * head_dim_, kElementsPerPiece, threads, copy_rows);
   for (int64_t row = 0; row < count; ++row) {
     layer.positions.push_back(positions != nullptr ? positions[row] : next_position_ + row);
   }

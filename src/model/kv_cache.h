@@ -37,11 +37,13 @@ class KVCache {
   /// std::bad_alloc without having changed anything.
   void reserve(int64_t rows);
 
-  /// Appends `count` rows to a layer (room must be reserved). `keys` and `values`:
-  /// [count, kv_heads * head_dim] with row stride `stride`. `positions` [count], ascending; null:
-  /// from next_position() on. Many rows are copied by up to `threads` threads.
-  void append(int64_t layer, const float* keys, const float* values, int64_t count, int64_t stride,
-              const int64_t* positions = nullptr, int threads = 1);
+  /// Lets `args` write keys, or values, where the rows after the layer's last go, from the
+  /// `offset`-th of them on; room must be reserved. Different rows may be written at once.
+  void place_keys(int64_t layer, int64_t offset, HeadNormRopeArgs& args);
+  void place_values(int64_t layer, int64_t offset, HeadNormRopeArgs& args);
+  /// The `count` rows written there are the layer's now. `positions` [count], ascending; null: from
+  /// next_position() on.
+  void commit(int64_t layer, int64_t count, const int64_t* positions = nullptr);
 
   /// `count` more tokens are in: the next position moves on.
   void advance(int64_t count) { next_position_ += count; }
@@ -84,6 +86,7 @@ class KVCache {
     return head_dim_ * static_cast<int64_t>(kv_element_bytes(type_));
   }
   [[nodiscard]] int64_t head_bytes() const { return capacity_ * row_bytes(); }
+  void place(std::byte* rows, HeadNormRopeArgs& args) const;
 
   KvType type_ = KvType::kF32;
   int64_t head_dim_ = 0;

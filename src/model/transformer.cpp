@@ -166,12 +166,28 @@ void Transformer::project(Run& run, int64_t layer) const {
   if (run.options.key_values_cached) return;
 
   if (run.options.on_raw_key_values) run.options.on_raw_key_values({layer, k, v});
-  norm_and_rotate(k, rows, config_.layers[layer].kv_heads, weights.k_norm, w);
+  const int64_t heads = config_.layers[layer].kv_heads;
+  w.cache_rows.clear();
   int64_t row = 0;
   for (const SequenceRows& sequence : run.sequences) {
-    sequence.cache->append(layer, k + row * kv_width, v + row * kv_width, sequence.rows, kv_width,
-                           w.positions.data() + row, threads_);
+    HeadNormRopeArgs keys =
+        norm_and_rotate(k + row * kv_width, row, sequence.rows, heads, weights.k_norm, w);
+    sequence.cache->place_keys(layer, 0, keys);
+    HeadNormRopeArgs values{.x = v + row * kv_width,
+                            .x_stride = kv_width,
+                            .rows = sequence.rows,
+                            .heads = heads,
+                            .head_dim = config_.head_dim};
+    sequence.cache->place_values(layer, 0, values);
+    w.cache_rows.push_back(keys);
+    w.cache_rows.push_back(values);
     row += sequence.rows;
+  }
+  head_norm_rope(w.cache_rows, threads_);
+  const int64_t* positions = w.positions.data();
+  for (const SequenceRows& sequence : run.sequences) {
+    sequence.cache->commit(layer, sequence.rows, positions);
+    positions += sequence.rows;
   }
 }
 
@@ -211,7 +227,11 @@ void Transformer::attend(Run& run, int64_t layer) const {
   const int64_t dim = config_.model_dim;
   float* q = w.q.data();
   const ProductRows out(w.attention, weights.out_proj, run.options.on_attention != nullptr);
-  norm_and_rotate(q, rows, shape.query_heads, weights.q_norm, w);
+  HeadNormRopeArgs queries = norm_and_rotate(q, 0, rows, shape.query_heads, weights.q_norm, w);
+  queries.out = q;
+  queries.out_row_stride = q_width;
+  queries.out_head_stride = config_.head_dim;
+  head_norm_rope(queries, threads_);
 
   auto* last_row_attention =
       layer + 1 == run.options.last ? run.options.last_row_attention : nullptr;
@@ -298,19 +318,19 @@ void Transformer::feed_forward(Run& run, int64_t layer) const {
   }
 }
 
-void Transformer::norm_and_rotate(float* x, int64_t rows, int64_t heads,
-                                  const std::vector<float>& norm_weight,
-                                  const Workspace& workspace) const {
-  head_norm_rope({.x = x,
-                  .x_stride = heads * config_.head_dim,
-                  .rows = rows,
-                  .heads = heads,
-                  .head_dim = config_.head_dim,
-                  .norm_weight = norm_weight.empty() ? nullptr : norm_weight.data(),
-                  .eps = config_.norm_eps,
-                  .rope_cos = workspace.rope_cos.data(),
-                  .rope_sin = workspace.rope_sin.data()},
-                 threads_);
+HeadNormRopeArgs Transformer::norm_and_rotate(const float* x, int64_t first_row, int64_t rows,
+                                              int64_t heads, const std::vector<float>& norm_weight,
+                                              const Workspace& workspace) const {
+  const int64_t angles = first_row * config_.head_dim / 2;
+  return {.x = x,
+          .x_stride = heads * config_.head_dim,
+          .rows = rows,
+          .heads = heads,
+          .head_dim = config_.head_dim,
+          .norm_weight = norm_weight.empty() ? nullptr : norm_weight.data(),
+          .eps = config_.norm_eps,
+          .rope_cos = workspace.rope_cos.data() + angles,
+          .rope_sin = workspace.rope_sin.data() + angles};
 }
 
 void Transformer::logits(const float* rows, int64_t count, float* out, Workspace& workspace) const {

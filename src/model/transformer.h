@@ -31,6 +31,7 @@ struct Workspace {
   AlignedBuffer<float> hidden;                // [row block, ffn_dim], or as bf16
   std::vector<int64_t> positions;             // [rows]
   AlignedBuffer<float> rope_cos, rope_sin;    // [rows, head_dim / 2]
+  std::vector<HeadNormRopeArgs> cache_rows;   // [2 * sequences] keys and values on their way
   std::vector<AttentionArgs> attention_args;  // [sequences]
 };
 
@@ -122,9 +123,12 @@ class Transformer {
   void keep_last_rows(Run& run, int64_t layer) const;
   void attend(Run& run, int64_t layer) const;
   void feed_forward(Run& run, int64_t layer) const;
-  /// Optional RMSNorm per head, then RoPE at the rows' positions; x [rows, heads * head_dim].
-  void norm_and_rotate(float* x, int64_t rows, int64_t heads, const std::vector<float>& norm_weight,
-                       const Workspace& workspace) const;
+  /// Optional RMSNorm per head, then RoPE at the positions of the rows from `first_row` on: x
+  /// [rows, heads * head_dim]. Where the result goes is left open.
+  [[nodiscard]] HeadNormRopeArgs norm_and_rotate(const float* x, int64_t first_row, int64_t rows,
+                                                 int64_t heads,
+                                                 const std::vector<float>& norm_weight,
+                                                 const Workspace& workspace) const;
 
   ModelConfig config_;
   ModelWeights weights_;

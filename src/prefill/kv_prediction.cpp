@@ -139,9 +139,10 @@ class KvPredictionStrategy final : public PrefillStrategy {
       base_rows.push_back({&base, pass.ends[s] - base.next_position()});
     }
     RunLayersOptions options = auxiliary_options(models, stop);
+    Forecast forecast(*models.predictor, *models.base, base_rows, workspace.predictor);
     options.on_raw_key_values = [&](const RawKeyValues& raw) {
       const Stopwatch predictor_watch;
-      models.predictor->predict(raw, base_rows, *models.base, workspace.predictor);
+      forecast.add(raw);
       predictor_ms += predictor_watch.elapsed_ms();
       if (tail != nullptr) tail->forecast_reached(raw.layer);
     };

@@ -4,14 +4,21 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
+#include <atomic>
+#include <new>
 #include <string>
 
 #include "base/macros.h"
+#include "base/team.h"
 #include "kernels/kernels.h"
 
 namespace kvcast {
 namespace {
+
+/// Products of a block of rows: a quarter of a second-level cache of 1 MiB.
+constexpr int64_t kBlockElements = 65'536;
+/// Rows for which a product's weights are worth reading again.
+constexpr int64_t kFewestBlockRows = 16;
 
 /// Base layers per auxiliary layer, for the auxiliary layers up to the last one named.
 std::vector<std::vector<int64_t>> invert(const std::vector<int64_t>& layer_map) {
@@ -157,62 +164,96 @@ std::unique_ptr<Predictor> Predictor::random(const ModelConfig& base, const Mode
   return predictor;
 }
 
-void Predictor::predict(const RawKeyValues& raw, std::span<const SequenceRows> sequences,
-                        const Transformer& base, PredictorWorkspace& workspace) const {
-  const Source& source = sources_[raw.layer];
-  if (source.base_layers.empty()) return;
+Forecast::Forecast(const Predictor& predictor, const Transformer& base,
+                   std::span<const SequenceRows> sequences, PredictorWorkspace& workspace)
+    : predictor_(predictor), base_(base), sequences_(sequences), workspace_(workspace) {
   workspace.positions.clear();
   for (const SequenceRows& sequence : sequences) {
     for (int64_t r = 0; r < sequence.rows; ++r) {
       workspace.positions.push_back(sequence.cache->next_position() + r);
     }
   }
-  const auto rows = static_cast<int64_t>(workspace.positions.size());
-  const auto angles = static_cast<size_t>(rows * base.config().head_dim / 2);
+  rows_ = static_cast<int64_t>(workspace.positions.size());
+  const auto angles = static_cast<size_t>(rows_ * base.config().head_dim / 2);
   base.rope().fill(workspace.positions, workspace.rope_cos.ensure(angles),
                    workspace.rope_sin.ensure(angles));
-  const int64_t width = source.keys.n(), auxiliary_width = source.keys.k();
-  float* keys = workspace.keys.ensure(static_cast<size_t>(rows * width));
-  float* values = workspace.values.ensure(static_cast<size_t>(rows * width));
-  matmul({.a = raw.keys,
-          .a_stride = auxiliary_width,
-          .rows = rows,
-          .weight = &source.keys,
-          .bias = source.key_bias.data(),
-          .out = keys,
-          .out_stride = width},
-         base.threads());
-  matmul({.a = raw.values,
-          .a_stride = auxiliary_width,
-          .rows = rows,
-          .weight = &source.values,
-          .bias = source.value_bias.data(),
-          .out = values,
-          .out_stride = width},
-         base.threads());
+}
 
-  int64_t column = 0;  // of the base layer's keys within the wide product
-  for (const int64_t i : source.base_layers) {
-    const ModelConfig& config = base.config();
-    const auto& k_norm = base.weights().layers[i].k_norm;
-    head_norm_rope({.x = keys + column,
-                    .x_stride = width,
-                    .rows = rows,
-                    .heads = config.layers[i].kv_heads,
-                    .head_dim = config.head_dim,
-                    .norm_weight = k_norm.empty() ? nullptr : k_norm.data(),
-                    .eps = config.norm_eps,
-                    .rope_cos = workspace.rope_cos.data(),
-                    .rope_sin = workspace.rope_sin.data()},
-                   base.threads());
-    int64_t row = 0;
-    for (const SequenceRows& sequence : sequences) {
-      sequence.cache->append(i, keys + row * width + column, values + row * width + column,
-                             sequence.rows, width, nullptr, base.threads());
-      row += sequence.rows;
+void Forecast::add(const RawKeyValues& raw) {
+  const Predictor::Source& source = predictor_.sources_[raw.layer];
+  if (source.base_layers.empty()) return;
+  const int64_t width = source.keys.n(), threads = base_.threads();
+  const int64_t most = std::max(kBlockElements / width, kFewestBlockRows);
+  int64_t blocks = std::max((rows_ + most - 1) / most,
+                            std::min(threads, std::max(rows_ / kFewestBlockRows, int64_t{1})));
+  if (blocks > threads) blocks = (blocks + threads - 1) / threads * threads;
+  const int64_t block_floats = (rows_ / blocks + 1) * width;
+  float* const scratch = workspace_.blocks.ensure(static_cast<size_t>(threads * block_floats));
+  std::atomic<bool> out_of_memory{false};
+  parallel_for(blocks, base_.threads(), [&](int64_t block, int worker) {
+    try {
+      forecast_block(source, raw, rows_ * block / blocks, rows_ * (block + 1) / blocks,
+                     scratch + worker * block_floats);
+    } catch (const std::bad_alloc&) {  // of a product's own scratch
+      out_of_memory.store(true, std::memory_order_relaxed);
     }
-    column += base_kv_widths_[i];
+  });
+  if (out_of_memory.load(std::memory_order_relaxed)) throw std::bad_alloc();
+  for (const int64_t i : source.base_layers) {
+    for (const SequenceRows& sequence : sequences_) sequence.cache->commit(i, sequence.rows);
   }
+}
+
+/// Rows [begin, end) of all base layers that read the source. The wide product has little depth:
+/// what it writes is normed, rotated and put into the caches while it is in this thread's cache.
+void Forecast::forecast_block(const Predictor::Source& source, const RawKeyValues& raw,
+                              int64_t begin, int64_t end, float* scratch) const {
+  const ModelConfig& config = base_.config();
+  const int64_t width = source.keys.n(), auxiliary_width = source.keys.k();
+  const auto multiply = [&](const float* a, const PackedMatrix& weight, const float* bias) {
+    matmul({.a = a + begin * auxiliary_width,
+            .a_stride = auxiliary_width,
+            .rows = end - begin,
+            .weight = &weight,
+            .bias = bias,
+            .out = scratch,
+            .out_stride = width},
+           1);
+  };
+  const auto append = [&](auto&& place) {  // place(layer, cache, row, row of the sequence, args)
+    int64_t column = 0;                    // of the base layer within the wide product
+    for (const int64_t i : source.base_layers) {
+      int64_t first = 0;  // row of the sequence among all
+      for (const SequenceRows& sequence : sequences_) {
+        const int64_t from = std::max(begin, first);
+        const int64_t to = std::min(end, first + sequence.rows);
+        if (from < to) {
+          HeadNormRopeArgs args{.x = scratch + (from - begin) * width + column,
+                                .x_stride = width,
+                                .rows = to - from,
+                                .heads = config.layers[i].kv_heads,
+                                .head_dim = config.head_dim};
+          place(i, *sequence.cache, from, from - first, args);
+          head_norm_rope(args, 1);
+        }
+        first += sequence.rows;
+      }
+      column += predictor_.base_kv_widths_[i];
+    }
+  };
+  multiply(raw.keys, source.keys, source.key_bias.data());
+  append([&](int64_t layer, KVCache& cache, int64_t row, int64_t offset, HeadNormRopeArgs& args) {
+    const std::vector<float>& k_norm = base_.weights().layers[layer].k_norm;
+    args.norm_weight = k_norm.empty() ? nullptr : k_norm.data();
+    args.eps = config.norm_eps;
+    args.rope_cos = workspace_.rope_cos.data() + row * config.head_dim / 2;
+    args.rope_sin = workspace_.rope_sin.data() + row * config.head_dim / 2;
+    cache.place_keys(layer, offset, args);
+  });
+  multiply(raw.values, source.values, source.value_bias.data());
+  append([&](int64_t layer, KVCache& cache, int64_t, int64_t offset, HeadNormRopeArgs& args) {
+    cache.place_values(layer, offset, args);
+  });
 }
 
 std::vector<TensorToWrite> Predictor::packed_tensors() const {

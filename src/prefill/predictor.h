@@ -13,11 +13,11 @@
 
 namespace kvcast {
 
-/// Scratch memory of Predictor::predict; reused between calls.
+/// Scratch memory of a Forecast; reused between forecasts.
 struct PredictorWorkspace {
-  AlignedBuffer<float> keys, values;        // [rows, sum of the base layers' kv_width]
+  AlignedBuffer<float> blocks;              // [threads, rows of a block, widest product]
   std::vector<int64_t> positions;           // [rows]
-  AlignedBuffer<float> rope_cos, rope_sin;  // [rows, head_dim / 2]
+  AlignedBuffer<float> rope_cos, rope_sin;  // [rows, head_dim / 2], as the base rotates
 };
 
 /// The predictor P (method §3): one linear map with bias per base layer for keys and one for
@@ -42,13 +42,6 @@ class Predictor {
     return static_cast<int64_t>(sources_.size());
   }
 
-  /// Forecasts the rows of every base layer that reads auxiliary layer `raw.layer` and appends them
-  /// to the base caches: K̂_i = W^K_i K_A + b^K_i, then the base's k_norm and RoPE; V̂_i likewise,
-  /// without them. `sequences` hold the base caches (room reserved, next_position() the position of
-  /// each first row) in the order of raw's rows. The caller advances the caches.
-  void predict(const RawKeyValues& raw, std::span<const SequenceRows> sequences,
-               const Transformer& base, PredictorWorkspace& workspace) const;
-
   [[nodiscard]] int64_t bytes() const;
   [[nodiscard]] int64_t parameter_count() const;
 
@@ -58,6 +51,7 @@ class Predictor {
   [[nodiscard]] std::map<std::string, FloatTensor> unpacked(int threads) const;
 
  private:
+  friend class Forecast;
   /// What one auxiliary layer feeds.
   struct Source {
     std::vector<int64_t> base_layers;         // i with j_i == this layer, ascending
@@ -66,6 +60,31 @@ class Predictor {
   };
   std::vector<Source> sources_;  // [auxiliary layers needed]
   std::vector<int64_t> base_kv_widths_;
+};
+
+/// The forecast of one pass of rows: what the predictor makes of the auxiliary's K/V, layer by
+/// layer, goes to the base's caches. Used by one thread, while all it refers to lives.
+class Forecast {
+ public:
+  /// `sequences` hold the base caches (room reserved, next_position() the position of each first
+  /// row) in the order of the auxiliary's rows. The caller advances the caches.
+  Forecast(const Predictor& predictor, const Transformer& base,
+           std::span<const SequenceRows> sequences, PredictorWorkspace& workspace);
+
+  /// Forecasts the rows of every base layer that reads auxiliary layer `raw.layer` and appends them
+  /// to the base caches: K̂_i = W^K_i K_A + b^K_i, then the base's k_norm and RoPE; V̂_i likewise,
+  /// without them. Throws std::bad_alloc with the caches as they were.
+  void add(const RawKeyValues& raw);
+
+ private:
+  void forecast_block(const Predictor::Source& source, const RawKeyValues& raw, int64_t begin,
+                      int64_t end, float* scratch) const;
+
+  const Predictor& predictor_;
+  const Transformer& base_;
+  std::span<const SequenceRows> sequences_;
+  PredictorWorkspace& workspace_;
+  int64_t rows_ = 0;
 };
 
 }  // namespace kvcast

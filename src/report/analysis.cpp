@@ -193,9 +193,8 @@ bool CacheAnalyzer::predict(std::span<const std::vector<int32_t>> windows,
   options.last = models_.predictor->auxiliary_layers_needed();
   options.output = LastLayerOutput::kNothing;
   options.stop = stop;
-  options.on_raw_key_values = [&](const RawKeyValues& raw) {
-    models_.predictor->predict(raw, predicted, *models_.base, batch_->predictor);
-  };
+  Forecast forecast(*models_.predictor, *models_.base, predicted, batch_->predictor);
+  options.on_raw_key_values = [&](const RawKeyValues& raw) { forecast.add(raw); };
   return auxiliary.run_layers(rows, batch_->rows(batch_->auxiliary, tokens), options,
                               batch_->reader);
 }

@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <iterator>
+#include <limits>
 
 #include "base/half.h"
 #include "kernels/kernel_table.h"
@@ -127,14 +129,92 @@ TEST_P(Elementwise, HeadNormRopeMatchesReference) {
                               .head_dim = head_dim,
                               .norm_weight = norm ? weight.data() : nullptr,
                               .rope_cos = cosines.data(),
-                              .rope_sin = sines.data()};
+                              .rope_sin = sines.data(),
+                              .out = fast.data(),
+                              .out_row_stride = kHeads * head_dim + 3,
+                              .out_head_stride = head_dim};
         head_norm_rope(args, 3);
-        args.x = plain.data();
+        args.x = args.out = plain.data();
         reference::head_norm_rope(args);
         expect_close(fast, plain, 3e-6);
       }
     }
   }
+}
+
+TEST_P(Elementwise, HeadsGoWhereACacheHoldsThem) {
+  for (const int64_t head_dim : {2, 10, 24, 64, 80}) {
+    for (const bool rotate : {false, true}) {
+      for (const bool bf16 : {false, true}) {
+        constexpr int64_t kHeads = 3, kCapacity = 80;
+        constexpr int64_t kRows[] = {70, 1, 9};  // three sequences
+        const auto x = random_floats(80 * kHeads * head_dim, 11);
+        const auto weight = random_floats(head_dim, 12);
+        const auto angles = random_floats(80 * head_dim / 2, 13);
+        const auto size = static_cast<size_t>(3 * kHeads * kCapacity * head_dim);
+        std::vector<float> fast(size, 7.0F), plain(size, 7.0F);
+        std::vector<uint16_t> fast_bf16(size, 7), plain_bf16(size, 7);
+        std::vector<HeadNormRopeArgs> fast_parts, plain_parts;
+        int64_t first = 0;
+        for (int64_t s = 0; s < 3; ++s) {
+          const int64_t at = s * kHeads * kCapacity * head_dim + 2 * head_dim;  // from row 2 on
+          HeadNormRopeArgs args{.x = x.data() + first * kHeads * head_dim,
+                                .x_stride = kHeads * head_dim,
+                                .rows = kRows[s],
+                                .heads = kHeads,
+                                .head_dim = head_dim,
+                                .norm_weight = rotate ? weight.data() : nullptr,
+                                .rope_cos = rotate ? angles.data() : nullptr,
+                                .rope_sin = rotate ? angles.data() : nullptr,
+                                .out = bf16 ? nullptr : fast.data() + at,
+                                .out_bf16 = bf16 ? fast_bf16.data() + at : nullptr,
+                                .out_row_stride = head_dim,
+                                .out_head_stride = kCapacity * head_dim};
+          fast_parts.push_back(args);
+          args.out = bf16 ? nullptr : plain.data() + at;
+          args.out_bf16 = bf16 ? plain_bf16.data() + at : nullptr;
+          plain_parts.push_back(args);
+          first += kRows[s];
+        }
+        head_norm_rope(fast_parts, 3);
+        for (const HeadNormRopeArgs& args : plain_parts) reference::head_norm_rope(args);
+        expect_close(fast, plain, 3e-6);
+        for (size_t i = 0; i < size; ++i) {  // f32 may differ in its last bits before rounding
+          const float a = bf16_to_float(fast_bf16[i]), b = bf16_to_float(plain_bf16[i]);
+          ASSERT_NEAR(a, b, std::fabs(b) / 128) << i;
+          if (!rotate) {
+            ASSERT_EQ(fast_bf16[i], plain_bf16[i]) << i;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Elementwise, RoundsToBf16AsOneNumberIsRounded) {
+  std::vector<float> x = random_floats(120, 14);
+  const float special[] = {0.0F,
+                           -0.0F,
+                           1.00390625F,
+                           1.01171875F,
+                           -1.00390625F,
+                           3.4e38F,
+                           std::numeric_limits<float>::infinity(),
+                           -std::numeric_limits<float>::infinity()};
+  std::copy(std::begin(special), std::end(special), x.begin());
+  std::vector<uint16_t> out(x.size());
+  HeadNormRopeArgs args{.x = x.data(),
+                        .x_stride = 12,
+                        .rows = 10,
+                        .heads = 1,
+                        .head_dim = 12,
+                        .out_bf16 = out.data(),
+                        .out_row_stride = 12};
+  head_norm_rope(args, 1);
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(out[i], float_to_bf16(x[i])) << x[i];
+  x.assign(x.size(), std::numeric_limits<float>::quiet_NaN());
+  head_norm_rope(args, 1);
+  for (const uint16_t bits : out) EXPECT_TRUE(std::isnan(bf16_to_float(bits)));
 }
 
 TEST_P(Elementwise, SiluMulMatchesReference) {

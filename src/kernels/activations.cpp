@@ -4,7 +4,6 @@
 #include <cassert>
 
 #include "base/team.h"
-#include "kernels/memory.h"
 
 namespace kvcast {
 namespace {
@@ -18,7 +17,7 @@ bool takes_bf16_rows(const PackedMatrix& weight) {
   return kernels().matmul(weight.type()).takes_bf16_rows() && weight.k() == weight.padded_k();
 }
 
-void Activations::place(const MatmulArgs& product, const MatmulKernels& kernels) {
+void Activations::place(const MatmulArgs& product, const MatmulKernels& kernels, Scratch* scratch) {
   product_ = &product;
   kernels_ = &kernels;
   const PackedMatrix& w = *product.weight;
@@ -37,8 +36,9 @@ void Activations::place(const MatmulArgs& product, const MatmulKernels& kernels)
   const int64_t unit = kernels.rows_per_conversion;
   const auto row_bytes =
       static_cast<size_t>(ceil_divide(product.rows, unit) * unit * stride_bytes_);
-  thread_local Scratch scratch;
-  scratch_ = scratch.reserve(row_bytes + static_cast<size_t>(product.rows) * sizeof(float));
+  thread_local Scratch own;
+  if (scratch == nullptr) scratch = &own;
+  scratch_ = scratch->reserve(row_bytes + static_cast<size_t>(product.rows) * sizeof(float));
   data_ = scratch_;
   row_scales_ = reinterpret_cast<float*>(scratch_ + row_bytes);
 }

@@ -6,6 +6,7 @@
 
 #include "kernels/kernel_table.h"
 #include "kernels/kernels.h"
+#include "kernels/memory.h"
 
 namespace kvcast {
 
@@ -14,12 +15,12 @@ inline constexpr int64_t kSerialProductWork = 100'000;
 
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/// The activations of a product as its kernels read them: the caller's own, or converted into
-/// scratch memory of the calling thread.
+/// The activations of a product as its kernels read them: the caller's own, or converted.
 class Activations {
  public:
-  /// Asks for the memory; throws std::bad_alloc. `product` names a, its stride, rows and weight.
-  void place(const MatmulArgs& product, const MatmulKernels& kernels);
+  /// Asks `scratch`, or if that is null one of the calling thread, for the memory; throws
+  /// std::bad_alloc. `product` names a, its stride, rows and weight.
+  void place(const MatmulArgs& product, const MatmulKernels& kernels, Scratch* scratch = nullptr);
   /// Fills it, where it has to be filled.
   void convert(int threads) const;
   /// Where a block of rows that begins at `row` finds its activations.

@@ -366,9 +366,9 @@ double spin_amx(WeightType type, int64_t iterations) {
 KernelTable amx_table() {
   KernelTable t = avx512bf16_table(Isa::kAmx);
   t.bf16.convert = convert_bf16_tiles;
-  t.bf16.multiply = multiply_tiles<TilesBf16>;
+  set_whole_product(t.bf16, multiply_tiles<TilesBf16>);
   t.int8.convert = convert_int8_tiles;
-  t.int8.multiply = multiply_tiles<TilesInt8>;
+  set_whole_product(t.int8, multiply_tiles<TilesInt8>);
   // Processors with AMX take longer for vdpbf16ps than for the two multiply-adds of f32.
   t.attention_bf16 = attention_kernels<CacheBf16Widened>();
   for (MatmulKernels* m : {&t.bf16, &t.int8}) {

@@ -106,11 +106,11 @@ KernelTable avx512bf16_table(Isa isa) {
   t.bf16.bf16_activations = true;
   t.bf16.group_bytes = 4;
   t.bf16.convert = convert_bf16;
-  t.bf16.multiply = multiply<DotBf16>;
+  set_product<DotBf16>(t.bf16);
   t.attention_bf16 = attention_kernels<CacheBf16Dot>();
   t.int8.group_bytes = 4;
   t.int8.convert = convert_unsigned_int8;
-  t.int8.multiply = multiply<DotInt8Vnni>;
+  set_product<DotInt8Vnni>(t.int8);
   t.spin = spin_avx512bf16;
   return t;
 }

@@ -34,7 +34,7 @@ KernelTable widened_table(Isa isa) {
   KernelTable t = base_table(isa);
   t.int8.group_bytes = 8;
   t.int8.convert = convert_int8_widened;
-  t.int8.multiply = multiply<DotInt8Widened>;
+  set_product<DotInt8Widened>(t.int8);
   t.spin = spin_widened;
   return t;
 }

@@ -24,6 +24,15 @@ struct ConvertArgs {
   float* row_scales = nullptr;  // [rows], int8 only
 };
 
+/// What a thread does a little at a time between the register tiles of a product: work that would
+/// wait for memory finds there what was fetched while the last tile was computed.
+struct Interlude {
+  const std::byte* data = nullptr;  ///< what is used next, or null
+  int64_t bytes = 0;                ///< how much of that lies in a row
+  /// Uses the first `bytes` of data, at most all of it, and moves on.
+  void (*advance)(Interlude& self, int64_t bytes) = nullptr;
+};
+
 /// A block of one product: rows x the columns [column_begin, column_end) of consecutive panels.
 struct MultiplyArgs {
   const std::byte* a = nullptr;  // first row of the block, converted
@@ -44,6 +53,7 @@ struct MultiplyArgs {
   bool accumulate = false;
   std::byte* scratch = nullptr;     // scratch_bytes(rows, panels)
   const std::byte* next = nullptr;  ///< the panel this thread multiplies next: fetched meanwhile
+  Interlude* interlude = nullptr;   ///< only where takes_interludes
 };
 
 /// The product for one weight type.
@@ -61,6 +71,10 @@ struct MatmulKernels {
   int64_t (*scratch_bytes)(int64_t rows, int64_t panels) = nullptr;
   void (*convert)(const ConvertArgs&) = nullptr;
   void (*multiply)(const MultiplyArgs&) = nullptr;
+  bool takes_interludes = false;
+  /// The part [group_begin, group_end) of a product with one panel, from the first group on in
+  /// calls that follow each other with the same scratch; null: in one piece only.
+  void (*multiply_groups)(const MultiplyArgs&, int64_t group_begin, int64_t group_end) = nullptr;
 
   /// Rows of bf16 need no conversion, whatever their stride.
   [[nodiscard]] bool takes_bf16_rows() const {

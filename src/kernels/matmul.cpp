@@ -5,6 +5,7 @@
 
 #include "base/team.h"
 #include "kernels/activations.h"
+#include "kernels/background.h"
 #include "kernels/kernel_table.h"
 #include "kernels/kernels.h"
 #include "kernels/memory.h"
@@ -27,7 +28,11 @@ struct Plan {
 class Call {
  public:
   Call(std::span<const MatmulArgs> products, const MatmulKernels& kernels, int threads)
-      : products_(products), kernels_(kernels), threads_(threads), first_(products.front()) {
+      : products_(products),
+        kernels_(kernels),
+        threads_(threads),
+        first_(products.front()),
+        background_(BackgroundProducts::carried(first_.rows)) {
     int64_t panels = 0;
     for (const MatmulArgs& p : products_) panels += p.weight->panels();
     make_plan(panels);
@@ -84,7 +89,10 @@ class Call {
         const std::byte* const panel = describe(next).panel;
         if (panel != args.panel) args.next = panel;
       }
+      const bool interludes = background_ != nullptr && kernels_.takes_interludes;
+      if (interludes) args.interlude = background_->interlude(worker);
       kernels_.multiply(args);
+      if (background_ != nullptr && !interludes) background_->advance_between_tasks(worker);
       task = next;
     }
   }
@@ -123,6 +131,7 @@ class Call {
   const MatmulKernels& kernels_;
   int threads_;
   const MatmulArgs& first_;
+  BackgroundProducts* background_;  // carried along, or null
   Plan plan_;
   int64_t panel_blocks_ = 0;
   int64_t tasks_ = 0;

@@ -6,6 +6,7 @@
 
 #include "base/team.h"
 #include "kernels/activations.h"
+#include "kernels/background.h"
 #include "kernels/kernel_table.h"
 #include "kernels/kernels.h"
 #include "kernels/memory.h"
@@ -35,7 +36,8 @@ class GatedCall {
         table_(table),
         kernels_(table.matmul(args.weight->type())),
         threads_(threads),
-        panels_(args.weight->panels() / 2) {
+        panels_(args.weight->panels() / 2),
+        background_(BackgroundProducts::carried(args.rows)) {
     const int64_t tiles = ceil_divide(args.rows, kernels_.row_multiple);
     const int64_t fewest = ceil_divide(args.rows, kLargestRowBlock);
     const int64_t wanted = threads == 1 ? 1 : ceil_divide(kTasksPerThread * threads, panels_);
@@ -72,8 +74,11 @@ class GatedCall {
       if (next < tasks && next / row_blocks_ != panel) {
         up.next = args_.weight->panel(next / row_blocks_);
       }
+      const bool interludes = background_ != nullptr && kernels_.takes_interludes;
+      if (interludes) gate.interlude = up.interlude = background_->interlude(worker);
       kernels_.multiply(gate);
       kernels_.multiply(up);
+      if (background_ != nullptr && !interludes) background_->advance_between_tasks(worker);
       const int64_t at = row * args_.out_stride + panel * kPanel;
       const bool bf16 = args_.out_bf16 != nullptr;
       const SiluMulArgs silu{.gate_up = gate_up,
@@ -106,7 +111,8 @@ class GatedCall {
   const KernelTable& table_;
   const MatmulKernels& kernels_;
   int threads_;
-  int64_t panels_;  ///< of gate, and of up
+  int64_t panels_;                  ///< of gate, and of up
+  BackgroundProducts* background_;  // carried along, or null
   int64_t row_blocks_ = 1;
   int64_t rows_per_block_ = 0;
   Activations activations_;

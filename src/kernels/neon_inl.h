@@ -34,7 +34,7 @@ KernelTable neon_table(Isa isa) {
   KernelTable t = base_table(isa);
   t.int8.group_bytes = 4;
   t.int8.convert = convert_signed_int8;
-  t.int8.multiply = multiply<DotInt8Neon>;
+  set_product<DotInt8Neon>(t.int8);
   t.spin = spin_neon;
   return t;
 }

@@ -244,9 +244,9 @@ KernelTable neonmmla_table() {
   }
   t.bf16.bf16_activations = true;
   t.bf16.convert = convert_bf16_pairs;
-  t.bf16.multiply = multiply_mmla<MmlaBf16>;
+  set_whole_product(t.bf16, multiply_mmla<MmlaBf16>);
   t.int8.convert = convert_int8_pairs;
-  t.int8.multiply = multiply_mmla<MmlaInt8>;
+  set_whole_product(t.int8, multiply_mmla<MmlaInt8>);
   t.spin = spin_neonmmla;
   return t;
 }

@@ -24,8 +24,8 @@ KVCAST_INLINE void hide(T& value) {
   }
 }
 
-/// The products of a register tile without its loads: as many independent chains as the kernels have
-/// keep every pipeline full (Zen 5 needs 12 for vdpbf16ps: 6 cycles, two a cycle) and stay in
+/// The products of a register tile without its loads: as many independent chains as the kernels
+/// have keep every pipeline full (Zen 5 needs 12 for vdpbf16ps: 6 cycles, two a cycle) and stay in
 /// registers, where a spilled one would measure the stores.
 template <class Dot>
 double spin_dot(int64_t iterations, double operations_per_lane) {
@@ -88,11 +88,11 @@ KernelTable base_table(Isa isa) {
   t.isa = isa;
   t.f32.f32_activations = true;
   t.f32.convert = convert_f32<1>;
-  t.f32.multiply = multiply<DotF32>;
+  set_product<DotF32>(t.f32);
   t.bf16.f32_activations = true;
   t.bf16.group_bytes = 8;
   t.bf16.convert = convert_f32<2>;
-  t.bf16.multiply = multiply<DotBf16Widened>;
+  set_product<DotBf16Widened>(t.bf16);
   for (MatmulKernels* m : {&t.f32, &t.bf16, &t.int8}) {
     m->row_multiple = Simd::kTileRows;
     m->scratch_bytes = scratch_bytes;

@@ -79,6 +79,7 @@ struct Transformer::Run {
   Workspace& workspace;
   int64_t total_rows = 0;
   Attending attending = Attending::kAllRows;
+  MatmulArgs products[3] = {};  // those that a step is about
 
   [[nodiscard]] int64_t attending_rows() const {
     return attending == Attending::kLastRows ? static_cast<int64_t>(sequences.size()) : total_rows;
@@ -96,29 +97,34 @@ struct Transformer::Run {
 bool Transformer::run_layers(float* rows, std::span<const SequenceRows> sequences,
                              const RunLayersOptions& options, Workspace& workspace) const {
   Run run{.rows = rows, .sequences = sequences, .options = options, .workspace = workspace};
-  workspace.positions.clear();
-  for (const SequenceRows& sequence : sequences) {
+  begin(run);
+  for (int64_t layer = options.first; layer < options.last; ++layer) {
+    if (options.stop.stop_requested()) return false;
+    run.attending = run.attending_in(layer);
+    matmul_shared_input(projections(run, layer), threads_);  // q, k, v of the normed rows
+    if (!options.key_values_cached) store_key_values(run, layer);
+    if (run.attending == Run::Attending::kNone) break;
+    if (run.attending == Run::Attending::kLastRows) keep_last_rows(run, layer);
+    matmul(attend(run, layer), threads_);  // x += out_proj(attention(q, K, V))
+    feed_forward(run, layer);              // x += proj_2(silu(gate) * up)
+  }
+  return true;
+}
+
+void Transformer::begin(Run& run) const {
+  Workspace& w = run.workspace;
+  w.positions.clear();
+  for (const SequenceRows& sequence : run.sequences) {
     const int64_t first = sequence.cache->next_position();
     for (int64_t r = 0; r < sequence.rows; ++r) {
-      workspace.positions.push_back(sequence.positions ? sequence.positions[r] : first + r);
-      assert(workspace.positions.back() < config_.max_context_tokens);
+      w.positions.push_back(sequence.positions ? sequence.positions[r] : first + r);
+      assert(w.positions.back() < config_.max_context_tokens);
     }
     run.total_rows += sequence.rows;
   }
   const auto angles = static_cast<size_t>(run.total_rows * config_.head_dim / 2);
-  rope_.fill(workspace.positions, workspace.rope_cos.ensure(angles),
-             workspace.rope_sin.ensure(angles));
-  reserve(workspace, run.total_rows);
-  for (int64_t layer = options.first; layer < options.last; ++layer) {
-    if (options.stop.stop_requested()) return false;
-    run.attending = run.attending_in(layer);
-    project(run, layer);  // q, k, v of the normed rows; k and v go to the caches
-    if (run.attending == Run::Attending::kNone) break;
-    if (run.attending == Run::Attending::kLastRows) keep_last_rows(run, layer);
-    attend(run, layer);        // x += out_proj(attention(q, K, V))
-    feed_forward(run, layer);  // x += proj_2(silu(gate) * up)
-  }
-  return true;
+  rope_.fill(w.positions, w.rope_cos.ensure(angles), w.rope_sin.ensure(angles));
+  reserve(w, run.total_rows);
 }
 
 void Transformer::reserve(Workspace& workspace, int64_t rows) const {
@@ -131,12 +137,11 @@ void Transformer::reserve(Workspace& workspace, int64_t rows) const {
   workspace.hidden.ensure(size(std::min(rows, kFfnRowBlock), widest_.ffn));
 }
 
-// h = attn_norm(x); q = h Wqᵀ, k = h Wkᵀ, v = h Wvᵀ; k_norm and RoPE on k; append k and v.
-void Transformer::project(Run& run, int64_t layer) const {
+// h = attn_norm(x); q = h Wqᵀ, k = h Wkᵀ, v = h Wvᵀ.
+std::span<const MatmulArgs> Transformer::projections(Run& run, int64_t layer) const {
   const LayerWeights& weights = weights_.layers[layer];
   Workspace& w = run.workspace;
-  const int64_t dim = config_.model_dim, rows = run.total_rows, kv_width = config_.kv_width(layer);
-  float *k = w.k.data(), *v = w.v.data(), *q = w.q.data();
+  const int64_t dim = config_.model_dim, rows = run.total_rows;
   const ProductRows normed(w.normed, weights.q_proj);  // q, k and v: the same k and type
 
   rms_norm({.x = run.rows,
@@ -158,13 +163,20 @@ void Transformer::project(Run& run, int64_t layer) const {
                       .out = out,
                       .out_stride = weight.n()};
   };
-  const MatmulArgs products[] = {product(weights.k_proj, k), product(weights.v_proj, v),
-                                 product(weights.q_proj, q)};
+  run.products[0] = product(weights.k_proj, w.k.data());
+  run.products[1] = product(weights.v_proj, w.v.data());
+  run.products[2] = product(weights.q_proj, w.q.data());
   const bool all_queries = run.attending == Run::Attending::kAllRows;
   const size_t first = run.options.key_values_cached ? 2 : 0, last = all_queries ? 3 : 2;
-  matmul_shared_input(std::span(products).subspan(first, last - first), threads_);
-  if (run.options.key_values_cached) return;
+  return std::span(run.products).subspan(first, last - first);
+}
 
+// k_norm and RoPE on k; append k and v.
+void Transformer::store_key_values(Run& run, int64_t layer) const {
+  const LayerWeights& weights = weights_.layers[layer];
+  Workspace& w = run.workspace;
+  const int64_t kv_width = config_.kv_width(layer);
+  const float *k = w.k.data(), *v = w.v.data();
   if (run.options.on_raw_key_values) run.options.on_raw_key_values({layer, k, v});
   const int64_t heads = config_.layers[layer].kv_heads;
   w.cache_rows.clear();
@@ -218,8 +230,9 @@ void Transformer::keep_last_rows(Run& run, int64_t layer) const {
          threads_);
 }
 
-// q_norm and RoPE on q; x += out_proj(softmax(q Kᵀ / sqrt(head_dim)) V), causal.
-void Transformer::attend(Run& run, int64_t layer) const {
+// q_norm and RoPE on q; x += out_proj(softmax(q Kᵀ / sqrt(head_dim)) V), causal, of which the last
+// product is left.
+MatmulArgs Transformer::attend(Run& run, int64_t layer) const {
   const LayerWeights& weights = weights_.layers[layer];
   const LayerConfig& shape = config_.layers[layer];
   Workspace& w = run.workspace;
@@ -266,37 +279,25 @@ void Transformer::attend(Run& run, int64_t layer) const {
              .kv_type = run.sequences.front().cache->type()},
             threads_);
   if (run.options.on_attention) run.options.on_attention({layer, q, out.f32});
-  matmul({.a = out.f32,
+  return {.a = out.f32,
           .a_bf16 = out.bf16,
           .a_stride = out.stride,
           .rows = rows,
           .weight = &weights.out_proj,
           .out = run.rows,
           .out_stride = dim,
-          .accumulate = true},
-         threads_);
+          .accumulate = true};
 }
 
 // h = ffn_norm(x); [gate | up] = h W1ᵀ; x += (silu(gate) * up) W2ᵀ.
 void Transformer::feed_forward(Run& run, int64_t layer) const {
   const LayerWeights& weights = weights_.layers[layer];
   Workspace& w = run.workspace;
-  const int64_t dim = config_.model_dim;
   const int64_t rows = run.attending_rows(), block = std::min(rows, kFfnRowBlock);
   const ProductRows normed(w.normed, weights.proj_1), hidden(w.hidden, weights.proj_2);
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
-    float* x = run.rows + begin * dim;
-    rms_norm({.x = x,
-              .x_stride = dim,
-              .weight = weights.ffn_norm.data(),
-              .out = normed.f32,
-              .out_bf16 = normed.bf16,
-              .out_stride = normed.stride,
-              .rows = count,
-              .dim = dim,
-              .eps = config_.norm_eps},
-             threads_);
+    norm_for_feed_forward(run, layer, begin, count);
     matmul_silu({.a = normed.f32,
                  .a_bf16 = normed.bf16,
                  .a_stride = normed.stride,
@@ -306,16 +307,40 @@ void Transformer::feed_forward(Run& run, int64_t layer) const {
                  .out_bf16 = hidden.bf16,
                  .out_stride = hidden.stride},
                 threads_);
-    matmul({.a = hidden.f32,
-            .a_bf16 = hidden.bf16,
-            .a_stride = hidden.stride,
-            .rows = count,
-            .weight = &weights.proj_2,
-            .out = x,
-            .out_stride = dim,
-            .accumulate = true},
-           threads_);
+    matmul(down_projection(run, layer, begin, count), threads_);
   }
+}
+
+void Transformer::norm_for_feed_forward(Run& run, int64_t layer, int64_t first_row,
+                                        int64_t rows) const {
+  const LayerWeights& weights = weights_.layers[layer];
+  const int64_t dim = config_.model_dim;
+  const ProductRows normed(run.workspace.normed, weights.proj_1);
+  rms_norm({.x = run.rows + first_row * dim,
+            .x_stride = dim,
+            .weight = weights.ffn_norm.data(),
+            .out = normed.f32,
+            .out_bf16 = normed.bf16,
+            .out_stride = normed.stride,
+            .rows = rows,
+            .dim = dim,
+            .eps = config_.norm_eps},
+           threads_);
+}
+
+MatmulArgs Transformer::down_projection(Run& run, int64_t layer, int64_t first_row,
+                                        int64_t rows) const {
+  const LayerWeights& weights = weights_.layers[layer];
+  const int64_t dim = config_.model_dim;
+  const ProductRows hidden(run.workspace.hidden, weights.proj_2);
+  return {.a = hidden.f32,
+          .a_bf16 = hidden.bf16,
+          .a_stride = hidden.stride,
+          .rows = rows,
+          .weight = &weights.proj_2,
+          .out = run.rows + first_row * dim,
+          .out_stride = dim,
+          .accumulate = true};
 }
 
 HeadNormRopeArgs Transformer::norm_and_rotate(const float* x, int64_t first_row, int64_t rows,
@@ -352,6 +377,66 @@ void Transformer::logits(const float* rows, int64_t count, float* out, Workspace
           .out = out,
           .out_stride = config_.vocab_size},
          threads_);
+}
+
+SteppedRun::SteppedRun(const Transformer& model, float* rows,
+                       std::span<const SequenceRows> sequences, Workspace& workspace)
+    : model_(model), run_(new Transformer::Run{rows, sequences, options_, workspace}) {
+  model.begin(*run_);
+  workspace.gate_up.ensure(static_cast<size_t>(run_->total_rows * 2 * model.widest_.ffn));
+  assert(run_->total_rows <= kFfnRowBlock);
+}
+
+SteppedRun::~SteppedRun() = default;
+
+std::span<const MatmulArgs> SteppedRun::step() {
+  Transformer::Run& run = *run_;
+  Workspace& w = run.workspace;
+  const LayerWeights& weights = model_.weights().layers[layer_];
+  const int64_t rows = run.total_rows;
+  const auto one = [&](const MatmulArgs& product) {
+    run.products[0] = product;
+    return std::span<const MatmulArgs>(run.products, 1);
+  };
+  switch (products_) {
+    case Products::kNone:
+      products_ = Products::kProjections;
+      return model_.projections(run, layer_);
+    case Products::kProjections:
+      model_.store_key_values(run, layer_);
+      products_ = Products::kOutput;
+      return one(model_.attend(run, layer_));
+    case Products::kOutput: {
+      model_.norm_for_feed_forward(run, layer_, 0, rows);
+      const ProductRows normed(w.normed, weights.proj_1);
+      products_ = Products::kGateUp;
+      return one({.a = normed.f32,
+                  .a_bf16 = normed.bf16,
+                  .a_stride = normed.stride,
+                  .rows = rows,
+                  .weight = &weights.proj_1,
+                  .out = w.gate_up.data(),
+                  .out_stride = weights.proj_1.n()});
+    }
+    case Products::kGateUp: {
+      const ProductRows hidden(w.hidden, weights.proj_2);
+      silu_mul({.gate_up = w.gate_up.data(),
+                .gate_up_stride = weights.proj_1.n(),
+                .out = hidden.f32,
+                .out_bf16 = hidden.bf16,
+                .out_stride = hidden.stride,
+                .rows = rows,
+                .ffn_dim = weights.proj_2.k()},
+               model_.threads());
+      products_ = Products::kDown;
+      return one(model_.down_projection(run, layer_, 0, rows));
+    }
+    case Products::kDown:
+      break;
+  }
+  ++layer_;
+  products_ = Products::kNone;
+  return {};
 }
 
 }  // namespace kvcast

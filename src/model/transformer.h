@@ -29,6 +29,7 @@ struct Workspace {
   AlignedBuffer<float> k, v;                  // [rows, kv_width]
   AlignedBuffer<float> attention;             // [rows, query_width], or as bf16
   AlignedBuffer<float> hidden;                // [row block, ffn_dim], or as bf16
+  AlignedBuffer<float> gate_up;               // [rows, 2 * ffn_dim], of a SteppedRun only
   std::vector<int64_t> positions;             // [rows]
   AlignedBuffer<float> rope_cos, rope_sin;    // [rows, head_dim / 2]
   std::vector<HeadNormRopeArgs> cache_rows;   // [2 * sequences] keys and values on their way
@@ -115,14 +116,22 @@ class Transformer {
   void logits(const float* rows, int64_t count, float* out, Workspace& workspace) const;
 
  private:
+  friend class SteppedRun;
   struct Run;  // one call of run_layers
+  /// Positions and angles of the rows, and scratch memory.
+  void begin(Run& run) const;
   /// Memory for the widest layer at once: buffers that grew from layer to layer would leave holes
   /// in the heap.
   void reserve(Workspace& workspace, int64_t rows) const;
-  void project(Run& run, int64_t layer) const;
+  /// Each layer is products and what lies between them.
+  [[nodiscard]] std::span<const MatmulArgs> projections(Run& run, int64_t layer) const;
+  void store_key_values(Run& run, int64_t layer) const;
   void keep_last_rows(Run& run, int64_t layer) const;
-  void attend(Run& run, int64_t layer) const;
+  [[nodiscard]] MatmulArgs attend(Run& run, int64_t layer) const;
   void feed_forward(Run& run, int64_t layer) const;
+  void norm_for_feed_forward(Run& run, int64_t layer, int64_t first_row, int64_t rows) const;
+  [[nodiscard]] MatmulArgs down_projection(Run& run, int64_t layer, int64_t first_row,
+                                           int64_t rows) const;
   /// Optional RMSNorm per head, then RoPE at the positions of the rows from `first_row` on: x
   /// [rows, heads * head_dim]. Where the result goes is left open.
   [[nodiscard]] HeadNormRopeArgs norm_and_rotate(const float* x, int64_t first_row, int64_t rows,
@@ -137,6 +146,33 @@ class Transformer {
   struct {
     int64_t query = 0, kv = 0, ffn = 0;
   } widest_;  // over the layers
+};
+
+/// run_layers() of few rows, of which somebody else computes the products, one layer after the
+/// other. The same arguments; `output` is all rows. Used by one thread at a time.
+class SteppedRun {
+ public:
+  SteppedRun(const Transformer& model, float* rows, std::span<const SequenceRows> sequences,
+             Workspace& workspace);
+  ~SteppedRun();
+  SteppedRun(const SteppedRun&) = delete;
+  SteppedRun& operator=(const SteppedRun&) = delete;
+
+  /// Computes what follows from the last products; returns the next ones, which read one input and
+  /// stay valid until the next step. None: the layer is done, and the next step begins another.
+  std::span<const MatmulArgs> step();
+  /// The layer being run, or that the next step would begin.
+  [[nodiscard]] int64_t layer() const { return layer_; }
+  [[nodiscard]] bool between_layers() const { return products_ == Products::kNone; }
+
+ private:
+  enum class Products { kNone, kProjections, kOutput, kGateUp, kDown };
+
+  const Transformer& model_;
+  const RunLayersOptions options_;
+  std::unique_ptr<Transformer::Run> run_;
+  int64_t layer_ = 0;
+  Products products_ = Products::kNone;  ///< the last that were returned
 };
 
 }  // namespace kvcast

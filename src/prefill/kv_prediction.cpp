@@ -58,8 +58,8 @@ class KvPredictionStrategy final : public PrefillStrategy {
       tail_rows += static_cast<int64_t>(sequence->tokens.size()) - begins.back();
     }
     report.computed_tokens = tail_rows;
-    std::optional<TailRun> tail;  // if it is one pass
-    if (!short_of.empty() && tail_rows <= rows_together(models.base->threads())) {
+    std::optional<TailRun> tail;
+    if (!short_of.empty() && tail_rows <= TailRun::kMostRows) {
       tail.emplace(models, sequences, begins, workspace.base, stop);
     }
     report.stopped =
@@ -151,7 +151,6 @@ class KvPredictionStrategy final : public PrefillStrategy {
             workspace.auxiliary)) {
       return false;
     }
-    if (tail != nullptr) tail->pause();  // it reads the caches' positions
     for (const SequenceRows& rows : base_rows) {
       rows.cache->advance(rows.rows);
       report.predicted_tokens += rows.rows;

@@ -1,15 +1,13 @@
 #include "prefill/tail_run.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace kvcast {
 
 TailRun::TailRun(const Models& models, std::span<Sequence* const> sequences,
                  std::span<const int64_t> begins, Workspace& workspace, std::stop_token stop)
-    : models_(models),
-      workspace_(workspace),
-      stop_(std::move(stop)),
-      job_([this] { run_ready_layers(); }) {
+    : models_(models), workspace_(workspace), stop_(std::move(stop)) {
   std::vector<int32_t> tokens;
   for (size_t s = 0; s < sequences.size(); ++s) {
     const std::vector<int32_t>& all = sequences[s]->tokens;
@@ -25,50 +23,50 @@ TailRun::TailRun(const Models& models, std::span<Sequence* const> sequences,
   }
   const auto dim = static_cast<size_t>(models.base->config().model_dim);
   models.base->embed(tokens, workspace.rows.ensure(tokens.size() * dim));
+  steps_.emplace(*models.base, workspace.rows.data(), rows_, workspace);
+  products_.emplace(static_cast<int64_t>(positions_.size()),
+                    std::max(models.base->threads(), models.auxiliary->threads()),
+                    [this] { begin_products(); });
+  carried_.emplace(&*products_);
 }
 
 void TailRun::forecast_reached(int64_t auxiliary_layer) {
   const std::vector<int64_t>& map = models_.layer_map;
-  int64_t ready = ready_layers_.load(std::memory_order_relaxed);
-  while (ready < static_cast<int64_t>(map.size()) && map[ready] <= auxiliary_layer) ++ready;
-  ready_layers_.store(ready, std::memory_order_release);
-  if (ready > 0) job_.offer(models_.base->threads());
+  while (ready_layers_ < static_cast<int64_t>(map.size()) &&
+         map[ready_layers_] <= auxiliary_layer) {
+    ++ready_layers_;
+  }
+  if (products_->idle()) begin_products();
 }
 
-void TailRun::run_ready_layers() {
+/// Nothing is in progress. In the last layer not all rows need everything: it is left to finish().
+void TailRun::begin_products() {
   try {
-    while (next_layer_ < ready_layers_.load(std::memory_order_acquire) && !pausing_.load() &&
-           !error_) {
-      if (!run_to(next_layer_ + 1)) return;
+    const int64_t end = std::min(ready_layers_, models_.base->config().n_layers() - 1);
+    while (!error_ && !stop_.stop_requested() &&
+           (steps_->layer() < end || !steps_->between_layers())) {
+      const std::span<const MatmulArgs> products = steps_->step();
+      if (!products.empty()) return products_->start(products);
     }
   } catch (...) {
     error_ = std::current_exception();
   }
 }
 
-void TailRun::pause() {
-  pausing_.store(true);
-  job_.withdraw();
-  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
-}
-
-bool TailRun::run_to(int64_t last) {
-  RunLayersOptions options;
-  options.first = next_layer_;
-  options.last = last;
-  if (last == models_.base->config().n_layers()) {
-    options.output = LastLayerOutput::kLastRowOfEachSequence;
+bool TailRun::finish(float* logits) {
+  carried_.reset();
+  while (!error_ && !steps_->between_layers()) {
+    products_->finish();
+    const std::span<const MatmulArgs> products = steps_->step();
+    if (!products.empty()) products_->start(products);
   }
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  RunLayersOptions options;
+  options.first = steps_->layer();
+  options.last = models_.base->config().n_layers();
+  options.output = LastLayerOutput::kLastRowOfEachSequence;
   options.stop = stop_;
   if (!models_.base->run_layers(workspace_.rows.data(), rows_, options, workspace_)) return false;
-  next_layer_ = last;
-  return true;
-}
-
-bool TailRun::finish(float* logits) {
-  pause();
-  const int64_t layers = models_.base->config().n_layers();
-  if (next_layer_ < layers && !run_to(layers)) return false;
   for (const SequenceRows& sequence : rows_) sequence.cache->advance(sequence.rows);
   models_.base->logits(workspace_.rows.data(), static_cast<int64_t>(rows_.size()), logits,
                        workspace_);

@@ -207,7 +207,7 @@ void run_row_tile(int rows, const Tile& t, Prefetch& prefetch) {
 
 /// Lines of an interlude's data that a tile fetches in each step: with two threads of Zen 4 or 5
 /// some 15 to 30 GB/s, which leaves the product's own weights room.
-constexpr int kInterludeLines = 3;
+constexpr int kInterludeLines = 4;
 
 template <class Dot>
 void multiply(const MultiplyArgs& m) {
@@ -270,7 +270,8 @@ void set_product(MatmulKernels& kernels) {
   kernels.multiply_groups = multiply_groups<Dot>;
 }
 /// For a product that does not come from here.
-[[maybe_unused]] void set_whole_product(MatmulKernels& kernels, void (*multiply)(const MultiplyArgs&)) {
+[[maybe_unused]] void set_whole_product(MatmulKernels& kernels,
+                                        void (*multiply)(const MultiplyArgs&)) {
   kernels.multiply = multiply;
   kernels.takes_interludes = false;
   kernels.multiply_groups = nullptr;

@@ -66,17 +66,20 @@ class KvPredictionStrategy final : public PrefillStrategy {
         !forecast(models, short_of, ends, workspace, stop, report, tail ? &*tail : nullptr);
     if (report.stopped) return report;
 
-    const Stopwatch watch;
-    report.stopped =
-        tail ? !tail->finish(logits)
-             : !run_pending(*models.base, &Sequence::base, sequences, logits, workspace.base, stop);
-    report.base_ms = watch.elapsed_ms();
+    if (tail) {
+      finish_tail(*tail, logits, report);
+    } else {
+      const Stopwatch watch;
+      report.stopped =
+          !run_pending(*models.base, &Sequence::base, sequences, logits, workspace.base, stop);
+      report.base_ms = watch.elapsed_ms();
+    }
     if (!report.stopped) rollback.dismiss();
     return report;
   }
 
-  PrefillState advance(const Models& models, Sequence& sequence, int64_t max_rows,
-                       float* /*logits*/, PrefillWorkspace& workspace, const std::stop_token& stop,
+  PrefillState advance(const Models& models, Sequence& sequence, int64_t max_rows, float* logits,
+                       PrefillWorkspace& workspace, const std::stop_token& stop,
                        PrefillReport& report) const override {
     sequence.answerer = Sequence::Answerer::kBase;
     const int64_t end = forecast_end(sequence);
@@ -92,8 +95,16 @@ class KvPredictionStrategy final : public PrefillStrategy {
         report.auxiliary_ms += watch.elapsed_ms();
         return PrefillState::kMore;
       }
-      report.stopped = !forecast(models, one, ends, workspace, stop, report);
       const bool all = ends[0] == end && end - start + tail_ <= max_rows;
+      if (all && tail_ <= TailRun::kMostRows && end - start >= kRowsThatCarryTheTail) {
+        sequence.base.reserve(static_cast<int64_t>(sequence.tokens.size()));
+        TailRun tail(models, one, ends, workspace.base, stop);
+        report.stopped = !forecast(models, one, ends, workspace, stop, report, &tail);
+        if (!report.stopped) finish_tail(tail, logits, report);
+        report.computed_tokens += tail_;
+        return PrefillState::kDone;
+      }
+      report.stopped = !forecast(models, one, ends, workspace, stop, report);
       return all ? PrefillState::kLastRun : PrefillState::kMore;
     }
     const Stopwatch watch;
@@ -127,6 +138,16 @@ class KvPredictionStrategy final : public PrefillStrategy {
   }
 
  private:
+  /// With fewer rows the base's weights come hardly sooner than by a decode step, which the base
+  /// may do for other sequences anyway.
+  static constexpr int64_t kRowsThatCarryTheTail = 64;
+
+  static void finish_tail(TailRun& tail, float* logits, PrefillReport& report) {
+    const Stopwatch watch;
+    report.stopped = !tail.finish(logits);
+    report.base_ms += watch.elapsed_ms();
+  }
+
   /// One pass of forecast(): the auxiliary caches end where the base caches do.
   static bool forecast_together(const Models& models, const TokenPass& pass,
                                 PrefillWorkspace& workspace, const std::stop_token& stop,

@@ -27,7 +27,8 @@ KVCAST_INLINE Simd::F exp2_fraction_for_bf16(Simd::F f) {
   return Simd::fma(p, f, Simd::set(1.0F));
 }
 
-/// 2^x for x <= 0, with 2^-125 for whatever is less, by a `fraction` of the above.
+/// 2^x for x <= 0, with 2^-125 for whatever is less, by a `fraction` of the above. Some number for
+/// x > 0, as lanes have it that nobody reads.
 template <typename Fraction>
 KVCAST_INLINE Simd::F exp2_up_to_zero(Simd::F x, Fraction&& fraction) {
   const Simd::F shift = Simd::set(12582912.0F);  // 1.5 * 2^23: the sum's last bits are round(x)

@@ -159,7 +159,10 @@ struct Simd {
   }
 
   static I add_int(I x, I y) {
-    return each_int([&](int i) { return x.lane[i] + y.lane[i]; });
+    return each_int([&](int i) {  // wraps, as vectors do
+      return static_cast<int32_t>(static_cast<uint32_t>(x.lane[i]) +
+                                  static_cast<uint32_t>(y.lane[i]));
+    });
   }
   static I widen_even(I x) {
     return each_int([&](int i) {

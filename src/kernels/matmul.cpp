@@ -1,6 +1,5 @@
 // Division of matrix products among threads. The arithmetic is in the kernel tables.
 #include <algorithm>
-#include <atomic>
 #include <cassert>
 
 #include "base/team.h"
@@ -44,7 +43,8 @@ class Call {
 
   void run() {
     activations_.convert(threads_);
-    run_together(threads_, [this](int worker) { work(worker); });
+    SharedTasks tasks(tasks_, threads_);
+    run_together(threads_, [&](int worker) { work(worker, tasks); });
   }
 
  private:
@@ -73,14 +73,14 @@ class Call {
 
   /// What every thread does: takes tasks until none is left. The next task is claimed before the
   /// present one is done, so that its weights can be fetched meanwhile.
-  void work(int worker) {
+  void work(int worker, SharedTasks& tasks) const {
     std::byte* const sums = sums_ + worker * sums_bytes_;
-    int64_t task = next_task_.fetch_add(1, std::memory_order_relaxed);
-    while (task < tasks_) {
-      const int64_t next = next_task_.fetch_add(1, std::memory_order_relaxed);
+    int64_t task = tasks.take(worker);
+    while (task != SharedTasks::kNone) {
+      const int64_t next = tasks.take(worker);
       MultiplyArgs args = describe(task);
       args.scratch = sums;
-      if (next < tasks_) {
+      if (next != SharedTasks::kNone) {
         const std::byte* const panel = describe(next).panel;
         if (panel != args.panel) args.next = panel;
       }
@@ -129,7 +129,6 @@ class Call {
   Activations activations_;
   std::byte* sums_ = nullptr;  // [threads, sums_bytes_]
   int64_t sums_bytes_ = 0;
-  std::atomic<int64_t> next_task_{0};
 };
 
 }  // namespace

@@ -24,27 +24,57 @@ struct Prefetch {
   const std::byte* end = nullptr;
   int lines_per_step = 0;
   const std::byte* then = nullptr;  ///< where to go on from `end`, or null
+  /// Where less than whole group-rows is wanted: lines of each, and how far ahead; else 0.
+  int64_t part_lines = 0;
+  int64_t distance = 0;
 
   KVCAST_INLINE void step() {
-    for (int i = 0; i < lines_per_step; ++i, at += 64) __builtin_prefetch(at, 0, 2);
+    if (part_lines > 0) {
+      step_in_part();
+    } else {
+      for (int i = 0; i < lines_per_step; ++i, at += 64) __builtin_prefetch(at, 0, 2);
+    }
     if (at >= end) at_end();
+  }
+  void step_in_part() {
+    for (int i = 0; i < lines_per_step; i += kPanelRowBytes / 64, at += kPanelRowBytes) {
+      for (int64_t line = 0; line < part_lines; ++line) __builtin_prefetch(at + line * 64, 0, 2);
+    }
   }
   void at_end() {
     at = then;
-    end = then == nullptr ? nullptr : then + kReadAhead;
+    end = then == nullptr ? nullptr : then + distance;
     if (then == nullptr) lines_per_step = 0;
     then = nullptr;
   }
   static Prefetch plan(const std::byte* begin, int64_t bytes, int64_t steps) {
     if (begin == nullptr || bytes <= 0) return {};
     const int64_t lines = bytes / 64;
-    return {begin, begin + bytes, static_cast<int>((lines + steps - 1) / steps), nullptr};
+    return {.at = begin,
+            .end = begin + bytes,
+            .lines_per_step = static_cast<int>((lines + steps - 1) / steps)};
   }
   /// For bytes that are read once, in order: a little ahead of the reader. The hardware's own
   /// prefetcher keeps up with a loop of loads, but not with one that computes between them.
   static Prefetch ahead(const std::byte* begin, int64_t bytes, int64_t bytes_per_step,
                         const std::byte* then) {
-    return {begin + kReadAhead, begin + bytes, static_cast<int>(bytes_per_step / 64), then};
+    return {.at = begin + kReadAhead,
+            .end = begin + bytes,
+            .lines_per_step = static_cast<int>(bytes_per_step / 64),
+            .then = then,
+            .distance = kReadAhead};
+  }
+  /// The same for what one row takes of a panel; `next` is where its next part begins, or null.
+  static Prefetch ahead_of_row(const MultiplyArgs& m) {
+    Prefetch p = ahead(m.panel + m.column_begin * 4, m.groups * kPanelRowBytes,
+                       kUnroll * kPanelRowBytes, m.next);
+    const int64_t columns = m.column_end - m.column_begin;
+    if (columns < 64) {
+      p.part_lines = columns / 16;
+      p.distance = kReadAhead * 64 / columns;
+      p.at = m.panel + m.column_begin * 4 + p.distance;
+    }
+    return p;
   }
 
   static constexpr int64_t kReadAhead = 3072;
@@ -219,11 +249,10 @@ void multiply(const MultiplyArgs& m) {
     // The block after this one: of this panel, or the first of the next panel.
     const std::byte* const next = end < m.groups ? m.panel + end * kPanelRowBytes : m.next;
     const int64_t after = end < m.groups ? m.groups - end : m.groups;
-    Prefetch prefetch =
-        passes == 1
-            ? Prefetch::ahead(m.panel, m.groups * kPanelRowBytes, kUnroll * kPanelRowBytes, m.next)
-            : Prefetch::plan(next, (after < block ? after : block) * kPanelRowBytes,
-                             passes * ((end - g) / kUnroll));
+    Prefetch prefetch = passes == 1
+                            ? Prefetch::ahead_of_row(m)
+                            : Prefetch::plan(next, (after < block ? after : block) * kPanelRowBytes,
+                                             passes * ((end - g) / kUnroll));
     for (int64_t tile = 0; tile < tiles; ++tile) {  // as equal in height as they can be
       const int64_t row = m.rows * tile / tiles;
       const int64_t rows = m.rows * (tile + 1) / tiles - row;

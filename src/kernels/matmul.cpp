@@ -20,7 +20,7 @@ struct Plan {
   int64_t row_blocks = 1;
   int64_t rows_per_block = 0;
   int64_t panels_per_task = 1;
-  int64_t parts_per_panel = 1;  ///< more than one only where panels are fewer than threads
+  int64_t parts_per_panel = 1;  ///< more than one only where panels are few for the threads
 };
 
 class Call {
@@ -65,9 +65,12 @@ class Call {
     }
     plan_.rows_per_block = ceil_divide(tiles, plan_.row_blocks) * kernels_.row_multiple;
     plan_.row_blocks = ceil_divide(rows, plan_.rows_per_block);
-    while (plan_.panels_per_task == 1 && plan_.parts_per_panel < kernels_.most_parts_per_panel &&
-           blocks * plan_.row_blocks * plan_.parts_per_panel < 2 * threads_ && threads_ > 1) {
-      plan_.parts_per_panel *= 2;
+    if (threads_ > 1 && plan_.panels_per_task == 1 &&
+        !(kernels_.parts_of_one_row_only && rows > 1)) {
+      // One row takes halves of panels nearly as fast as whole ones.
+      const int64_t whole_tasks = blocks * plan_.row_blocks;
+      if (whole_tasks < (rows == 1 ? 3 : 2) * threads_) plan_.parts_per_panel = 2;
+      if (whole_tasks < threads_) plan_.parts_per_panel = 4;
     }
   }
 
@@ -81,8 +84,10 @@ class Call {
       MultiplyArgs args = describe(task);
       args.scratch = sums;
       if (next != SharedTasks::kNone) {
-        const std::byte* const panel = describe(next).panel;
-        if (panel != args.panel) args.next = panel;
+        const MultiplyArgs then = describe(next);
+        if (then.panel != args.panel || plan_.parts_per_panel > 1) {
+          args.next = then.panel + then.column_begin * 4;
+        }
       }
       kernels_.multiply(args);
       task = next;

@@ -89,7 +89,7 @@ class SharedTasks {
   }
 
  private:
-  static constexpr int kWorkersPerLane = 8;
+  static constexpr int kWorkersPerLane = 4;
   static constexpr int kMostLanes = 8;
   struct alignas(kApart) Next {
     std::atomic<int64_t> task;  ///< lane, lane + lanes_, ...

@@ -67,9 +67,8 @@ class Call {
     plan_.row_blocks = ceil_divide(rows, plan_.rows_per_block);
     if (threads_ > 1 && plan_.panels_per_task == 1 &&
         !(kernels_.parts_of_one_row_only && rows > 1)) {
-      // One row takes halves of panels nearly as fast as whole ones.
       const int64_t whole_tasks = blocks * plan_.row_blocks;
-      if (whole_tasks < (rows == 1 ? 3 : 2) * threads_) plan_.parts_per_panel = 2;
+      if (whole_tasks < 2 * threads_) plan_.parts_per_panel = 2;
       if (whole_tasks < threads_) plan_.parts_per_panel = 4;
     }
   }

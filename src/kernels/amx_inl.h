@@ -341,7 +341,11 @@ void sum_row_bf16(const MultiplyArgs& m, int64_t column, Simd::F (&sums)[kVector
     KVCAST_UNROLL
     for (int v = 0; v < kVectors; ++v) even[v] = odd[v] = Simd::zero();
     for (int64_t i = g; i < g + kTileSide; i += kUnroll) {
-      prefetch.step();
+      if constexpr (kVectors < 4) {
+        prefetch.step_in_part<kVectors>();
+      } else {
+        prefetch.step();
+      }
       KVCAST_UNROLL
       for (int64_t u = i; u < i + kUnroll; ++u) {
         const Simd::I a = DotBf16::activation(m.a + u * 4);

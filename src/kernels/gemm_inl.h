@@ -24,56 +24,42 @@ struct Prefetch {
   const std::byte* end = nullptr;
   int lines_per_step = 0;
   const std::byte* then = nullptr;  ///< where to go on from `end`, or null
-  /// Where less than whole group-rows is wanted: lines of each, and how far ahead; else 0.
-  int64_t part_lines = 0;
-  int64_t distance = 0;
 
   KVCAST_INLINE void step() {
-    if (part_lines > 0) {
-      step_in_part();
-    } else {
-      for (int i = 0; i < lines_per_step; ++i, at += 64) __builtin_prefetch(at, 0, 2);
+    for (int i = 0; i < lines_per_step; ++i, at += 64) __builtin_prefetch(at, 0, 2);
+    if (at >= end) at_end();
+  }
+  /// The same where only the first so many lines of each group-row are wanted.
+  template <int kLines>
+  KVCAST_INLINE void step_in_part() {
+    for (int i = 0; i < lines_per_step; i += kPanelRowBytes / 64, at += kPanelRowBytes) {
+      KVCAST_UNROLL
+      for (int line = 0; line < kLines; ++line) __builtin_prefetch(at + line * 64, 0, 2);
     }
     if (at >= end) at_end();
   }
-  void step_in_part() {
-    for (int i = 0; i < lines_per_step; i += kPanelRowBytes / 64, at += kPanelRowBytes) {
-      for (int64_t line = 0; line < part_lines; ++line) __builtin_prefetch(at + line * 64, 0, 2);
-    }
-  }
   void at_end() {
     at = then;
-    end = then == nullptr ? nullptr : then + distance;
+    end = then == nullptr ? nullptr : then + kReadAhead;
     if (then == nullptr) lines_per_step = 0;
     then = nullptr;
   }
   static Prefetch plan(const std::byte* begin, int64_t bytes, int64_t steps) {
     if (begin == nullptr || bytes <= 0) return {};
     const int64_t lines = bytes / 64;
-    return {.at = begin,
-            .end = begin + bytes,
-            .lines_per_step = static_cast<int>((lines + steps - 1) / steps)};
+    return {begin, begin + bytes, static_cast<int>((lines + steps - 1) / steps), nullptr};
   }
   /// For bytes that are read once, in order: a little ahead of the reader. The hardware's own
   /// prefetcher keeps up with a loop of loads, but not with one that computes between them.
   static Prefetch ahead(const std::byte* begin, int64_t bytes, int64_t bytes_per_step,
                         const std::byte* then) {
-    return {.at = begin + kReadAhead,
-            .end = begin + bytes,
-            .lines_per_step = static_cast<int>(bytes_per_step / 64),
-            .then = then,
-            .distance = kReadAhead};
+    return {begin + kReadAhead, begin + bytes, static_cast<int>(bytes_per_step / 64), then};
   }
-  /// The same for what one row takes of a panel; `next` is where its next part begins, or null.
+  /// The same for what one row takes of a panel; m.next is where its next part begins, or null.
   static Prefetch ahead_of_row(const MultiplyArgs& m) {
     Prefetch p = ahead(m.panel + m.column_begin * 4, m.groups * kPanelRowBytes,
                        kUnroll * kPanelRowBytes, m.next);
-    const int64_t columns = m.column_end - m.column_begin;
-    if (columns < 64) {
-      p.part_lines = columns / 16;
-      p.distance = kReadAhead * 64 / columns;
-      p.at = m.panel + m.column_begin * 4 + p.distance;
-    }
+    p.at = m.panel + m.column_begin * 4 + kReadAhead * 64 / (m.column_end - m.column_begin);
     return p;
   }
 
@@ -111,7 +97,12 @@ KVCAST_INLINE void multiply_add(const std::byte* a, int64_t a_stride, const std:
   constexpr int64_t kGroupBytes = 4 * Dot::kSteps;
   int64_t g = 0;
   for (; g + kUnroll <= groups; g += kUnroll) {
-    prefetch.step();
+    // One row takes whole panels four vectors wide where a vector is a line.
+    if constexpr (kRows == 1 && kVectors < 4 && Simd::kWidth == 16) {
+      prefetch.template step_in_part<kVectors>();
+    } else {
+      prefetch.step();
+    }
     KVCAST_UNROLL
     for (int u = 0; u < kUnroll; ++u) {
       multiply_add_group<Dot>(a + u * kGroupBytes, a_stride, b + u * b_stride, acc);

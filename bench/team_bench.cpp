@@ -18,8 +18,8 @@ void run_empty_tasks(benchmark::State& state) {
 }
 BENCHMARK(run_empty_tasks)->Name("team/threads")->Apply(thread_counts)->UseRealTime();
 
-/// Six tasks of about a microsecond a thread, like the small products of a decode step; the tasks
-/// themselves take what one thread takes.
+/// Six tasks of about half a microsecond for each thread, as in the small products of a decode
+/// step. What one thread takes is the tasks' own time.
 void run_short_tasks(benchmark::State& state) {
   const auto threads = static_cast<int>(state.range(0));
   for (auto _ : state) {

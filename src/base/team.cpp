@@ -4,9 +4,9 @@
 #include <sched.h>
 #endif
 
+#include <deque>
 #include <system_error>
 #include <thread>
-#include <vector>
 
 namespace kvcast {
 namespace {
@@ -30,7 +30,9 @@ thread_local bool working = false;
 
 }  // namespace
 
-/// The helpers of one calling thread.
+/// The helpers of one calling thread. The caller announces a turn in a word that all helpers look
+/// at; a helper says in a word of its own that it came, and that it is done. So helpers write
+/// nothing that another helper reads, and a turn costs little more with many of them than with few.
 class Team {
  public:
   Team() = default;
@@ -38,118 +40,118 @@ class Team {
   Team& operator=(const Team&) = delete;
   ~Team() {
     ending_.store(true, std::memory_order_relaxed);
-    announce();
-    for (std::thread& helper : helpers_) helper.join();
+    announce(kClosed);
+    for (Helper& helper : helpers_) helper.thread.join();
   }
 
   void run(int threads, TeamBody body, const void* context) {
     working = true;
-    hire(threads - 1);
+    const int helpers = hire(threads - 1);
     body_ = body;
     context_ = context;
-    threads_ = threads;
-    gate_.store(0, std::memory_order_release);
-    announce();
+    const uint32_t turn = announce(static_cast<uint32_t>(helpers) * kOneHelper);
     body(context, 0);
-    close_gate();
+    finish(turn, helpers);
     working = false;
   }
 
-  void offer(SideJob& job, int threads) {
-    hire(threads - 1);
-    job.busy_.store(true, std::memory_order_relaxed);
-    offered_.store(&job, std::memory_order_release);
-    announce();
-  }
-
-  /// False: a helper has it, or is done with it.
-  bool take_back(SideJob& job) {
-    SideJob* expected = &job;
-    return offered_.compare_exchange_strong(expected, nullptr, std::memory_order_relaxed);
-  }
-
  private:
-  static constexpr int kClosed = 1 << 30;
+  // A turn: its number, how many helpers may come, and whether nobody may any more. All in one
+  // word, so that who reads it late cannot take the helpers of one turn for those of another.
+  static constexpr uint32_t kClosed = 1;
+  static constexpr uint32_t kOneHelper = 2;
+  static constexpr uint32_t kOneTurn = 1 << 12;
+  static constexpr int kMostHelpers = kOneTurn / kOneHelper - 1;
 
-  void hire(int helpers) {
+  struct alignas(kApart) Helper {
+    std::atomic<uint32_t> turn;  ///< the last one it came to, closed once it is done there
+    std::thread thread;
+  };
+
+  /// How many of so many helpers there are; the system may give no more threads.
+  int hire(int helpers) {
+    helpers = std::min(helpers, kMostHelpers);
     while (static_cast<int>(helpers_.size()) < helpers) {
+      const uint32_t seen = turn_.load(std::memory_order_relaxed);
       const int worker = static_cast<int>(helpers_.size()) + 1;
+      Helper& helper = helpers_.emplace_back();
+      helper.turn.store(seen | kClosed, std::memory_order_relaxed);
       try {
-        helpers_.emplace_back([this, worker] { help(worker); });
+        helper.thread = std::thread([this, &helper, worker, seen] { help(helper, worker, seen); });
       } catch (const std::system_error&) {
-        return;  // no more threads: those there are do the work
+        helpers_.pop_back();
+        break;
       }
     }
+    return std::min(helpers, static_cast<int>(helpers_.size()));
   }
 
-  void announce() {
-    turn_.fetch_add(1, std::memory_order_release);
-    turn_.notify_all();
+  /// Begins the next turn.
+  uint32_t announce(uint32_t terms) {
+    const uint32_t last = turn_.load(std::memory_order_relaxed);
+    const uint32_t turn = (last / kOneTurn + 1) * kOneTurn + terms;
+    turn_.store(turn, std::memory_order_seq_cst);
+    if (sleeping_.load(std::memory_order_seq_cst) > 0) turn_.notify_all();
+    return turn;
   }
 
-  /// No helper enters any more; waits for those inside.
-  void close_gate() {
-    int inside = gate_.fetch_or(kClosed, std::memory_order_acq_rel) | kClosed;
-    for (int spins = 0; inside != kClosed; ++spins) {
-      if (spins < kSpinsForTheLast) {
-        pause();
-      } else {
-        gate_.wait(inside, std::memory_order_acquire);
+  /// Closes the turn and waits for the helpers that have come.
+  void finish(uint32_t turn, int helpers) {
+    turn_.store(turn | kClosed, std::memory_order_seq_cst);
+    for (int i = 0; i < helpers; ++i) {
+      std::atomic<uint32_t>& at = helpers_[static_cast<size_t>(i)].turn;
+      for (int spins = 0; at.load(std::memory_order_seq_cst) == turn; ++spins) {
+        if (spins < kSpinsForTheLast) {
+          pause();
+        } else {
+          caller_sleeps_.store(true, std::memory_order_seq_cst);
+          at.wait(turn, std::memory_order_acquire);
+          caller_sleeps_.store(false, std::memory_order_relaxed);
+        }
       }
-      inside = gate_.load(std::memory_order_acquire);
     }
-  }
-
-  bool enter() {
-    int inside = gate_.load(std::memory_order_relaxed);
-    while ((inside & kClosed) == 0) {
-      if (gate_.compare_exchange_weak(inside, inside + 1, std::memory_order_acquire)) return true;
-    }
-    return false;
-  }
-
-  void leave() {
-    if (gate_.fetch_sub(1, std::memory_order_acq_rel) == kClosed + 1) gate_.notify_one();
   }
 
   /// A helper's life.
-  void help(int worker) {
+  void help(Helper& self, int worker, uint32_t seen) {
     working = true;
-    int seen = 0;
     for (;;) {
-      int turn = turn_.load(std::memory_order_acquire);
-      for (int spins = 0; turn == seen && spins < kSpins; ++spins) {
-        pause();
-        turn = turn_.load(std::memory_order_acquire);
-      }
-      if (turn == seen) {
-        turn_.wait(seen, std::memory_order_acquire);
-        continue;
-      }
-      seen = turn;
+      const uint32_t turn = seen = await_turn(seen);
       if (ending_.load(std::memory_order_relaxed)) return;
-      if (offered_.load(std::memory_order_relaxed) != nullptr) {
-        if (SideJob* const job = offered_.exchange(nullptr, std::memory_order_acquire)) {
-          job->job_();
-          job->busy_.store(false, std::memory_order_release);
-          continue;
-        }
-      }
-      if (!enter()) continue;
-      if (worker < threads_) body_(context_, worker);
-      leave();
+      const int helpers = static_cast<int>(turn % kOneTurn / kOneHelper);
+      if ((turn & kClosed) != 0 || worker > helpers) continue;
+      // First it says that it comes, then it looks whether it still may; the caller closes first,
+      // then looks who has come. So one of them sees the other.
+      self.turn.store(turn, std::memory_order_seq_cst);
+      if (turn_.load(std::memory_order_seq_cst) == turn) body_(context_, worker);
+      self.turn.store(turn | kClosed, std::memory_order_seq_cst);
+      if (caller_sleeps_.load(std::memory_order_seq_cst)) self.turn.notify_one();
     }
   }
 
-  std::vector<std::thread> helpers_;
-  // What is being done; written while the gate is closed and nobody is inside.
+  /// The present turn, once it is another than `seen`.
+  uint32_t await_turn(uint32_t seen) {
+    for (;;) {
+      for (int spins = 0; spins < kSpins; ++spins) {
+        const uint32_t turn = turn_.load(std::memory_order_acquire);
+        if (turn != seen) return turn;
+        pause();
+      }
+      sleeping_.fetch_add(1, std::memory_order_seq_cst);
+      turn_.wait(seen, std::memory_order_acquire);
+      sleeping_.fetch_sub(1, std::memory_order_relaxed);
+    }
+  }
+
+  std::deque<Helper> helpers_;
+  alignas(kApart) std::atomic<uint32_t> turn_{kClosed};
+  // What is being done; written while nobody may come and nobody is there.
   TeamBody body_ = nullptr;
   const void* context_ = nullptr;
-  int threads_ = 0;
-  alignas(64) std::atomic<int> turn_{0};        ///< moves on when there is work, or the end
-  alignas(64) std::atomic<int> gate_{kClosed};  ///< helpers inside; kClosed: nobody may enter
-  std::atomic<bool> ending_{false};
-  std::atomic<SideJob*> offered_{nullptr};
+  // Seldom written.
+  alignas(kApart) std::atomic<bool> ending_{false};
+  std::atomic<int> sleeping_{0};  ///< helpers; nobody is woken, by a call of the system, if none
+  std::atomic<bool> caller_sleeps_{false};
 };
 
 namespace {
@@ -164,17 +166,6 @@ Team& own_team() {
 void run_on_team(int threads, TeamBody body, const void* context) {
   if (threads <= 1 || working) return body(context, 0);
   own_team().run(threads, body, context);
-}
-
-void SideJob::offer(int threads) {
-  if (threads <= 1 || working || busy_.load(std::memory_order_acquire)) return;
-  own_team().offer(*this, threads);
-}
-
-void SideJob::withdraw() {
-  if (!busy_.load(std::memory_order_acquire)) return;
-  if (own_team().take_back(*this)) return busy_.store(false, std::memory_order_relaxed);
-  while (busy_.load(std::memory_order_acquire)) std::this_thread::yield();
 }
 
 int available_processors() {

@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <utility>
 
 namespace kvcast {
+
+/// What different threads write lies this many bytes apart: processors fetch lines in pairs.
+inline constexpr size_t kApart = 128;
 
 /// Processors that the system lets this process use, at least 1.
 int available_processors();
@@ -33,41 +35,58 @@ void run_together(int threads, const Body& body) {
       [](const void* context, int worker) { (*static_cast<const Body*>(context))(worker); }, &body);
 }
 
-/// A job that one helper of the calling thread does from beginning to end, while the caller's
-/// run_together goes on without that helper: for work that waits for memory beside work that
-/// computes. What the job itself shares out runs on its thread alone. All calls come from one
-/// thread; `job` must not throw.
-class SideJob {
+/// The tasks [0, count) of one run_together: each is given to one worker, nearly in order. Many
+/// workers take from several counters, each from its own group's first, since every task taken
+/// moves the counter from one core to another.
+class SharedTasks {
  public:
-  explicit SideJob(std::function<void()> job) : job_(std::move(job)) {}
-  ~SideJob() { withdraw(); }
-  SideJob(const SideJob&) = delete;
-  SideJob& operator=(const SideJob&) = delete;
+  static constexpr int64_t kNone = -1;
 
-  /// Offers the job to the helpers that `threads` allows for, unless it is offered or running. It
-  /// is done once, or not at all if no helper comes to it.
-  void offer(int threads);
-  /// Takes the offer back, or waits until the job is done.
-  void withdraw();
+  SharedTasks(int64_t count, int workers)
+      : count_(count), lanes_(std::clamp(workers / kWorkersPerLane, 1, kMostLanes)) {
+    for (int lane = 0; lane < lanes_; ++lane) {
+      next_[lane].task.store(lane, std::memory_order_relaxed);
+    }
+  }
+
+  /// A task that nobody has had; kNone: all are given out. From any thread.
+  int64_t take(int worker) {
+    int lane = worker % lanes_;
+    for (int tried = 0; tried < lanes_; ++tried) {
+      std::atomic<int64_t>& next = next_[lane].task;
+      if (tried == 0 || next.load(std::memory_order_relaxed) < count_) {
+        const int64_t task = next.fetch_add(lanes_, std::memory_order_relaxed);
+        if (task < count_) return task;
+      }
+      if (++lane == lanes_) lane = 0;
+    }
+    return kNone;
+  }
 
  private:
-  friend class Team;
-  std::function<void()> job_;
-  std::atomic<bool> busy_{false};  ///< offered or running
+  static constexpr int kWorkersPerLane = 4;
+  static constexpr int kMostLanes = 8;
+  struct alignas(kApart) Next {
+    std::atomic<int64_t> task;  ///< lane, lane + lanes_, ...
+  };
+
+  int64_t count_;
+  int lanes_;
+  Next next_[kMostLanes];
 };
 
-/// body(task, worker) for every task in [0, tasks), each once, begun in order, on up to `threads`
-/// threads as run_together says; worker < threads.
+/// body(task, worker) for every task in [0, tasks), each once, begun nearly in order, on up to
+/// `threads` threads as run_together says; worker < threads.
 template <typename Body>
 void parallel_for(int64_t tasks, int threads, const Body& body) {
-  std::atomic<int64_t> next{0};
-  const auto take_tasks = [&](int worker) {
-    for (int64_t task = next.fetch_add(1, std::memory_order_relaxed); task < tasks;
-         task = next.fetch_add(1, std::memory_order_relaxed)) {
+  const int workers = static_cast<int>(std::min<int64_t>(threads, tasks));
+  SharedTasks shared(tasks, workers);
+  run_together(workers, [&](int worker) {
+    for (int64_t task = shared.take(worker); task != SharedTasks::kNone;
+         task = shared.take(worker)) {
       body(task, worker);
     }
-  };
-  run_together(static_cast<int>(std::min<int64_t>(threads, tasks)), take_tasks);
+  });
 }
 
 /// run(begin, end) on consecutive pieces of [0, units), as many as have at least

@@ -2,17 +2,16 @@
 // (row stride 256 bytes). Converted activations are tiles too: for every 16 rows, k-steps of 16
 // groups, each [rows, 64 bytes] without gaps (strided tiles load at three quarters of the speed).
 //
-// Every number of rows uses these instructions, and the sums of an element pass through the same
-// k-steps in the same order, so that here too a row does not depend on the rows beside it.
+// The sums of an element pass through the same k-steps in the same order whatever the number of
+// rows, so that here too a row does not depend on the rows beside it.
 // Included after avx512bf16_inl.h.
 #pragma once
 
-#include "kernels/avx512bf16_inl.h"
+#include "kernels/amx_row_inl.h"
 
 namespace kvcast {
 namespace {
 
-constexpr int64_t kTileSide = 16;
 constexpr int64_t kLine = 64;
 constexpr int64_t kStepPanelBytes = kTileSide * kPanelRowBytes;  // of a panel per k-step
 /// k-steps per block for so many rows. Few rows wait for memory, which flows evenly when every
@@ -303,7 +302,21 @@ class TileMultiply {
 
 template <class Tiles>
 void multiply_tiles(const MultiplyArgs& m) {
-  TileMultiply<Tiles>(m).run();
+  if (m.rows > 1) return TileMultiply<Tiles>(m).run();
+  for (int64_t p = 0; p < m.panels; ++p) {
+    MultiplyArgs one = m;
+    one.panel += p * m.panel_bytes;
+    one.next = p + 1 < m.panels ? one.panel + m.panel_bytes : m.next;
+    one.panels = 1;
+    one.columns -= p * 64;
+    one.out += p * 64;
+    if (one.bias != nullptr) one.bias += p * 64;
+    if constexpr (Tiles::kInt8) {
+      multiply_row_int8(one);
+    } else {
+      multiply_row_bf16(one);
+    }
+  }
 }
 
 int64_t tile_scratch_bytes(int64_t rows, int64_t panels) {
@@ -375,7 +388,7 @@ KernelTable amx_table() {
     m->row_multiple = 32;
     m->rows_per_conversion = kTileSide;
     m->row_padding_bytes = 0;
-    m->most_parts_per_panel = 1;
+    m->parts_of_one_row_only = true;
     m->panels_per_block = 4;
     m->largest_row_block = 512;
     m->scratch_bytes = tile_scratch_bytes;

@@ -32,6 +32,15 @@ struct Prefetch {
     if (at >= end) at_end();
     for (int i = 0; i < lines_beside; ++i, beside += 64) __builtin_prefetch(beside, 0, 2);
   }
+  /// The same where only the first so many lines of each group-row are wanted.
+  template <int kLines>
+  KVCAST_INLINE void step_in_part() {
+    for (int i = 0; i < lines_per_step; i += kPanelRowBytes / 64, at += kPanelRowBytes) {
+      KVCAST_UNROLL
+      for (int line = 0; line < kLines; ++line) __builtin_prefetch(at + line * 64, 0, 2);
+    }
+    if (at >= end) at_end();
+  }
   void at_end() {
     at = then;
     end = then == nullptr ? nullptr : then + kReadAhead;
@@ -48,6 +57,13 @@ struct Prefetch {
   static Prefetch ahead(const std::byte* begin, int64_t bytes, int64_t bytes_per_step,
                         const std::byte* then) {
     return {begin + kReadAhead, begin + bytes, static_cast<int>(bytes_per_step / 64), then};
+  }
+  /// The same for what one row takes of a panel; m.next is where its next part begins, or null.
+  static Prefetch ahead_of_row(const MultiplyArgs& m) {
+    Prefetch p = ahead(m.panel + m.column_begin * 4, m.groups * kPanelRowBytes,
+                       kUnroll * kPanelRowBytes, m.next);
+    p.at = m.panel + m.column_begin * 4 + kReadAhead * 64 / (m.column_end - m.column_begin);
+    return p;
   }
 
   static constexpr int64_t kReadAhead = 3072;
@@ -84,7 +100,12 @@ KVCAST_INLINE void multiply_add(const std::byte* a, int64_t a_stride, const std:
   constexpr int64_t kGroupBytes = 4 * Dot::kSteps;
   int64_t g = 0;
   for (; g + kUnroll <= groups; g += kUnroll) {
-    prefetch.step();
+    // One row takes whole panels four vectors wide where a vector is a line.
+    if constexpr (kRows == 1 && kVectors < 4 && Simd::kWidth == 16) {
+      prefetch.template step_in_part<kVectors>();
+    } else {
+      prefetch.step();
+    }
     KVCAST_UNROLL
     for (int u = 0; u < kUnroll; ++u) {
       multiply_add_group<Dot>(a + u * kGroupBytes, a_stride, b + u * b_stride, acc);
@@ -226,11 +247,10 @@ void multiply(const MultiplyArgs& m) {
     // The block after this one: of this panel, or the first of the next panel.
     const std::byte* const next = end < m.groups ? m.panel + end * kPanelRowBytes : m.next;
     const int64_t after = end < m.groups ? m.groups - end : m.groups;
-    Prefetch prefetch =
-        passes == 1
-            ? Prefetch::ahead(m.panel, m.groups * kPanelRowBytes, kUnroll * kPanelRowBytes, m.next)
-            : Prefetch::plan(next, (after < block ? after : block) * kPanelRowBytes,
-                             passes * ((end - g) / kUnroll));
+    Prefetch prefetch = passes == 1
+                            ? Prefetch::ahead_of_row(m)
+                            : Prefetch::plan(next, (after < block ? after : block) * kPanelRowBytes,
+                                             passes * ((end - g) / kUnroll));
     for (int64_t tile = 0; tile < tiles; ++tile) {  // as equal in height as they can be
       const int64_t row = m.rows * tile / tiles;
       const int64_t rows = m.rows * (tile + 1) / tiles - row;

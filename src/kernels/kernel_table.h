@@ -65,7 +65,7 @@ struct MatmulKernels {
   int64_t rows_per_conversion = 1;  ///< convert() takes this many, from a multiple of it on
   /// Beyond a converted row: rows a power of two apart would share cache sets.
   int64_t row_padding_bytes = 64;
-  int64_t most_parts_per_panel = 4;
+  bool parts_of_one_row_only = false;  ///< more rows take whole panels
   int64_t panels_per_block = 1;
   int64_t largest_row_block = 1024;
   int64_t (*scratch_bytes)(int64_t rows, int64_t panels) = nullptr;

@@ -1,6 +1,5 @@
 // Division of matrix products among threads. The arithmetic is in the kernel tables.
 #include <algorithm>
-#include <atomic>
 #include <cassert>
 
 #include "base/team.h"
@@ -22,7 +21,7 @@ struct Plan {
   int64_t row_blocks = 1;
   int64_t rows_per_block = 0;
   int64_t panels_per_task = 1;
-  int64_t parts_per_panel = 1;  ///< more than one only where panels are fewer than threads
+  int64_t parts_per_panel = 1;  ///< more than one only where panels are few for the threads
 };
 
 class Call {
@@ -49,7 +48,8 @@ class Call {
 
   void run() {
     activations_.convert(threads_);
-    run_together(threads_, [this](int worker) { work(worker); });
+    SharedTasks tasks(tasks_, threads_);
+    run_together(threads_, [&](int worker) { work(worker, tasks); });
   }
 
  private:
@@ -70,24 +70,28 @@ class Call {
     }
     plan_.rows_per_block = ceil_divide(tiles, plan_.row_blocks) * kernels_.row_multiple;
     plan_.row_blocks = ceil_divide(rows, plan_.rows_per_block);
-    while (plan_.panels_per_task == 1 && plan_.parts_per_panel < kernels_.most_parts_per_panel &&
-           blocks * plan_.row_blocks * plan_.parts_per_panel < 2 * threads_ && threads_ > 1) {
-      plan_.parts_per_panel *= 2;
+    if (threads_ > 1 && plan_.panels_per_task == 1 &&
+        !(kernels_.parts_of_one_row_only && rows > 1)) {
+      const int64_t whole_tasks = blocks * plan_.row_blocks;
+      if (whole_tasks < 2 * threads_) plan_.parts_per_panel = 2;
+      if (whole_tasks < threads_) plan_.parts_per_panel = 4;
     }
   }
 
   /// What every thread does: takes tasks until none is left. The next task is claimed before the
   /// present one is done, so that its weights can be fetched meanwhile.
-  void work(int worker) {
+  void work(int worker, SharedTasks& tasks) const {
     std::byte* const sums = sums_ + worker * sums_bytes_;
-    int64_t task = next_task_.fetch_add(1, std::memory_order_relaxed);
-    while (task < tasks_) {
-      const int64_t next = next_task_.fetch_add(1, std::memory_order_relaxed);
+    int64_t task = tasks.take(worker);
+    while (task != SharedTasks::kNone) {
+      const int64_t next = tasks.take(worker);
       MultiplyArgs args = describe(task);
       args.scratch = sums;
-      if (next < tasks_) {
-        const std::byte* const panel = describe(next).panel;
-        if (panel != args.panel) args.next = panel;
+      if (next != SharedTasks::kNone) {
+        const MultiplyArgs then = describe(next);
+        if (then.panel != args.panel || plan_.parts_per_panel > 1) {
+          args.next = then.panel + then.column_begin * 4;
+        }
       }
       const bool interludes = background_ != nullptr && kernels_.takes_interludes;
       if (interludes) args.interlude = background_->interlude(worker);
@@ -138,7 +142,6 @@ class Call {
   Activations activations_;
   std::byte* sums_ = nullptr;  // [threads, sums_bytes_]
   int64_t sums_bytes_ = 0;
-  std::atomic<int64_t> next_task_{0};
 };
 
 }  // namespace

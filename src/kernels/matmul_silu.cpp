@@ -1,7 +1,6 @@
 // The gated half of a feed-forward layer: gate and up columns of the same features are multiplied
 // by the same thread one after the other, and leave its cache as silu(gate) * up.
 #include <algorithm>
-#include <atomic>
 #include <cassert>
 
 #include "base/team.h"
@@ -54,24 +53,24 @@ class GatedCall {
 
   void run() {
     activations_.convert(threads_);
-    run_together(threads_, [this](int worker) { work(worker); });
+    SharedTasks tasks(panels_ * row_blocks_, threads_);
+    run_together(threads_, [&](int worker) { work(worker, tasks); });
   }
 
  private:
-  void work(int worker) {
+  void work(int worker, SharedTasks& tasks) const {
     std::byte* const sums = scratch_ + worker * worker_bytes_;
     auto* const gate_up = reinterpret_cast<float*>(sums + sums_bytes_);  // [rows, 64 | 64]
-    const int64_t tasks = panels_ * row_blocks_;
-    int64_t task = next_task_.fetch_add(1, std::memory_order_relaxed);
-    while (task < tasks) {
-      const int64_t next = next_task_.fetch_add(1, std::memory_order_relaxed);
+    int64_t task = tasks.take(worker);
+    while (task != SharedTasks::kNone) {
+      const int64_t next = tasks.take(worker);
       const int64_t panel = task / row_blocks_;
       const int64_t row = task % row_blocks_ * rows_per_block_;
       MultiplyArgs gate = describe(panel, row, gate_up);
       MultiplyArgs up = describe(panels_ + panel, row, gate_up + kPanel);
       gate.scratch = up.scratch = sums;
       gate.next = up.panel;
-      if (next < tasks && next / row_blocks_ != panel) {
+      if (next != SharedTasks::kNone && next / row_blocks_ != panel) {
         up.next = args_.weight->panel(next / row_blocks_);
       }
       const bool interludes = background_ != nullptr && kernels_.takes_interludes;
@@ -119,7 +118,6 @@ class GatedCall {
   std::byte* scratch_ = nullptr;  // [threads]: sums, then gate and up
   int64_t sums_bytes_ = 0;
   int64_t worker_bytes_ = 0;
-  std::atomic<int64_t> next_task_{0};
 };
 
 /// Gate and up go through memory: few rows, panels that hold columns of both, and kernels that

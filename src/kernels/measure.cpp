@@ -20,15 +20,18 @@ double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+size_t last_level_cache_bytes() {
+  return static_cast<size_t>(std::max(sysconf(_SC_LEVEL3_CACHE_SIZE), 0L));
+}
+
 /// Twice the last-level cache that the system reports: a cyclic read of that much finds nothing of
 /// itself in it. At least 256 MiB, at most 1 GiB (virtual machines report the cache of the whole
 /// socket, of which they have a part) and at most a quarter of the memory.
 size_t read_test_bytes() {
   constexpr size_t kMiB = size_t{1} << 20;
-  const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
   const long pages = sysconf(_SC_PHYS_PAGES);
   const long page_bytes = sysconf(_SC_PAGESIZE);
-  size_t bytes = std::clamp(2 * static_cast<size_t>(std::max(cache, 0L)), 256 * kMiB, 1024 * kMiB);
+  size_t bytes = std::clamp(2 * last_level_cache_bytes(), 256 * kMiB, 1024 * kMiB);
   if (pages > 0 && page_bytes > 0) {
     bytes = std::min(bytes, static_cast<size_t>(pages) * static_cast<size_t>(page_bytes) / 4);
   }
@@ -67,8 +70,12 @@ double measure_read_bytes_per_s(int threads, double seconds) {
   const std::shared_ptr<std::byte> data = allocate_pages(bytes);
   if (data == nullptr) return 0.0;
   constexpr size_t kPiece = size_t{256} << 10;  // about a panel: threads share the stream evenly
-  constexpr size_t kWindow = size_t{64} << 20;  // the best window: others may have been interrupted
+  // The best window counts: others may have been interrupted. Twice the cache at least, or that
+  // would be the window of which most was left in it.
+  const size_t window_bytes =
+      std::min(std::max(2 * last_level_cache_bytes(), size_t{64} << 20), bytes);
   const size_t pieces = bytes / kPiece;
+  const size_t window_pieces = window_bytes / kPiece;
   parallel_for(static_cast<int64_t>(pieces), threads, [&](int64_t piece, int) {
     std::memset(data.get() + static_cast<size_t>(piece) * kPiece, 1, kPiece);
   });
@@ -77,15 +84,14 @@ double measure_read_bytes_per_s(int threads, double seconds) {
   const double stop = now_s() + seconds;
   size_t window = 0;
   do {
-    constexpr size_t kWindowPieces = kWindow / kPiece;
-    const size_t end = std::min(window + kWindowPieces, pieces);
+    const size_t end = std::min(window + window_pieces, pieces);
     const double begin = now_s();
     parallel_for(static_cast<int64_t>(end - window), threads, [&](int64_t piece, int) {
       const std::byte* const at = data.get() + (window + static_cast<size_t>(piece)) * kPiece;
       sink.fetch_xor(table.read(at, kPiece), std::memory_order_relaxed);
     });
     best = std::max(best, static_cast<double>((end - window) * kPiece) / (now_s() - begin));
-    window = end + kWindowPieces <= pieces ? end : 0;
+    window = end + window_pieces <= pieces ? end : 0;
   } while (now_s() < stop);
   return best;
 }

@@ -40,6 +40,56 @@ TEST(Team, NoTasksAndOneThreadAreFine) {
   EXPECT_EQ(calls, 1);
 }
 
+TEST(Team, CallsForMoreAndFewerThreadsFollowEachOther) {
+  for (int round = 0; round < 200; ++round) {
+    for (const int threads : {2, 16, 3, 40, 7}) {
+      std::vector<int> done(100, 0);
+      parallel_for(100, threads, [&](int64_t task, int worker) {
+        ASSERT_LT(worker, threads);
+        ++done[static_cast<size_t>(task)];
+      });
+      ASSERT_EQ(done, std::vector<int>(100, 1)) << threads << " threads, round " << round;
+    }
+  }
+}
+
+TEST(Team, AHelpersLongTaskIsWaitedFor) {
+  for (int round = 0; round < 3; ++round) {
+    std::atomic<bool> begun{false};
+    bool ended = false;
+    const auto caller = std::this_thread::get_id();
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    run_together(2, [&](int) {
+      if (std::this_thread::get_id() == caller) {  // leaves once the helper is at work
+        while (!begun && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+        return;
+      }
+      begun = true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));  // beyond the caller's patience
+      ended = true;
+    });
+    ASSERT_TRUE(begun);
+    EXPECT_TRUE(ended);
+  }
+}
+
+TEST(SharedTasks, AreGivenOutOnceEachWhoeverAsks) {
+  for (const int workers : {1, 3, 8, 33, 200}) {
+    for (const int64_t count : {0, 1, 7, 100}) {
+      for (const int worker : {0, workers - 1}) {  // the others never come
+        SharedTasks tasks(count, workers);
+        std::vector<int> given(static_cast<size_t>(count), 0);
+        for (int64_t task = tasks.take(worker); task != SharedTasks::kNone;
+             task = tasks.take(worker)) {
+          ++given.at(static_cast<size_t>(task));
+        }
+        EXPECT_EQ(given, std::vector<int>(static_cast<size_t>(count), 1));
+        EXPECT_EQ(tasks.take(0), SharedTasks::kNone);
+      }
+    }
+  }
+}
+
 TEST(Team, ACallFromInsideRunsOnItsCallerAlone) {
   std::atomic<int> inner{0};
   parallel_for(8, 4, [&](int64_t, int) {
@@ -74,40 +124,6 @@ TEST(Team, SleepingHelpersWakeAgain) {
     parallel_for(50, 3, [&](int64_t, int) { ++done; });
     ASSERT_EQ(done, 50);
   }
-}
-
-TEST(SideJob, RunsBesideWhatItsCallerSharesOut) {
-  for (const int threads : {2, 4}) {
-    std::atomic<int> inner{0};
-    SideJob job(
-        [&] { parallel_for(100, threads, [&](int64_t, int worker) { inner += 1 + worker; }); });
-    for (int round = 1; round <= 200; ++round) {
-      job.offer(threads);
-      std::vector<int> done(100, 0);
-      parallel_for(100, threads, [&](int64_t task, int) { ++done[static_cast<size_t>(task)]; });
-      ASSERT_EQ(done, std::vector<int>(100, 1));
-      job.withdraw();
-      ASSERT_EQ(inner % 100, 0);  // all of it, by one worker, or nothing
-      ASSERT_LE(inner, round * 100);
-    }
-  }
-}
-
-TEST(SideJob, IsBegunByAHelper) {
-  std::atomic<bool> begun{false};
-  SideJob job([&] { begun = true; });
-  job.offer(2);
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  while (!begun && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
-  EXPECT_TRUE(begun);
-}
-
-TEST(SideJob, OneThreadNeverBeginsIt) {
-  bool begun = false;
-  SideJob job([&] { begun = true; });
-  job.offer(1);
-  job.withdraw();
-  EXPECT_FALSE(begun);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "malformed/malformed.h"
 #include "model/kv_cache.h"
+#include "support/cache_rows.h"
 
 #ifdef KVCAST_SANITIZED
 // Large requests fail under sanitizers as they do without them.
@@ -24,8 +25,8 @@ TEST(OutOfMemory, ACacheThatCannotGrowKeepsWhatItHolds) {
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i);
   for (KVCache* each : {&cache, &small}) {
     each->reserve(2);
-    each->append(0, rows.data(), rows.data(), 2, 2 * shape.head_dim);
-    each->append(1, rows.data(), rows.data(), 2, 2 * shape.head_dim);
+    append_rows(*each, 0, rows.data(), rows.data(), 2, 2 * shape.head_dim);
+    append_rows(*each, 1, rows.data(), rows.data(), 2, 2 * shape.head_dim);
   }
   EXPECT_THROW(cache.reserve(1 << 26), std::bad_alloc);  // 128 TiB in the last layer
   for (int64_t layer = 0; layer < 2; ++layer) {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/half.h"
+#include "support/cache_rows.h"
 
 namespace kvcast {
 namespace {
@@ -35,22 +36,11 @@ class Cache : public testing::TestWithParam<KvType> {
         keys[static_cast<size_t>(i)] = key(row, i);
         values[static_cast<size_t>(i)] = -key(row, i);
       }
-      append(cache, 0, keys.data(), values.data());
-      append(cache, 1, keys.data(), values.data());
+      append_rows(cache, 0, keys.data(), values.data(), 1, kWidth);
+      append_rows(cache, 1, keys.data(), values.data(), 1, kWidth);
       cache.advance(1);
     }
     return cache;
-  }
-  static void append(KVCache& cache, int64_t layer, const float* keys, const float* values) {
-    HeadNormRopeArgs key{
-        .x = keys, .x_stride = kWidth, .rows = 1, .heads = cache.kv_heads(layer), .head_dim = 6};
-    HeadNormRopeArgs value = key;
-    value.x = values;
-    cache.place_keys(layer, 0, key);
-    cache.place_values(layer, 0, value);
-    head_norm_rope(key, 1);
-    head_norm_rope(value, 1);
-    cache.commit(layer, 1);
   }
   static float key(int64_t row, int64_t column) {
     return static_cast<float>(row * 100 + column) + 1.0F / 512;

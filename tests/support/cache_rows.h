@@ -1,0 +1,26 @@
+#pragma once
+
+#include "kernels/kernels.h"
+#include "model/kv_cache.h"
+
+namespace kvcast {
+
+/// Appends `count` rows to a layer of a cache with room for them, as they are. `keys`, `values`:
+/// [count, kv_heads * head_dim], row stride `stride`.
+inline void append_rows(KVCache& cache, int64_t layer, const float* keys, const float* values,
+                        int64_t count, int64_t stride) {
+  HeadNormRopeArgs key{.x = keys,
+                       .x_stride = stride,
+                       .rows = count,
+                       .heads = cache.kv_heads(layer),
+                       .head_dim = cache.head_dim()};
+  HeadNormRopeArgs value = key;
+  value.x = values;
+  cache.place_keys(layer, 0, key);
+  cache.place_values(layer, 0, value);
+  head_norm_rope(key, 1);
+  head_norm_rope(value, 1);
+  cache.commit(layer, count);
+}
+
+}  // namespace kvcast

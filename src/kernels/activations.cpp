@@ -64,4 +64,24 @@ void Activations::convert(int threads) const {
   parallel_pieces(units, unit * p.weight->k(), kElementsPerConversion, threads, convert_units);
 }
 
+MultiplyArgs Activations::describe(const MatmulArgs& product, int64_t panel, int64_t row,
+                                   int64_t rows) const {
+  const PackedMatrix& w = *product.weight;
+  const int64_t column = panel * PackedMatrix::kPanelColumns;
+  MultiplyArgs args;
+  args.a = data_ + row * stride_bytes_;
+  args.a_stride_bytes = stride_bytes_;
+  args.row_scales = row_scales_ == nullptr ? nullptr : row_scales_ + row;
+  args.rows = std::min(rows, product.rows - row);
+  args.groups = w.groups();
+  args.panel = w.panel(panel);
+  args.panel_bytes = static_cast<int64_t>(w.panel_bytes());
+  args.columns = w.n() - column;
+  args.bias = product.bias == nullptr ? nullptr : product.bias + column;
+  args.out = product.out == nullptr ? nullptr : product.out + row * product.out_stride + column;
+  args.out_stride = product.out_stride;
+  args.accumulate = product.accumulate;
+  return args;
+}
+
 }  // namespace kvcast

@@ -23,12 +23,10 @@ class Activations {
   void place(const MatmulArgs& product, const MatmulKernels& kernels, Scratch* scratch = nullptr);
   /// Fills it, where it has to be filled.
   void convert(int threads) const;
-  /// Where a block of rows that begins at `row` finds its activations.
-  void describe(int64_t row, MultiplyArgs& args) const {
-    args.a = data_ + row * stride_bytes_;
-    args.a_stride_bytes = stride_bytes_;
-    args.row_scales = row_scales_ == nullptr ? nullptr : row_scales_ + row;
-  }
+  /// Rows [row, row + rows), of which there may be fewer, times one panel of `product`, which reads
+  /// what was placed; if it has no `out`, that is left to the caller.
+  [[nodiscard]] MultiplyArgs describe(const MatmulArgs& product, int64_t panel, int64_t row,
+                                      int64_t rows) const;
 
  private:
   const MatmulArgs* product_ = nullptr;

@@ -9,7 +9,6 @@
 namespace kvcast {
 namespace {
 
-constexpr int64_t kPanel = PackedMatrix::kPanelColumns;
 /// With fewer rows a product waits for its own weights.
 constexpr int64_t kFewestCarryingRows = 32;
 
@@ -64,19 +63,7 @@ MultiplyArgs BackgroundProducts::describe(int64_t piece) const {
   for (; panel >= products_[product].weight->panels(); ++product) {
     panel -= products_[product].weight->panels();
   }
-  const MatmulArgs& p = products_[product];
-  MultiplyArgs args;
-  activations_.describe(0, args);
-  args.rows = p.rows;
-  args.groups = p.weight->groups();
-  args.panel = p.weight->panel(panel);
-  args.panel_bytes = static_cast<int64_t>(p.weight->panel_bytes());
-  args.columns = p.weight->n() - panel * kPanel;
-  args.bias = p.bias == nullptr ? nullptr : p.bias + panel * kPanel;
-  args.out = p.out + panel * kPanel;
-  args.out_stride = p.out_stride;
-  args.accumulate = p.accumulate;
-  return args;
+  return activations_.describe(products_[product], panel, 0, rows_);
 }
 
 /// Counts down to zero, which only start() ends: so whenever the exchange succeeds, the count that
@@ -171,8 +158,8 @@ BackgroundProducts::Scope::Scope(BackgroundProducts* chain)
     : before_(std::exchange(carried_chain, chain)) {}
 BackgroundProducts::Scope::~Scope() { carried_chain = before_; }
 
-BackgroundProducts* BackgroundProducts::carried(int64_t rows) {
-  return rows < kFewestCarryingRows ? nullptr : carried_chain;
-}
+CarriedProducts::CarriedProducts(int64_t rows, const MatmulKernels& kernels)
+    : chain_(rows < kFewestCarryingRows ? nullptr : carried_chain),
+      between_tiles_(kernels.takes_interludes) {}
 
 }  // namespace kvcast

@@ -53,15 +53,12 @@ class BackgroundProducts {
     BackgroundProducts* before_;
   };
 
-  /// For products of `rows` rows: the chain that the calling thread's carry, or null.
-  static BackgroundProducts* carried(int64_t rows);
-  /// What `worker`, below `threads`, does between the tiles of a product.
-  [[nodiscard]] Interlude* interlude(int worker);
-  /// Where a product's kernels take no interludes: between its tasks.
-  void advance_between_tasks(int worker);
-
  private:
+  friend class CarriedProducts;
   struct Cursor;
+
+  [[nodiscard]] Interlude* interlude(int worker);
+  void advance_between_tasks(int worker);
 
   /// A panel that nobody has begun, or -1.
   int64_t take();
@@ -83,6 +80,25 @@ class BackgroundProducts {
   std::unique_ptr<Cursor[]> cursors_;  // [threads]
   alignas(64) std::atomic<int64_t> unclaimed_{0};
   alignas(64) std::atomic<int64_t> unfinished_{0};
+};
+
+/// What the tasks of a product carry along: the chain of the calling thread's Scope, or nothing.
+class CarriedProducts {
+ public:
+  /// For a product of `rows` rows.
+  CarriedProducts(int64_t rows, const MatmulKernels& kernels);
+  /// What `worker`, below the chain's threads, does between the tiles of a task, or null.
+  [[nodiscard]] Interlude* between_tiles(int worker) const {
+    return chain_ != nullptr && between_tiles_ ? chain_->interlude(worker) : nullptr;
+  }
+  /// To be called after each task: where the kernels take no interludes this is when.
+  void between_tasks(int worker) const {
+    if (chain_ != nullptr && !between_tiles_) chain_->advance_between_tasks(worker);
+  }
+
+ private:
+  BackgroundProducts* chain_;
+  bool between_tiles_;
 };
 
 }  // namespace kvcast

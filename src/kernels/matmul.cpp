@@ -31,7 +31,7 @@ class Call {
         kernels_(kernels),
         threads_(threads),
         first_(products.front()),
-        background_(BackgroundProducts::carried(first_.rows)) {
+        carried_(first_.rows, kernels) {
     int64_t panels = 0;
     for (const MatmulArgs& p : products_) panels += p.weight->panels();
     make_plan(panels);
@@ -93,10 +93,9 @@ class Call {
           args.next = then.panel + then.column_begin * 4;
         }
       }
-      const bool interludes = background_ != nullptr && kernels_.takes_interludes;
-      if (interludes) args.interlude = background_->interlude(worker);
+      args.interlude = carried_.between_tiles(worker);
       kernels_.multiply(args);
-      if (background_ != nullptr && !interludes) background_->advance_between_tasks(worker);
+      carried_.between_tasks(worker);
       task = next;
     }
   }
@@ -114,20 +113,10 @@ class Call {
     }
     const MatmulArgs& p = products_[product];
     const int64_t panel = block * plan_.panels_per_task;
-    MultiplyArgs args;
-    activations_.describe(row, args);
-    args.rows = std::min(plan_.rows_per_block, first_.rows - row);
-    args.groups = p.weight->groups();
-    args.panel = p.weight->panel(panel);
-    args.panel_bytes = static_cast<int64_t>(p.weight->panel_bytes());
+    MultiplyArgs args = activations_.describe(p, panel, row, plan_.rows_per_block);
     args.panels = std::min(plan_.panels_per_task, p.weight->panels() - panel);
     args.column_begin = kPanel / plan_.parts_per_panel * part;
     args.column_end = kPanel / plan_.parts_per_panel * (part + 1);
-    args.columns = p.weight->n() - panel * kPanel;
-    args.bias = p.bias == nullptr ? nullptr : p.bias + panel * kPanel;
-    args.out = p.out + row * p.out_stride + panel * kPanel;
-    args.out_stride = p.out_stride;
-    args.accumulate = p.accumulate;
     return args;
   }
 
@@ -135,7 +124,7 @@ class Call {
   const MatmulKernels& kernels_;
   int threads_;
   const MatmulArgs& first_;
-  BackgroundProducts* background_;  // carried along, or null
+  const CarriedProducts carried_;
   Plan plan_;
   int64_t panel_blocks_ = 0;
   int64_t tasks_ = 0;

@@ -36,7 +36,7 @@ class GatedCall {
         kernels_(table.matmul(args.weight->type())),
         threads_(threads),
         panels_(args.weight->panels() / 2),
-        background_(BackgroundProducts::carried(args.rows)) {
+        carried_(args.rows, kernels_) {
     const int64_t tiles = ceil_divide(args.rows, kernels_.row_multiple);
     const int64_t fewest = ceil_divide(args.rows, kLargestRowBlock);
     const int64_t wanted = threads == 1 ? 1 : ceil_divide(kTasksPerThread * threads, panels_);
@@ -73,11 +73,10 @@ class GatedCall {
       if (next != SharedTasks::kNone && next / row_blocks_ != panel) {
         up.next = args_.weight->panel(next / row_blocks_);
       }
-      const bool interludes = background_ != nullptr && kernels_.takes_interludes;
-      if (interludes) gate.interlude = up.interlude = background_->interlude(worker);
+      gate.interlude = up.interlude = carried_.between_tiles(worker);
       kernels_.multiply(gate);
       kernels_.multiply(up);
-      if (background_ != nullptr && !interludes) background_->advance_between_tasks(worker);
+      carried_.between_tasks(worker);
       const int64_t at = row * args_.out_stride + panel * kPanel;
       const bool bf16 = args_.out_bf16 != nullptr;
       const SiluMulArgs silu{.gate_up = gate_up,
@@ -93,12 +92,7 @@ class GatedCall {
   }
 
   [[nodiscard]] MultiplyArgs describe(int64_t panel, int64_t row, float* out) const {
-    MultiplyArgs args;
-    activations_.describe(row, args);
-    args.rows = std::min(rows_per_block_, args_.rows - row);
-    args.groups = args_.weight->groups();
-    args.panel = args_.weight->panel(panel);
-    args.panel_bytes = static_cast<int64_t>(args_.weight->panel_bytes());
+    MultiplyArgs args = activations_.describe(input_, panel, row, rows_per_block_);
     args.columns = kPanel;
     args.out = out;
     args.out_stride = 2 * kPanel;
@@ -110,8 +104,8 @@ class GatedCall {
   const KernelTable& table_;
   const MatmulKernels& kernels_;
   int threads_;
-  int64_t panels_;                  ///< of gate, and of up
-  BackgroundProducts* background_;  // carried along, or null
+  int64_t panels_;  ///< of gate, and of up
+  const CarriedProducts carried_;
   int64_t row_blocks_ = 1;
   int64_t rows_per_block_ = 0;
   Activations activations_;

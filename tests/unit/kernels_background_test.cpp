@@ -136,20 +136,22 @@ TEST_P(Background, WhatIsBegunIsFinishedByAll) {
   }
 }
 
-TEST_P(Background, FewRowsAndOtherThreadsCarryNothing) {
-  Chain chain(1, WeightType::kF32);
+TEST_P(Background, FewRowsAndWhatIsOutsideAScopeCarryNothing) {
+  MatmulKernels takes, takes_not;
+  takes.takes_interludes = true;
   BackgroundProducts background(1, 2, [] {});
-  background.start(chain.link(0));
-  std::vector<float> a = random_floats(150, 8), out(200);
+  EXPECT_EQ(CarriedProducts(64, takes).between_tiles(0), nullptr);
   {
     const BackgroundProducts::Scope scope(&background);
-    EXPECT_EQ(BackgroundProducts::carried(1), nullptr);
-    EXPECT_EQ(BackgroundProducts::carried(64), &background);
+    EXPECT_EQ(CarriedProducts(1, takes).between_tiles(0), nullptr);
+    EXPECT_NE(CarriedProducts(64, takes).between_tiles(0), nullptr);
+    EXPECT_NE(CarriedProducts(64, takes).between_tiles(1),
+              CarriedProducts(64, takes).between_tiles(0));
+    EXPECT_EQ(CarriedProducts(64, takes_not).between_tiles(0), nullptr);
     const BackgroundProducts::Scope none(nullptr);
-    EXPECT_EQ(BackgroundProducts::carried(64), nullptr);
+    EXPECT_EQ(CarriedProducts(64, takes).between_tiles(0), nullptr);
   }
-  EXPECT_EQ(BackgroundProducts::carried(64), nullptr);
-  background.finish();
+  EXPECT_EQ(CarriedProducts(64, takes).between_tiles(0), nullptr);
 }
 
 }  // namespace

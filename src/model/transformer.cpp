@@ -3,45 +3,11 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cmath>
-#include <cstring>
 
 #include "base/macros.h"
+#include "model/transformer_run.h"
 
 namespace kvcast {
-namespace {
-
-/// Rows that go through the FFN together: bounds the scratch memory, and is large enough for the
-/// weights' traffic from memory to be small beside the arithmetic.
-constexpr int64_t kFfnRowBlock = 256;
-
-/// Rows on their way into a product, in a buffer for as many rows of f32: bf16 where the product
-/// takes them (rows of 32 and more, which then leave room for the longer stride).
-struct ProductRows {
-  float* f32 = nullptr;
-  uint16_t* bf16 = nullptr;  // then f32 is null
-  int64_t stride = 0;
-
-  ProductRows(AlignedBuffer<float>& buffer, const PackedMatrix& weight, bool must_be_f32 = false) {
-    if (!must_be_f32 && takes_bf16_rows(weight)) {
-      bf16 = reinterpret_cast<uint16_t*>(buffer.data());
-      stride = bf16_row_stride(weight.k());
-    } else {
-      f32 = buffer.data();
-      stride = weight.k();
-    }
-  }
-  void copy_row(int64_t from, int64_t to, int64_t width) const {
-    if (bf16 != nullptr) {
-      std::copy_n(bf16 + from * stride, width, bf16 + to * stride);
-    } else {
-      std::copy_n(f32 + from * stride, width, f32 + to * stride);
-    }
-  }
-};
-
-}  // namespace
-
 Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::path& directory,
                                                        WeightType type, int threads) {
   KVCAST_TRY(ModelConfig config, read_model_config(directory));
@@ -67,32 +33,6 @@ void Transformer::embed(std::span<const int32_t> tokens, float* rows) const {
       tokens, [this](int32_t token) { return token >= 0 && token < config_.vocab_size; }));
   weights_.embeddings.unpack_rows(tokens, rows, threads_);
 }
-
-/// State of one run_layers call.
-struct Transformer::Run {
-  /// Which rows go through attention and the FFN in the layer being run.
-  enum class Attending { kAllRows, kLastRows, kNone };
-
-  float* rows;  // [total_rows, model_dim]; kLastRows: [sequences, model_dim]
-  std::span<const SequenceRows> sequences;  // in the order of their rows
-  const RunLayersOptions& options;
-  Workspace& workspace;
-  int64_t total_rows = 0;
-  Attending attending = Attending::kAllRows;
-  MatmulArgs products[3] = {};  // those that a step is about
-
-  [[nodiscard]] int64_t attending_rows() const {
-    return attending == Attending::kLastRows ? static_cast<int64_t>(sequences.size()) : total_rows;
-  }
-
-  [[nodiscard]] Attending attending_in(int64_t layer) const {
-    if (layer + 1 < options.last) return Attending::kAllRows;
-    if (options.output == LastLayerOutput::kNothing) return Attending::kNone;
-    const bool one_row_each = total_rows == static_cast<int64_t>(sequences.size());
-    return options.output == LastLayerOutput::kAllRows || one_row_each ? Attending::kAllRows
-                                                                       : Attending::kLastRows;
-  }
-};
 
 bool Transformer::run_layers(float* rows, std::span<const SequenceRows> sequences,
                              const RunLayersOptions& options, Workspace& workspace) const {
@@ -377,66 +317,6 @@ void Transformer::logits(const float* rows, int64_t count, float* out, Workspace
           .out = out,
           .out_stride = config_.vocab_size},
          threads_);
-}
-
-SteppedRun::SteppedRun(const Transformer& model, float* rows,
-                       std::span<const SequenceRows> sequences, Workspace& workspace)
-    : model_(model), run_(new Transformer::Run{rows, sequences, options_, workspace}) {
-  model.begin(*run_);
-  workspace.gate_up.ensure(static_cast<size_t>(run_->total_rows * 2 * model.widest_.ffn));
-  assert(run_->total_rows <= kFfnRowBlock);
-}
-
-SteppedRun::~SteppedRun() = default;
-
-std::span<const MatmulArgs> SteppedRun::step() {
-  Transformer::Run& run = *run_;
-  Workspace& w = run.workspace;
-  const LayerWeights& weights = model_.weights().layers[layer_];
-  const int64_t rows = run.total_rows;
-  const auto one = [&](const MatmulArgs& product) {
-    run.products[0] = product;
-    return std::span<const MatmulArgs>(run.products, 1);
-  };
-  switch (products_) {
-    case Products::kNone:
-      products_ = Products::kProjections;
-      return model_.projections(run, layer_);
-    case Products::kProjections:
-      model_.store_key_values(run, layer_);
-      products_ = Products::kOutput;
-      return one(model_.attend(run, layer_));
-    case Products::kOutput: {
-      model_.norm_for_feed_forward(run, layer_, 0, rows);
-      const ProductRows normed(w.normed, weights.proj_1);
-      products_ = Products::kGateUp;
-      return one({.a = normed.f32,
-                  .a_bf16 = normed.bf16,
-                  .a_stride = normed.stride,
-                  .rows = rows,
-                  .weight = &weights.proj_1,
-                  .out = w.gate_up.data(),
-                  .out_stride = weights.proj_1.n()});
-    }
-    case Products::kGateUp: {
-      const ProductRows hidden(w.hidden, weights.proj_2);
-      silu_mul({.gate_up = w.gate_up.data(),
-                .gate_up_stride = weights.proj_1.n(),
-                .out = hidden.f32,
-                .out_bf16 = hidden.bf16,
-                .out_stride = hidden.stride,
-                .rows = rows,
-                .ffn_dim = weights.proj_2.k()},
-               model_.threads());
-      products_ = Products::kDown;
-      return one(model_.down_projection(run, layer_, 0, rows));
-    }
-    case Products::kDown:
-      break;
-  }
-  ++layer_;
-  products_ = Products::kNone;
-  return {};
 }
 
 }  // namespace kvcast

@@ -1,0 +1,66 @@
+// What transformer.cpp and stepped_run.cpp share.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "model/transformer.h"
+
+namespace kvcast {
+
+/// Rows that go through the FFN together: bounds the scratch memory, and is large enough for the
+/// weights' traffic from memory to be small beside the arithmetic.
+inline constexpr int64_t kFfnRowBlock = 256;
+
+/// Rows on their way into a product, in a buffer for as many rows of f32: bf16 where the product
+/// takes them (rows of 32 and more, which then leave room for the longer stride).
+struct ProductRows {
+  float* f32 = nullptr;
+  uint16_t* bf16 = nullptr;  // then f32 is null
+  int64_t stride = 0;
+
+  ProductRows(AlignedBuffer<float>& buffer, const PackedMatrix& weight, bool must_be_f32 = false) {
+    if (!must_be_f32 && takes_bf16_rows(weight)) {
+      bf16 = reinterpret_cast<uint16_t*>(buffer.data());
+      stride = bf16_row_stride(weight.k());
+    } else {
+      f32 = buffer.data();
+      stride = weight.k();
+    }
+  }
+  void copy_row(int64_t from, int64_t to, int64_t width) const {
+    if (bf16 != nullptr) {
+      std::copy_n(bf16 + from * stride, width, bf16 + to * stride);
+    } else {
+      std::copy_n(f32 + from * stride, width, f32 + to * stride);
+    }
+  }
+};
+
+/// State of one run_layers call.
+struct Transformer::Run {
+  /// Which rows go through attention and the FFN in the layer being run.
+  enum class Attending { kAllRows, kLastRows, kNone };
+
+  float* rows;  // [total_rows, model_dim]; kLastRows: [sequences, model_dim]
+  std::span<const SequenceRows> sequences;  // in the order of their rows
+  const RunLayersOptions& options;
+  Workspace& workspace;
+  int64_t total_rows = 0;
+  Attending attending = Attending::kAllRows;
+  MatmulArgs products[3] = {};  // those that a step is about
+
+  [[nodiscard]] int64_t attending_rows() const {
+    return attending == Attending::kLastRows ? static_cast<int64_t>(sequences.size()) : total_rows;
+  }
+
+  [[nodiscard]] Attending attending_in(int64_t layer) const {
+    if (layer + 1 < options.last) return Attending::kAllRows;
+    if (options.output == LastLayerOutput::kNothing) return Attending::kNone;
+    const bool one_row_each = total_rows == static_cast<int64_t>(sequences.size());
+    return options.output == LastLayerOutput::kAllRows || one_row_each ? Attending::kAllRows
+                                                                       : Attending::kLastRows;
+  }
+};
+
+}  // namespace kvcast

@@ -8,7 +8,6 @@
 #include "base/macros.h"
 #include "base/team.h"
 #include "kernels/isa.h"
-#include "kvcast/version.h"
 #include "model/bundle.h"
 #include "prefill/strategy.h"
 #include "runtime/model_impl.h"
@@ -69,9 +68,6 @@ std::optional<WeightType> weight_type(Dtype dtype) {
   }
   return std::nullopt;
 }
-
-std::string_view version() { return KVCAST_VERSION; }
-std::string_view commit() { return KVCAST_COMMIT; }
 
 Result<Dtype> parse_dtype(std::string_view name) {
   for (const Dtype dtype : {Dtype::kAuto, Dtype::kF32, Dtype::kBf16, Dtype::kInt8}) {

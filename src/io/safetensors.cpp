@@ -1,53 +1,26 @@
 #include "io/safetensors.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
-#include <cassert>
 #include <cstring>
 #include <set>
 
 #include "base/checked.h"
-#include "base/half.h"
 #include "base/macros.h"
 #include "io/json.h"
 
 namespace kvcast {
 namespace {
 
-struct DTypeInfo {
-  DType dtype;
-  std::string_view name;
-  size_t size;
-};
-constexpr std::array kDTypes = {
-    DTypeInfo{DType::kF32, "F32", 4},   DTypeInfo{DType::kF16, "F16", 2},
-    DTypeInfo{DType::kBF16, "BF16", 2}, DTypeInfo{DType::kI64, "I64", 8},
-    DTypeInfo{DType::kI32, "I32", 4},   DTypeInfo{DType::kI16, "I16", 2},
-    DTypeInfo{DType::kI8, "I8", 1},     DTypeInfo{DType::kU8, "U8", 1},
-    DTypeInfo{DType::kF64, "F64", 8},   DTypeInfo{DType::kBool, "BOOL", 1}};
+constexpr std::array kDTypes = {DType::kF32, DType::kF16, DType::kBF16, DType::kI64, DType::kI32,
+                                DType::kI16, DType::kI8,  DType::kU8,   DType::kF64, DType::kBool};
 
 /// The reference implementation's own limit; real headers are far below it.
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 
-const DTypeInfo& info(DType dtype) { return *std::ranges::find(kDTypes, dtype, &DTypeInfo::dtype); }
-
 }  // namespace
-
-std::string shape_text(std::span<const int64_t> shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
-std::string_view dtype_name(DType dtype) { return info(dtype).name; }
-size_t dtype_size(DType dtype) { return info(dtype).size; }
-
-int64_t TensorView::element_count() const {
-  int64_t count = 1;
-  for (const int64_t dimension : shape) count *= dimension;  // checked when the file was opened
-  return count;
-}
 
 /// Fills a Safetensors from mapped files, checking everything that a header can claim.
 class SafetensorsParser {
@@ -61,7 +34,7 @@ class SafetensorsParser {
   }
 
   static std::unique_ptr<Safetensors> make(const std::filesystem::path& path) {
-    auto out = std::make_unique<Safetensors>();
+    std::unique_ptr<Safetensors> out(new Safetensors);
     out->path_ = path;
     return out;
   }
@@ -119,9 +92,9 @@ class SafetensorsParser {
     }
     TensorView tensor;
     const auto& dtype = entry["dtype"].get_ref<const std::string&>();
-    const auto known = std::ranges::find(kDTypes, dtype, &DTypeInfo::name);
+    const auto known = std::ranges::find(kDTypes, dtype, dtype_name);
     if (known == kDTypes.end()) return wrong(fmt::format("unknown dtype {}", dtype));
-    tensor.dtype = known->dtype;
+    tensor.dtype = *known;
     for (const auto& dimension : entry["shape"]) {
       if (!dimension.is_number_unsigned() || dimension.get<uint64_t>() > INT64_MAX) {
         return wrong("shape must be a list of non-negative integers");
@@ -140,7 +113,7 @@ class SafetensorsParser {
     }
     const auto elements = checked_product(std::span<const int64_t>(tensor.shape));
     const auto expected_bytes =
-        elements ? checked_multiply<int64_t>(*elements, static_cast<int64_t>(known->size))
+        elements ? checked_multiply<int64_t>(*elements, static_cast<int64_t>(dtype_size(*known)))
                  : std::nullopt;
     if (!expected_bytes || static_cast<uint64_t>(*expected_bytes) != end - begin) {
       return wrong(fmt::format("{} {} does not take the {} bytes that data_offsets give it", dtype,
@@ -229,43 +202,6 @@ Result<std::unique_ptr<Safetensors>> Safetensors::open_checkpoint(
     KVCAST_CHECK(SafetensorsParser::add_file(*out, directory / shard));
   }
   return out;
-}
-
-Result<TensorView> Safetensors::find(std::string_view name) const {
-  const auto found = tensors_.find(name);
-  if (found == tensors_.end()) {
-    return fail(fmt::format("{}: tensor {}: missing", path_.string(), name));
-  }
-  return found->second;
-}
-
-Result<TensorView> Safetensors::find_float(std::string_view name,
-                                           std::span<const int64_t> shape) const {
-  KVCAST_TRY(TensorView tensor, find(name));
-  if (!std::ranges::equal(tensor.shape, shape)) {
-    return fail(fmt::format("{}: tensor {}: shape {}, expected {}", path_.string(), name,
-                            shape_text(tensor.shape), shape_text(shape)));
-  }
-  if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF16 && tensor.dtype != DType::kBF16) {
-    return fail(fmt::format("{}: tensor {}: dtype {}, expected F32, F16 or BF16", path_.string(),
-                            name, dtype_name(tensor.dtype)));
-  }
-  return tensor;
-}
-
-void to_float(const TensorView& tensor, std::span<float> out) {
-  assert(static_cast<int64_t>(out.size()) == tensor.element_count());
-  if (tensor.dtype == DType::kF32) {
-    if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
-    return;
-  }
-  assert(tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16);
-  const bool is_f16 = tensor.dtype == DType::kF16;
-  for (size_t i = 0; i < out.size(); ++i) {
-    uint16_t bits = 0;
-    std::memcpy(&bits, tensor.bytes.data() + 2 * i, sizeof bits);
-    out[i] = is_f16 ? f16_to_float(bits) : bf16_to_float(bits);
-  }
 }
 
 }  // namespace kvcast

@@ -1,0 +1,61 @@
+#include "io/tensor.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <cstring>
+
+#include "base/half.h"
+
+namespace kvcast {
+namespace {
+
+constexpr std::array kLayouts = {
+    DTypeLayout{DType::kF32, "F32", 1, 4},   DTypeLayout{DType::kF16, "F16", 1, 2},
+    DTypeLayout{DType::kBF16, "BF16", 1, 2}, DTypeLayout{DType::kI64, "I64", 1, 8},
+    DTypeLayout{DType::kI32, "I32", 1, 4},   DTypeLayout{DType::kI16, "I16", 1, 2},
+    DTypeLayout{DType::kI8, "I8", 1, 1},     DTypeLayout{DType::kU8, "U8", 1, 1},
+    DTypeLayout{DType::kF64, "F64", 1, 8},   DTypeLayout{DType::kBool, "BOOL", 1, 1}};
+
+}  // namespace
+
+const DTypeLayout& dtype_layout(DType dtype) {
+  return *std::ranges::find(kLayouts, dtype, &DTypeLayout::dtype);
+}
+
+std::string_view dtype_name(DType dtype) { return dtype_layout(dtype).name; }
+
+size_t dtype_size(DType dtype) {
+  assert(dtype_layout(dtype).elements == 1);
+  return static_cast<size_t>(dtype_layout(dtype).bytes);
+}
+
+int64_t TensorView::element_count() const {
+  int64_t count = 1;
+  for (const int64_t dimension : shape) count *= dimension;  // checked when the file was opened
+  return count;
+}
+
+std::string shape_text(std::span<const int64_t> shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+void to_float(const TensorView& tensor, std::span<float> out) {
+  assert(static_cast<int64_t>(out.size()) == tensor.element_count());
+  if (tensor.dtype == DType::kF32) {
+    if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
+    return;
+  }
+  assert(tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16);
+  const bool is_f16 = tensor.dtype == DType::kF16;
+  for (size_t i = 0; i < out.size(); ++i) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, tensor.bytes.data() + 2 * i, sizeof bits);
+    out[i] = is_f16 ? f16_to_float(bits) : bf16_to_float(bits);
+  }
+}
+
+}  // namespace kvcast

@@ -63,7 +63,9 @@ Status inspect(const InspectOptions& options) {
       PrefillStrategy::parse(options.prefill.empty() ? model->default_prefill() : options.prefill));
   Sequence sequence(models);
   sequence.tokens = prompt;
-  KVCAST_CHECK(check_prefill(*strategy, models, sequence));
+  if (auto ok = check_prompt(*strategy, models, prompt); !ok) {
+    return fail(std::move(ok.error().message));
+  }
 
   const int64_t vocab = model->vocab_size();
   std::vector<float> logits(static_cast<size_t>(vocab)), step_logits;

@@ -6,8 +6,7 @@
 
 #include "base/macros.h"
 #include "base/team.h"
-#include "runtime/sampler.h"
-#include "runtime/stop_matcher.h"
+#include "runtime/answer_writer.h"
 
 namespace kvcast {
 namespace {
@@ -59,14 +58,15 @@ PrefilledBatch Evaluator::prefill(const EvalStrategy& strategy, std::span<const 
                                   int64_t shared_tokens) {
   PrefilledBatch batch;
   batch.sequences.reserve(prompts.size());
-  const std::string_view family = strategy.wrong_cache ? "" : strategy.prefill->cache_family();
+  const CacheFamily family =
+      strategy.wrong_cache ? CacheFamily::kNone : strategy.prefill->cache_use().family;
   for (const EvalPrompt& prompt : prompts) {
     Sequence& sequence = batch.sequences.emplace_back(models_);
     sequence.tokens =
         strategy.wrong_cache ? with_wrong_prefix(prompt, strategy.tail) : *prompt.tokens;
     const int64_t reusable =
         std::min(shared_tokens, strategy.prefill->reusable_rows(std::ssize(sequence.tokens)));
-    if (!family.empty() && reusable >= PrefixPool::kFewestRows) {
+    if (family != CacheFamily::kNone && reusable >= PrefixPool::kFewestRows) {
       prefixes_.take(family, reusable, sequence);
     }
   }
@@ -76,43 +76,26 @@ PrefilledBatch Evaluator::prefill(const EvalStrategy& strategy, std::span<const 
   const Sequence& first = batch.sequences.front();
   const int64_t reusable =
       std::min(shared_tokens, strategy.prefill->reusable_rows(std::ssize(first.tokens)));
-  if (!family.empty() && reusable >= PrefixPool::kFewestRows) {
-    prefixes_.put(family, reusable, copy_of(first, reusable));
+  if (family != CacheFamily::kNone && reusable >= PrefixPool::kFewestRows) {
+    prefixes_.put(family, reusable, first.fork(models_, reusable));
   }
   for (size_t s = 0; s < prompts.size(); ++s) batch.sequences[s].tokens = *prompts[s].tokens;
   return batch;
 }
 
-Sequence Evaluator::copy_of(const Sequence& from, int64_t position) const {
-  Sequence copy(models_);
-  copy.tokens = from.tokens;
-  copy.answerer = from.answerer;
-  copy.base.copy_from(from.base, position);
-  copy.auxiliary.copy_from(from.auxiliary, position);
-  return copy;
-}
-
 void Evaluator::run_scored_rows(std::span<Sequence* const> sequences, std::span<const int64_t> ends,
                                 const std::function<void(int64_t, std::span<const float>)>& sink) {
   if (sequences.empty()) return;
-  const bool base = sequences.front()->answerer == Sequence::Answerer::kBase;
+  const Sequence::Answerer answerer = sequences.front()->answerer;
   const Transformer& model = sequences.front()->answering_model(models_);
-  const CacheMember cache = base ? &Sequence::base : &Sequence::auxiliary;
-  Workspace& workspace = base ? workspace_.base : workspace_.auxiliary;
-  int64_t total = 0;
-  for (size_t s = 0; s < sequences.size(); ++s) {
-    total += ends[s] - (sequences[s]->*cache).next_position();
-  }
-  const float* rows = run_tokens({&model, cache, sequences, ends, {}}, workspace);
   const auto vocab = static_cast<size_t>(vocab_size());
-  logits_.resize(static_cast<size_t>(std::min(total, kLogitsRows)) * vocab);
-  for (int64_t row = 0; row < total; row += kLogitsRows) {
-    const int64_t block = std::min(kLogitsRows, total - row);
-    model.logits(rows + row * model.config().model_dim, block, logits_.data(), workspace);
-    parallel_for(block, model.threads(), [&](int64_t i, int) {
-      sink(row + i, std::span(logits_).subspan(static_cast<size_t>(i) * vocab, vocab));
-    });
-  }
+  run_for_logits({&model, cache_of(answerer), sequences, ends, {}}, 0, kLogitsRows,
+                 workspace_.of(answerer), logits_,
+                 [&](int64_t first, int64_t rows, const float* logits) {
+                   parallel_for(rows, model.threads(), [&](int64_t i, int) {
+                     sink(first + i, std::span(logits + static_cast<size_t>(i) * vocab, vocab));
+                   });
+                 });
 }
 
 Evaluator::LogProbabilities Evaluator::score(PrefilledBatch& batch,
@@ -205,12 +188,12 @@ Evaluator::LogProbabilities Evaluator::score_predicted(std::span<const EvalPromp
     base.run_layers(hidden, rows, options, workspace_.base);
     for (size_t row = 0; row < read.size(); row += kLogitsRows) {
       const size_t block = std::min<size_t>(kLogitsRows, read.size() - row);
-      logits_.resize(block * vocab);
+      const float* logits = logits_.ensure(block * vocab);
       base.logits(hidden + static_cast<int64_t>(row) * dim, static_cast<int64_t>(block),
                   logits_.data(), workspace_.base);
       for (size_t i = 0; i < block; ++i) {
         const auto [s, next] = predicts[row + i];
-        out[s][k] += log_probability(std::span(logits_).subspan(i * vocab, vocab), next);
+        out[s][k] += log_probability(std::span(logits + i * vocab, vocab), next);
       }
     }
     for (Sequence* sequence : batch) {  // what the next continuation shares stays
@@ -246,52 +229,25 @@ void Evaluator::continuation_logits(PrefilledBatch& batch, std::span<const Token
 
 std::vector<Evaluator::Answer> Evaluator::answer(PrefilledBatch batch,
                                                  const AnswerOptions& options) {
-  struct Writer {
-    size_t index;
-    Sampler sampler;
-    IncrementalDetokenizer text;
-    StopMatcher stop;
-  };
-  const auto vocab = static_cast<size_t>(vocab_size());
   std::vector<Answer> answers(batch.sequences.size());
-  std::vector<Writer> writers;
+  std::vector<AnswerWriter> writers;
+  std::vector<Answering> answering;
+  writers.reserve(answers.size());
   for (size_t s = 0; s < answers.size(); ++s) {
-    SamplingOptions sampling = options.sampling;
-    if (!options.seeds.empty()) sampling.seed = options.seeds[s];
-    writers.push_back(
-        {s, Sampler(sampling), IncrementalDetokenizer(tokenizer_), StopMatcher(options.stop)});
+    AnswerRules rules{.max_tokens = options.max_tokens,
+                      .sampling = options.sampling,
+                      .stop = options.stop,
+                      .ignore_end_of_text = options.ignore_end_of_text};
+    if (!options.seeds.empty()) rules.sampling.seed = options.seeds[s];
+    writers.emplace_back(std::move(rules), &tokenizer_);
+    answering.push_back({&batch.sequences[s], &writers.back()});
   }
-  std::vector<float> logits = std::move(batch.logits);
-  while (!writers.empty()) {
-    std::vector<Writer> going_on;
-    std::vector<Sequence*> sequences;
-    for (size_t i = 0; i < writers.size(); ++i) {
-      Writer& writer = writers[i];
-      Sequence& sequence = batch.sequences[writer.index];
-      Answer& answer = answers[writer.index];
-      const ModelConfig& config = sequence.answering_model(models_).config();
-      const auto token =
-          writer.sampler.sample(std::span(logits).subspan(i * vocab, vocab), sequence.tokens);
-      bool ends = !token || (*token == config.eos_token && !options.ignore_end_of_text);
-      if (!ends) {
-        sequence.tokens.push_back(*token);
-        answer.tokens.push_back(*token);
-        answer.text += writer.stop.push(writer.text.push(*token));
-        ends = writer.stop.stopped() || std::ssize(answer.tokens) >= options.max_tokens ||
-               std::ssize(sequence.tokens) > config.max_context_tokens;
-      }
-      if (ends) {
-        answer.text += writer.stop.push(writer.text.flush());
-        answer.text += writer.stop.flush();
-        continue;
-      }
-      sequences.push_back(&sequence);
-      going_on.push_back(std::move(writer));
-    }
-    writers = std::move(going_on);
-    if (writers.empty()) break;
-    logits.resize(writers.size() * vocab);
-    decode_step(models_, sequences, logits.data(), workspace_);
+  // Logits without a number end the answers where they are.
+  (void)write_answers(models_, answering, std::move(batch.logits), workspace_,
+                      [&](size_t s, const AnswerStep& step) { answers[s].text += step.text; });
+  for (size_t s = 0; s < answers.size(); ++s) {
+    answers[s].text += writers[s].flush();
+    answers[s].tokens = writers[s].tokens();
   }
   return answers;
 }
@@ -302,19 +258,12 @@ PrefilledBatch Evaluator::replicate(const PrefilledBatch& batch, int64_t copies)
   for (size_t s = 0; s < batch.sequences.size(); ++s) {
     const Sequence& from = batch.sequences[s];
     for (int64_t copy = 0; copy < copies; ++copy) {
-      out.sequences.push_back(copy_of(from, std::ssize(from.tokens)));
+      out.sequences.push_back(from.fork(models_, std::ssize(from.tokens)));
       const auto logits = std::span(batch.logits).subspan(s * vocab, vocab);
       out.logits.insert(out.logits.end(), logits.begin(), logits.end());
     }
   }
   return out;
-}
-
-double log_probability(std::span<const float> logits, int32_t token) {
-  const float largest = *std::ranges::max_element(logits);
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit - largest));
-  return static_cast<double>(logits[static_cast<size_t>(token)] - largest) - std::log(sum);
 }
 
 double kl_divergence(std::span<const float> p_logits, std::span<const float> q_logits) {

@@ -12,6 +12,7 @@
 #include "kvcast/sampling.h"
 #include "prefill/strategy.h"
 #include "runtime/prefix_pool.h"
+#include "runtime/token_score.h"
 #include "tokenizer/tokenizer.h"
 
 namespace kvcast {
@@ -98,8 +99,6 @@ class Evaluator {
   PrefilledBatch replicate(const PrefilledBatch& batch, int64_t copies);
 
  private:
-  /// All tokens, and what the caches hold before `position`.
-  [[nodiscard]] Sequence copy_of(const Sequence& from, int64_t position) const;
   /// Runs the tokens behind the caches and hands out the logits of each row.
   void run_scored_rows(std::span<Sequence* const> sequences, std::span<const int64_t> ends,
                        const std::function<void(int64_t row, std::span<const float>)>& sink);
@@ -108,11 +107,8 @@ class Evaluator {
   const Tokenizer& tokenizer_;
   PrefixPool prefixes_;
   PrefillWorkspace workspace_;
-  std::vector<float> logits_;  // [block of rows, vocab_size]
+  AlignedBuffer<float> logits_;  // [block of rows, vocab_size]
 };
-
-/// log softmax(logits)[token], in double.
-double log_probability(std::span<const float> logits, int32_t token);
 
 /// Sum over the vocabulary of p * log(p / q), p = softmax(p_logits), q likewise.
 double kl_divergence(std::span<const float> p_logits, std::span<const float> q_logits);

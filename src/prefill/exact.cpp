@@ -1,4 +1,3 @@
-#include "base/stopwatch.h"
 #include "prefill/strategy.h"
 
 namespace kvcast {
@@ -16,37 +15,17 @@ class ExactStrategy final : public PrefillStrategy {
                                        int64_t /*prompt_tokens*/) const override {
     return 1;
   }
-  [[nodiscard]] std::string_view cache_family() const override { return "exact"; }
+  [[nodiscard]] CacheUse cache_use() const override {
+    return {.family = CacheFamily::kExact, .computes_all_rows = true};
+  }
   [[nodiscard]] int64_t reusable_rows(int64_t prompt_tokens) const override {
     return prompt_tokens - 1;
   }
 
-  PrefillReport prefill(const Models& models, std::span<Sequence* const> sequences, float* logits,
-                        PrefillWorkspace& workspace, const std::stop_token& stop) const override {
-    const Stopwatch watch;
-    CacheRollback rollback(sequences);
-    PrefillReport report;
-    for (Sequence* sequence : sequences) {
-      sequence->answerer = Sequence::Answerer::kBase;
-      report.computed_tokens +=
-          static_cast<int64_t>(sequence->tokens.size()) - sequence->base.next_position();
-    }
-    report.stopped =
-        !run_pending(*models.base, &Sequence::base, sequences, logits, workspace.base, stop);
-    if (!report.stopped) rollback.dismiss();
-    report.base_ms = watch.elapsed_ms();
-    return report;
-  }
-
-  PrefillState advance(const Models& models, Sequence& sequence, int64_t max_rows,
-                       float* /*logits*/, PrefillWorkspace& workspace, const std::stop_token& stop,
-                       PrefillReport& report) const override {
-    const Stopwatch watch;
-    sequence.answerer = Sequence::Answerer::kBase;
-    const PrefillState state = advance_pending(*models.base, &Sequence::base, sequence, max_rows,
-                                               workspace.base, stop, report);
-    report.base_ms += watch.elapsed_ms();
-    return state;
+ private:
+  PrefillState next(const PrefillStep& step, PrefillReport& report) const override {
+    for (Sequence* sequence : step.sequences) sequence->answerer = Sequence::Answerer::kBase;
+    return run_pending(step, &Sequence::base, report);
   }
 };
 

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <optional>
 
 #include "base/stopwatch.h"
 #include "prefill/strategy.h"
@@ -31,100 +30,21 @@ class KvPredictionStrategy final : public PrefillStrategy {
                                        int64_t /*prompt_tokens*/) const override {
     return kvcast::paper_reduction(models.base, models.auxiliary);
   }
-  [[nodiscard]] std::string_view cache_family() const override { return "kv-prediction"; }
+  [[nodiscard]] CacheUse cache_use() const override {
+    return {.family = CacheFamily::kForecast, .auxiliary_reads = true};
+  }
   [[nodiscard]] int64_t reusable_rows(int64_t prompt_tokens) const override {
     return std::max<int64_t>(prompt_tokens - tail_, 0);
   }
 
-  PrefillReport prefill(const Models& models, std::span<Sequence* const> sequences, float* logits,
-                        PrefillWorkspace& workspace, const std::stop_token& stop) const override {
-    CacheRollback rollback(sequences);
-    PrefillReport report;
-    for (Sequence* sequence : sequences) sequence->answerer = Sequence::Answerer::kBase;
-
-    std::vector<Sequence*> short_of;  // those with something to forecast
-    std::vector<int64_t> ends;
-    for (Sequence* sequence : sequences) {
-      const int64_t end = forecast_end(*sequence);
-      if (end <= sequence->base.next_position()) continue;
-      short_of.push_back(sequence);
-      ends.push_back(end);
-    }
-    std::vector<int64_t> begins;
-    int64_t tail_rows = 0;
-    for (Sequence* sequence : sequences) {
-      sequence->base.reserve(static_cast<int64_t>(sequence->tokens.size()));
-      begins.push_back(std::max(forecast_end(*sequence), sequence->base.next_position()));
-      tail_rows += static_cast<int64_t>(sequence->tokens.size()) - begins.back();
-    }
-    report.computed_tokens = tail_rows;
-    std::optional<TailRun> tail;
-    if (!short_of.empty() && tail_rows <= TailRun::kMostRows) {
-      tail.emplace(models, sequences, begins, workspace.base, stop);
-    }
-    report.stopped =
-        !forecast(models, short_of, ends, workspace, stop, report, tail ? &*tail : nullptr);
-    if (report.stopped) return report;
-
-    if (tail) {
-      finish_tail(*tail, logits, report);
-    } else {
-      const Stopwatch watch;
-      report.stopped =
-          !run_pending(*models.base, &Sequence::base, sequences, logits, workspace.base, stop);
-      report.base_ms = watch.elapsed_ms();
-    }
-    if (!report.stopped) rollback.dismiss();
-    return report;
-  }
-
-  PrefillState advance(const Models& models, Sequence& sequence, int64_t max_rows, float* logits,
-                       PrefillWorkspace& workspace, const std::stop_token& stop,
-                       PrefillReport& report) const override {
-    sequence.answerer = Sequence::Answerer::kBase;
-    const int64_t end = forecast_end(sequence);
-    const int64_t start = sequence.base.next_position();
-    if (start < end) {
-      Sequence* const one[] = {&sequence};
-      const int64_t behind = start - known_rows(models, sequence);
-      const int64_t ends[] = {std::min(end, start + max_rows)};
-      if (behind > 0) {  // what the auxiliary has not read yet, before anything is forecast
-        const Stopwatch watch;
-        const int64_t catch_up_ends[] = {start - behind + std::min(behind, max_rows)};
-        report.stopped = !read_up_to(models, one, catch_up_ends, workspace, stop);
-        report.auxiliary_ms += watch.elapsed_ms();
-        return PrefillState::kMore;
-      }
-      const bool all = ends[0] == end && end - start + tail_ <= max_rows;
-      if (all && tail_ <= TailRun::kMostRows && end - start >= kRowsThatCarryTheTail) {
-        sequence.base.reserve(static_cast<int64_t>(sequence.tokens.size()));
-        TailRun tail(models, one, ends, workspace.base, stop);
-        report.stopped = !forecast(models, one, ends, workspace, stop, report, &tail);
-        if (!report.stopped) finish_tail(tail, logits, report);
-        report.computed_tokens += tail_;
-        return PrefillState::kDone;
-      }
-      report.stopped = !forecast(models, one, ends, workspace, stop, report);
-      return all ? PrefillState::kLastRun : PrefillState::kMore;
-    }
-    const Stopwatch watch;
-    const PrefillState state = advance_pending(*models.base, &Sequence::base, sequence, max_rows,
-                                               workspace.base, stop, report);
-    report.base_ms += watch.elapsed_ms();
-    return state;
-  }
-
-  /// Forecasts the base caches of `sequences` up to `ends`, each beyond its base's position; `tail`
-  /// may begin during the last pass. False: stopped.
+  /// Forecasts the base caches of `sequences` up to `ends`, each beyond its base's position, once
+  /// nothing is unread(). `tail` may begin during the last pass. False: stopped.
   static bool forecast(const Models& models, std::span<Sequence* const> sequences,
                        std::span<const int64_t> ends, PrefillWorkspace& workspace,
                        const std::stop_token& stop, PrefillReport& report,
                        TailRun* tail = nullptr) {
-    if (sequences.empty()) return true;
-    const Stopwatch watch;
-    if (!catch_up(models, sequences, workspace, stop)) return false;
-    report.auxiliary_ms += watch.elapsed_ms();
     for (size_t s = 0; s < sequences.size(); ++s) {
+      sequences[s]->auxiliary.truncate(sequences[s]->base.next_position());  // it may be ahead
       sequences[s]->base.reserve(static_cast<int64_t>(sequences[s]->tokens.size()));
       sequences[s]->auxiliary.reserve(ends[s]);
     }
@@ -137,10 +57,94 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return true;
   }
 
+  /// What the auxiliaries have not read yet of the tokens before their bases' positions, where
+  /// forecasting starts; at most `max_rows` of each.
+  static TokenPass unread(const Models& models, std::span<Sequence* const> sequences,
+                          int64_t max_rows) {
+    TokenPass behind;
+    for (Sequence* sequence : sequences) {
+      const int64_t start = sequence->base.next_position();
+      const int64_t known = known_rows(models, *sequence);
+      if (known == start) continue;
+      behind.sequences.push_back(sequence);
+      behind.ends.push_back(std::min(start, known + max_rows));
+    }
+    return behind;
+  }
+
+  /// The auxiliaries read these without anything being forecast. False: stopped.
+  static bool read(const Models& models, const TokenPass& behind, PrefillWorkspace& workspace,
+                   const std::stop_token& stop) {
+    for (Sequence* sequence : behind.sequences) {
+      sequence->auxiliary.truncate(known_rows(models, *sequence));
+    }
+    return run_without_output(*models.auxiliary, &Sequence::auxiliary, behind.sequences,
+                              behind.ends, auxiliary_options(models, stop), workspace.auxiliary);
+  }
+
  private:
   /// With fewer rows the base's weights come hardly sooner than by a decode step, which the base
   /// may do for other sequences anyway.
   static constexpr int64_t kRowsThatCarryTheTail = 64;
+
+  PrefillState next(const PrefillStep& step, PrefillReport& report) const override {
+    for (Sequence* sequence : step.sequences) sequence->answerer = Sequence::Answerer::kBase;
+    const Unforecast short_of = unforecast(step);
+    if (short_of.sequences.empty()) return run_pending(step, &Sequence::base, report);
+    if (const TokenPass behind = unread(step.models, short_of.sequences, step.max_rows);
+        !behind.sequences.empty()) {
+      const Stopwatch watch;
+      report.stopped = !read(step.models, behind, step.workspace, step.stop);
+      report.auxiliary_ms += watch.elapsed_ms();
+      return PrefillState::kMore;
+    }
+    if (!short_of.reaches_the_tails) {
+      report.stopped = !forecast(step.models, short_of.sequences, short_of.ends, step.workspace,
+                                 step.stop, report);
+      return PrefillState::kMore;
+    }
+    const bool alone = step.max_rows == PrefillStep::kAllRows;
+    if (short_of.tail_rows > TailRun::kMostRows ||
+        (!alone && short_of.rows < kRowsThatCarryTheTail)) {
+      report.stopped = !forecast(step.models, short_of.sequences, short_of.ends, step.workspace,
+                                 step.stop, report);
+      return PrefillState::kLastRun;
+    }
+    TailRun tail(step.models, step.sequences, short_of.begins, step.workspace.base, step.stop);
+    report.stopped = !forecast(step.models, short_of.sequences, short_of.ends, step.workspace,
+                               step.stop, report, &tail);
+    if (!report.stopped) finish_tail(tail, step.logits, report);
+    report.computed_tokens += short_of.tail_rows;
+    return PrefillState::kDone;
+  }
+
+  /// The sequences with something to forecast, and how far this step may go.
+  struct Unforecast {
+    std::vector<Sequence*> sequences;
+    std::vector<int64_t> ends;    // [sequences]
+    std::vector<int64_t> begins;  // [all of the step] where the base's own tokens begin
+    int64_t rows = 0;             // to be forecast
+    int64_t tail_rows = 0;        // the base's own
+    bool reaches_the_tails = true;
+  };
+  [[nodiscard]] Unforecast unforecast(const PrefillStep& step) const {
+    Unforecast found;
+    for (Sequence* sequence : step.sequences) {
+      const auto tokens = static_cast<int64_t>(sequence->tokens.size());
+      const int64_t start = sequence->base.next_position();
+      const int64_t end = std::max(tokens - tail_, start);
+      sequence->base.reserve(tokens);
+      found.begins.push_back(end);
+      found.tail_rows += tokens - end;
+      if (end == start) continue;
+      found.sequences.push_back(sequence);
+      found.ends.push_back(std::min(end, start + step.max_rows));
+      found.rows += found.ends.back() - start;
+      // The last run's rows count too.
+      found.reaches_the_tails = found.reaches_the_tails && tokens - start <= step.max_rows;
+    }
+    return found;
+  }
 
   static void finish_tail(TailRun& tail, float* logits, PrefillReport& report) {
     const Stopwatch watch;
@@ -181,51 +185,10 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return true;
   }
 
-  /// One past the last token whose K/V are forecast.
-  [[nodiscard]] int64_t forecast_end(const Sequence& sequence) const {
-    return static_cast<int64_t>(sequence.tokens.size()) - tail_;
-  }
-
   /// Rows that the auxiliary has in all layers that the predictor reads, at most the base's.
   static int64_t known_rows(const Models& models, const Sequence& sequence) {
     return std::min(sequence.base.next_position(),
                     sequence.auxiliary.rows_in_first(models.predictor->auxiliary_layers_needed()));
-  }
-
-  /// Brings each auxiliary cache to exactly the base's position, where forecasting starts.
-  static bool catch_up(const Models& models, std::span<Sequence* const> sequences,
-                       PrefillWorkspace& workspace, const std::stop_token& stop) {
-    std::vector<Sequence*> behind;
-    std::vector<int64_t> ends;
-    for (Sequence* sequence : sequences) {
-      const int64_t start = sequence->base.next_position();
-      if (known_rows(models, *sequence) < start) {
-        behind.push_back(sequence);
-        ends.push_back(start);
-      } else {
-        sequence->auxiliary.truncate(start);
-      }
-    }
-    return behind.empty() || read_up_to(models, behind, ends, workspace, stop);
-  }
-
-  /// The auxiliary reads the tokens up to `ends` without anything being forecast. False: stopped.
-  static bool read_up_to(const Models& models, std::span<Sequence* const> sequences,
-                         std::span<const int64_t> ends, PrefillWorkspace& workspace,
-                         const std::stop_token& stop) {
-    for (Sequence* sequence : sequences) {
-      sequence->auxiliary.truncate(known_rows(models, *sequence));
-    }
-    const RunLayersOptions options = auxiliary_options(models, stop);
-    for (const TokenPass& pass : token_passes(&Sequence::auxiliary, sequences, ends,
-                                              rows_together(models.auxiliary->threads()))) {
-      if (!run_tokens(
-              {models.auxiliary.get(), &Sequence::auxiliary, pass.sequences, pass.ends, options},
-              workspace.auxiliary)) {
-        return false;
-      }
-    }
-    return true;
   }
 
   /// The auxiliary only has to leave K/V in the layers that the map names (method §3).
@@ -244,8 +207,11 @@ class KvPredictionStrategy final : public PrefillStrategy {
 
 void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
                     std::span<const int64_t> ends, PrefillWorkspace& workspace) {
+  using Strategy = KvPredictionStrategy;
+  const TokenPass behind = Strategy::unread(models, sequences, PrefillStep::kAllRows);
+  Strategy::read(models, behind, workspace, {});
   PrefillReport report;
-  KvPredictionStrategy::forecast(models, sequences, ends, workspace, {}, report);
+  Strategy::forecast(models, sequences, ends, workspace, {}, report);
 }
 
 std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(int64_t tail) {

@@ -36,23 +36,23 @@ class LazyStrategy final : public PrefillStrategy {
            (kBegin + (kEnd - kBegin) * (keep_first_ + keep_last_) / 2 + (1 - kEnd) * keep_last_);
   }
 
-  PrefillReport prefill(const Models& models, std::span<Sequence* const> sequences, float* logits,
-                        PrefillWorkspace& workspace, const std::stop_token& stop) const override {
+  [[nodiscard]] CacheUse cache_use() const override { return {}; }
+
+ private:
+  PrefillState next(const PrefillStep& step, PrefillReport& report) const override {
     const Stopwatch watch;
-    CacheRollback rollback(sequences);
-    for (Sequence* sequence : sequences) sequence->answerer = Sequence::Answerer::kBase;
-    const auto pending = pending_positions(sequences);
-    PrunedRows rows(*models.base, sequences, pending, workspace.base);
-    PrefillReport report;
-    report.computed_tokens = rows.total_rows();
+    for (Sequence* sequence : step.sequences) sequence->answerer = Sequence::Answerer::kBase;
+    const auto pending = pending_positions(step.sequences);
+    PrunedRows rows(*step.models.base, step.sequences, pending, step.workspace.base);
+    report.computed_tokens += rows.total_rows();
     std::vector<std::vector<float>> attention;  // [sequences][cache rows], of the layer before
-    const int64_t layers = models.base->config().n_layers();
+    const int64_t layers = step.models.base->config().n_layers();
     for (int64_t layer = 0; layer < layers && !report.stopped; ++layer) {
       if (layer > 0) drop(rows, pending, keep_in(layer, layers), attention);
       RunLayersOptions options;
       options.first = layer;
       options.last = layer + 1;
-      options.stop = stop;
+      options.stop = step.stop;
       if (layer + 1 == layers) {
         options.output = LastLayerOutput::kLastRowOfEachSequence;
       } else if (drops_after(pending, layer, layers)) {
@@ -61,14 +61,12 @@ class LazyStrategy final : public PrefillStrategy {
       report.stopped = !rows.run(options);
     }
     if (!report.stopped) {
-      rows.finish(logits);
-      rollback.dismiss();
+      rows.finish(step.logits);
     }
-    report.base_ms = watch.elapsed_ms();
-    return report;
+    report.base_ms += watch.elapsed_ms();
+    return PrefillState::kDone;
   }
 
- private:
   static constexpr double kBegin = 0.3, kEnd = 0.9;  // of the depth
 
   /// The share of the prompt that layer `layer` of `layers` reads.

@@ -25,23 +25,22 @@ class RandomStrategy final : public PrefillStrategy {
     return 1 / keep_;
   }
 
-  PrefillReport prefill(const Models& models, std::span<Sequence* const> sequences, float* logits,
-                        PrefillWorkspace& workspace, const std::stop_token& stop) const override {
-    const Stopwatch watch;
-    CacheRollback rollback(sequences);
-    for (Sequence* sequence : sequences) sequence->answerer = Sequence::Answerer::kBase;
-    auto positions = pending_positions(sequences);
-    for (size_t s = 0; s < sequences.size(); ++s) draw(sequences[s]->tokens, positions[s]);
-    PrunedRows rows(*models.base, sequences, std::move(positions), workspace.base);
-    PrefillReport report;
-    report.computed_tokens = rows.total_rows();
-    report.stopped = !rows.read(stop, logits);
-    if (!report.stopped) rollback.dismiss();
-    report.base_ms = watch.elapsed_ms();
-    return report;
-  }
+  [[nodiscard]] CacheUse cache_use() const override { return {}; }
 
  private:
+  PrefillState next(const PrefillStep& step, PrefillReport& report) const override {
+    const Stopwatch watch;
+    for (Sequence* sequence : step.sequences) sequence->answerer = Sequence::Answerer::kBase;
+    auto positions = pending_positions(step.sequences);
+    for (size_t s = 0; s < step.sequences.size(); ++s)
+      draw(step.sequences[s]->tokens, positions[s]);
+    PrunedRows rows(*step.models.base, step.sequences, std::move(positions), step.workspace.base);
+    report.computed_tokens += rows.total_rows();
+    report.stopped = !rows.read(step.stop, step.logits);
+    report.base_ms += watch.elapsed_ms();
+    return PrefillState::kDone;
+  }
+
   /// Leaves the last position and a random choice of the others.
   void draw(const std::vector<int32_t>& tokens, std::vector<int64_t>& positions) const {
     const auto count = static_cast<size_t>(kept_count(std::ssize(positions), keep_));

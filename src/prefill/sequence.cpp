@@ -1,76 +1,32 @@
 #include "prefill/sequence.h"
 
-#include <fmt/format.h>
-
-#include "base/macros.h"
-#include "model/bundle.h"
-
 namespace kvcast {
-int64_t Models::weight_bytes() const {
-  int64_t bytes = base->weights().bytes();
-  if (auxiliary) bytes += auxiliary->weights().bytes();
-  if (predictor) bytes += predictor->bytes();
-  return bytes;
-}
-
-ModelPair Models::shapes() const {
-  return {base->config(), auxiliary ? auxiliary->config() : ModelConfig{}, layer_map};
-}
 
 Sequence::Sequence(const Models& models)
     : base(models.base->config(), models.kv_type),
       auxiliary(models.auxiliary ? models.auxiliary->config() : ModelConfig{}, models.kv_type) {}
 
-Result<WeightType> stored_type(const std::filesystem::path& directory) {
-  std::filesystem::path model = directory;
-  if (is_bundle(directory)) {
-    KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-    model = manifest.base;
-  }
-  KVCAST_CHECK(read_model_config(model));  // what is no model at all lacks this first
-  KVCAST_TRY(const auto checkpoint, Safetensors::open_checkpoint(model));
-  return stored_weight_type(*checkpoint, kEmbeddingsTensor);
+Sequence Sequence::fork(const Models& models, int64_t position) const {
+  Sequence copy(models);
+  copy.tokens = tokens;
+  copy.answerer = answerer;
+  copy.base.copy_from(base, position);
+  copy.auxiliary.copy_from(auxiliary, position);
+  return copy;
 }
 
-Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
-                           int threads) {
-  if (!type) {
-    KVCAST_TRY(type, stored_type(directory));
+CacheRollback::CacheRollback(std::span<Sequence* const> sequences) {
+  for (Sequence* sequence : sequences) {
+    positions_.push_back(
+        {sequence, sequence->base.next_position(), sequence->auxiliary.next_position()});
   }
-  Models models;
-  if (!is_bundle(directory)) {
-    KVCAST_TRY(models.base, Transformer::load(directory, *type, threads));
-    return models;
-  }
-  KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-  KVCAST_TRY(models.base, Transformer::load(manifest.base, *type, threads));
-  KVCAST_TRY(models.auxiliary, Transformer::load(manifest.auxiliary, *type, threads));
-  const ModelConfig& base = models.base->config();
-  const ModelConfig& auxiliary = models.auxiliary->config();
-  if (auxiliary.vocab_size != base.vocab_size) {
-    return fail(fmt::format(
-        "{}: vocab_size {} differs from the base's {}; both models of a bundle "
-        "share one tokenizer",
-        (manifest.auxiliary / "config.json").string(), auxiliary.vocab_size, base.vocab_size));
-  }
-  KVCAST_TRY(models.predictor, Predictor::load(manifest.predictor, base, auxiliary,
-                                               manifest.layer_map, *type, threads));
-  models.layer_map = manifest.layer_map;
-  return models;
 }
 
-Models random_models(const ModelConfig& base, const ModelConfig* auxiliary,
-                     const std::vector<int64_t>& layer_map, WeightType type, int threads) {
-  Models models;
-  models.base =
-      std::make_unique<Transformer>(base, random_weights(base, type, threads, 1), threads);
-  if (auxiliary) {
-    models.auxiliary = std::make_unique<Transformer>(
-        *auxiliary, random_weights(*auxiliary, type, threads, 2), threads);
-    models.predictor = Predictor::random(base, *auxiliary, layer_map, type, threads, 3);
-    models.layer_map = layer_map;
+CacheRollback::~CacheRollback() {
+  for (const Position& position : positions_) {
+    position.sequence->base.truncate(position.base);
+    position.sequence->auxiliary.truncate(position.auxiliary);
   }
-  return models;
 }
 
 }  // namespace kvcast

@@ -1,45 +1,14 @@
+// One conversation: its tokens, a cache per model, who answers.
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
-#include <memory>
-#include <optional>
+#include <span>
 #include <vector>
 
-#include "kvcast/result.h"
-#include "model/architectures.h"
 #include "model/kv_cache.h"
-#include "model/transformer.h"
-#include "prefill/predictor.h"
+#include "prefill/models.h"
 
 namespace kvcast {
-
-/// The models that strategies work with. `auxiliary` and `predictor` are null for a plain model.
-struct Models {
-  std::unique_ptr<Transformer> base;
-  std::unique_ptr<Transformer> auxiliary;
-  std::unique_ptr<Predictor> predictor;
-  std::vector<int64_t> layer_map;  // [base layers] -> auxiliary layer; empty for a plain model
-  /// How the caches of a Sequence hold keys and values.
-  KvType kv_type = KvType::kF32;
-
-  [[nodiscard]] bool is_bundle() const { return predictor != nullptr; }
-  [[nodiscard]] int64_t weight_bytes() const;
-  /// For counting costs; `auxiliary` is empty for a plain model.
-  [[nodiscard]] ModelPair shapes() const;
-};
-
-/// The type that holds what a model directory's, or a bundle's base's, weights are stored in: F32
-/// is f32, BF16 and F16 are bf16, packed weights are what they are packed as.
-Result<WeightType> stored_type(const std::filesystem::path& directory);
-
-/// Loads a bundle, or a plain model directory as a base alone. `type` null: as stored.
-Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
-                           int threads);
-
-/// Random weights of known shapes; `auxiliary` null for a plain model.
-Models random_models(const ModelConfig& base, const ModelConfig* auxiliary,
-                     const std::vector<int64_t>& layer_map, WeightType type, int threads);
 
 /// One conversation. `tokens` is all of it, prompts and answers; each cache holds K/V of the first
 /// next_position() of these tokens. Whatever a cache does not hold yet is *pending* for its model:
@@ -59,6 +28,38 @@ struct Sequence {
   [[nodiscard]] KVCache& answering_cache() {
     return answerer == Answerer::kBase ? base : auxiliary;
   }
+  [[nodiscard]] const KVCache& answering_cache() const {
+    return answerer == Answerer::kBase ? base : auxiliary;
+  }
+  /// Tokens that the answering model has not run yet.
+  [[nodiscard]] int64_t pending_tokens() const {
+    return static_cast<int64_t>(tokens.size()) - answering_cache().next_position();
+  }
+  /// A second sequence with these tokens, and what the caches hold before `position`.
+  [[nodiscard]] Sequence fork(const Models& models, int64_t position) const;
+};
+
+/// Which cache of a sequence a run fills.
+using CacheMember = KVCache Sequence::*;
+constexpr CacheMember cache_of(Sequence::Answerer answerer) {
+  return answerer == Sequence::Answerer::kBase ? &Sequence::base : &Sequence::auxiliary;
+}
+
+/// Takes the caches back to where they were when it was made, unless dismissed.
+class CacheRollback {
+ public:
+  explicit CacheRollback(std::span<Sequence* const> sequences);
+  ~CacheRollback();
+  CacheRollback(const CacheRollback&) = delete;
+  CacheRollback& operator=(const CacheRollback&) = delete;
+  void dismiss() { positions_.clear(); }
+
+ private:
+  struct Position {
+    Sequence* sequence;
+    int64_t base, auxiliary;
+  };
+  std::vector<Position> positions_;
 };
 
 }  // namespace kvcast

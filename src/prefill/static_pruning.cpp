@@ -31,29 +31,28 @@ class StaticStrategy final : public PrefillStrategy {
     return keep_ == 1 ? 1 : 1 / (kScoredShare + keep_);
   }
 
-  PrefillReport prefill(const Models& models, std::span<Sequence* const> sequences, float* logits,
-                        PrefillWorkspace& workspace, const std::stop_token& stop) const override {
+  [[nodiscard]] CacheUse cache_use() const override { return {}; }
+
+ private:
+  PrefillState next(const PrefillStep& step, PrefillReport& report) const override {
     const Stopwatch watch;
-    CacheRollback rollback(sequences);
-    for (Sequence* sequence : sequences) sequence->answerer = Sequence::Answerer::kBase;
-    PrefillReport report;
-    auto positions = pending_positions(sequences);
+    for (Sequence* sequence : step.sequences) sequence->answerer = Sequence::Answerer::kBase;
+    auto positions = pending_positions(step.sequences);
     const bool drops = std::ranges::any_of(positions, [&](const auto& pending) {
       return kept_count(std::ssize(pending), keep_) < std::ssize(pending);
     });
     if (drops) {
-      report.stopped = !choose(*models.base, sequences, positions, workspace.base, stop);
-      if (report.stopped) return report;
+      report.stopped =
+          !choose(*step.models.base, step.sequences, positions, step.workspace.base, step.stop);
+      if (report.stopped) return PrefillState::kDone;
     }
-    PrunedRows rows(*models.base, sequences, std::move(positions), workspace.base);
-    report.computed_tokens = rows.total_rows();
-    report.stopped = !rows.read(stop, logits);
-    if (!report.stopped) rollback.dismiss();
-    report.base_ms = watch.elapsed_ms();
-    return report;
+    PrunedRows rows(*step.models.base, step.sequences, std::move(positions), step.workspace.base);
+    report.computed_tokens += rows.total_rows();
+    report.stopped = !rows.read(step.stop, step.logits);
+    report.base_ms += watch.elapsed_ms();
+    return PrefillState::kDone;
   }
 
- private:
   static constexpr double kScoredShare = 0.25;  // of the layers
 
   static int64_t scored_layers(const ModelConfig& base) {

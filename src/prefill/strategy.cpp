@@ -3,10 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cassert>
 #include <charconv>
 #include <optional>
 #include <utility>
+
+#include "base/stopwatch.h"
 
 namespace kvcast {
 
@@ -84,178 +85,106 @@ Strategy PrefillStrategy::parse(std::string_view spec) {
                   spec));
 }
 
-PrefillState PrefillStrategy::advance(const Models& models, Sequence& sequence,
-                                      int64_t /*max_rows*/, float* logits,
-                                      PrefillWorkspace& workspace, const std::stop_token& stop,
-                                      PrefillReport& report) const {
-  Sequence* const one[] = {&sequence};
-  const PrefillReport whole = prefill(models, one, logits, workspace, stop);
-  report.auxiliary_ms += whole.auxiliary_ms;
-  report.predictor_ms += whole.predictor_ms;
-  report.base_ms += whole.base_ms;
-  report.predicted_tokens += whole.predicted_tokens;
-  report.computed_tokens += whole.computed_tokens;
-  report.stopped = whole.stopped;
-  return PrefillState::kDone;
+PrefillReport PrefillStrategy::prefill(const Models& models, std::span<Sequence* const> sequences,
+                                       float* logits, PrefillWorkspace& workspace,
+                                       const std::stop_token& stop) const {
+  CacheRollback rollback(sequences);
+  const PrefillStep step{.models = models,
+                         .sequences = sequences,
+                         .logits = logits,
+                         .workspace = workspace,
+                         .stop = stop};
+  PrefillReport report;
+  PrefillState state = PrefillState::kMore;
+  while (state == PrefillState::kMore && !report.stopped) state = next(step, report);
+  if (state == PrefillState::kLastRun && !report.stopped) {
+    const Stopwatch watch;
+    for (const Sequence* sequence : sequences) report.computed_tokens += sequence->pending_tokens();
+    report.stopped = !decode_step(models, sequences, logits, workspace, stop);
+    report.answering_ms(cache_use().answerer) += watch.elapsed_ms();
+  }
+  if (!report.stopped) rollback.dismiss();
+  return report;
 }
 
-Status check_prefill(const PrefillStrategy& strategy, const Models& models,
-                     const Sequence& sequence) {
-  if (strategy.needs_bundle() && !models.is_bundle()) {
-    return fail(
-        fmt::format("prefill strategy {} needs a KV-prediction bundle (a directory with "
-                    "kvcast.json); this is a plain model",
-                    strategy.spec()));
+PrefillState PrefillStrategy::advance(const Models& models, Sequence& sequence, int64_t max_rows,
+                                      float* logits, PrefillWorkspace& workspace,
+                                      const std::stop_token& stop, PrefillReport& report) const {
+  Sequence* const one[] = {&sequence};
+  return next({.models = models,
+               .sequences = one,
+               .max_rows = max_rows,
+               .logits = logits,
+               .workspace = workspace,
+               .stop = stop},
+              report);
+}
+
+PrefillState run_pending(const PrefillStep& step, CacheMember cache, PrefillReport& report) {
+  std::vector<Sequence*> unfinished;
+  std::vector<int64_t> ends;
+  for (Sequence* sequence : step.sequences) {
+    const int64_t begin = (sequence->*cache).next_position();
+    const auto tokens = static_cast<int64_t>(sequence->tokens.size());
+    if (tokens - begin <= step.max_rows) continue;
+    unfinished.push_back(sequence);
+    ends.push_back(std::min(tokens - 1, begin + step.max_rows));
+    report.computed_tokens += ends.back() - begin;
   }
-  const auto tokens = static_cast<int64_t>(sequence.tokens.size());
-  if (tokens == 0) return fail("the prompt is empty: expected at least one token");
+  if (unfinished.empty()) return PrefillState::kLastRun;
+  const Sequence::Answerer answerer = unfinished.front()->answerer;
+  const Stopwatch watch;
+  RunLayersOptions options;
+  options.stop = step.stop;
+  report.stopped = !run_without_output(unfinished.front()->answering_model(step.models), cache,
+                                       unfinished, ends, options, step.workspace.of(answerer));
+  report.answering_ms(answerer) += watch.elapsed_ms();
+  return PrefillState::kMore;
+}
+
+Status check_strategy(const PrefillStrategy& strategy, const Models& models) {
+  if (!strategy.needs_bundle() || models.is_bundle()) return {};
+  return fail(
+      fmt::format("prefill strategy {} needs a KV-prediction bundle (a directory with "
+                  "kvcast.json); this is a plain model",
+                  strategy.spec()));
+}
+
+tl::expected<void, PromptError> check_prompt(const PrefillStrategy& strategy, const Models& models,
+                                             std::span<const int32_t> tokens) {
+  const auto refuse = [](std::string message, bool too_long = false) {
+    return tl::unexpected(PromptError{too_long, std::move(message)});
+  };
+  if (auto fits = check_strategy(strategy, models); !fits) {
+    return refuse(std::move(fits.error().message));
+  }
+  if (tokens.empty()) return refuse("the prompt is empty: expected at least one token");
   const ModelConfig& base = models.base->config();
   int64_t limit = base.max_context_tokens;
   if (strategy.needs_bundle()) {
     limit = std::min(limit, models.auxiliary->config().max_context_tokens);
   }
-  if (tokens > limit) {
-    return fail(
-        fmt::format("the prompt is too long: {} tokens, the model's context is {}", tokens, limit));
+  if (std::ssize(tokens) > limit) {
+    return refuse(fmt::format("the prompt is too long: {} tokens, the model's context is {} tokens",
+                              tokens.size(), limit),
+                  true);
   }
-  for (const int32_t token : sequence.tokens) {
-    if (token < 0 || token >= base.vocab_size) {
-      return fail(fmt::format("token id {} is out of range: the vocabulary has {} entries", token,
+  for (const int32_t token : tokens) {
+    if (token >= 0 && token < base.vocab_size) continue;
+    return refuse(fmt::format("token id {} is out of range: the vocabulary has {} entries", token,
                               base.vocab_size));
-    }
   }
   return {};
 }
 
-float* run_tokens(const TokenRun& run, Workspace& workspace) {
-  std::vector<SequenceRows> rows;
-  int64_t total = 0;
-  for (size_t s = 0; s < run.sequences.size(); ++s) {
-    KVCache& cache = run.sequences[s]->*run.cache;
-    const int64_t count = run.ends[s] - cache.next_position();
-    assert(count > 0);
-    cache.reserve(run.ends[s]);
-    rows.push_back({&cache, count});
-    total += count;
-  }
-  const int64_t dim = run.model->config().model_dim;
-  float* hidden = workspace.rows.ensure(static_cast<size_t>(total * dim));
-  float* next = hidden;
-  for (size_t s = 0; s < run.sequences.size(); ++s) {
-    const auto first = static_cast<size_t>(rows[s].cache->next_position());
-    const std::span<const int32_t> tokens(run.sequences[s]->tokens);
-    run.model->embed(tokens.subspan(first, static_cast<size_t>(rows[s].rows)), next);
-    next += rows[s].rows * dim;
-  }
-  RunLayersOptions options = run.options;
-  if (options.last == 0) options.last = run.model->config().n_layers();
-  if (!run.model->run_layers(hidden, rows, options, workspace)) return nullptr;
-  for (const SequenceRows& sequence : rows) sequence.cache->advance(sequence.rows);
-  return hidden;
-}
-
-std::vector<TokenPass> token_passes(CacheMember cache, std::span<Sequence* const> sequences,
-                                    std::span<const int64_t> ends, int64_t most_rows) {
-  std::vector<TokenPass> passes;
-  TokenPass group;
-  int64_t group_rows = 0;
-  for (size_t s = 0; s < sequences.size(); ++s) {
-    Sequence* const sequence = sequences[s];
-    const int64_t begin = (sequence->*cache).next_position(), rows = ends[s] - begin;
-    const int64_t parts = (rows + most_rows - 1) / most_rows;
-    for (int64_t part = 1; part < parts; ++part) {
-      passes.push_back({{sequence}, {begin + rows * part / parts}});
-    }
-    const int64_t last_rows = rows - rows * (parts - 1) / parts;
-    if (group_rows + last_rows > most_rows) {
-      passes.push_back(std::exchange(group, {}));
-      group_rows = 0;
-    }
-    group.sequences.push_back(sequence);
-    group.ends.push_back(ends[s]);
-    group_rows += last_rows;
-  }
-  if (!group.sequences.empty()) passes.push_back(std::move(group));
-  return passes;
-}
-
-bool run_pending(const Transformer& model, CacheMember cache, std::span<Sequence* const> sequences,
-                 float* logits, Workspace& workspace, const std::stop_token& stop) {
-  std::vector<int64_t> ends;
-  for (Sequence* sequence : sequences) {
-    ends.push_back(static_cast<int64_t>(sequence->tokens.size()));
-    (sequence->*cache).reserve(ends.back());
-  }
-  for (const TokenPass& pass :
-       token_passes(cache, sequences, ends, rows_together(model.threads()))) {
-    const bool to_the_end =
-        pass.ends.front() == static_cast<int64_t>(pass.sequences.front()->tokens.size());
-    RunLayersOptions options;
-    options.output =
-        to_the_end ? LastLayerOutput::kLastRowOfEachSequence : LastLayerOutput::kNothing;
-    options.stop = stop;
-    const float* rows = run_tokens({&model, cache, pass.sequences, pass.ends, options}, workspace);
-    if (!rows) return false;
-    if (!to_the_end) continue;
-    const auto n = static_cast<int64_t>(pass.sequences.size());
-    model.logits(rows, n, logits, workspace);
-    logits += n * model.config().vocab_size;
-  }
-  return true;
-}
-
-bool run_without_output(const Transformer& model, CacheMember cache, Sequence& sequence,
-                        int64_t end, int64_t max_rows, Workspace& workspace,
-                        const std::stop_token& stop) {
-  Sequence* const one[] = {&sequence};
-  const int64_t chunk_end[] = {std::min(end, (sequence.*cache).next_position() + max_rows)};
-  RunLayersOptions options;
-  options.output = LastLayerOutput::kNothing;
-  options.stop = stop;
-  return run_tokens({&model, cache, one, chunk_end, options}, workspace) != nullptr;
-}
-
-PrefillState advance_pending(const Transformer& model, CacheMember cache, Sequence& sequence,
-                             int64_t max_rows, Workspace& workspace, const std::stop_token& stop,
-                             PrefillReport& report) {
-  const auto tokens = static_cast<int64_t>(sequence.tokens.size());
-  const int64_t before = (sequence.*cache).next_position();
-  if (tokens - before <= max_rows) return PrefillState::kLastRun;
-  report.stopped =
-      !run_without_output(model, cache, sequence, tokens - 1, max_rows, workspace, stop);
-  report.computed_tokens += (sequence.*cache).next_position() - before;
-  return PrefillState::kMore;
-}
-
 void reserve_answer(const PrefillStrategy& strategy, const Models& models, Sequence& sequence,
                     int64_t prompt_tokens, int64_t answer_tokens) {
-  const bool by_auxiliary = strategy.cache_family() == "auxiliary";
-  const ModelConfig& config = (by_auxiliary ? models.auxiliary : models.base)->config();
+  const Sequence::Answerer answerer = strategy.cache_use().answerer;
+  const bool by_base = answerer == Sequence::Answerer::kBase;
+  const ModelConfig& config = (by_base ? models.base : models.auxiliary)->config();
   const int64_t most = config.max_context_tokens + 1;
-  (by_auxiliary ? sequence.auxiliary : sequence.base)
+  (sequence.*cache_of(answerer))
       .reserve(std::min(prompt_tokens + std::min(answer_tokens, most), most));
-}
-
-void decode_step(const Models& models, std::span<Sequence* const> sequences, float* logits,
-                 PrefillWorkspace& workspace) {
-  const bool base_answers = sequences.front()->answerer == Sequence::Answerer::kBase;
-  run_pending(sequences.front()->answering_model(models),
-              base_answers ? &Sequence::base : &Sequence::auxiliary, sequences, logits,
-              base_answers ? workspace.base : workspace.auxiliary, {});
-}
-
-CacheRollback::CacheRollback(std::span<Sequence* const> sequences) {
-  for (Sequence* sequence : sequences) {
-    positions_.push_back(
-        {sequence, sequence->base.next_position(), sequence->auxiliary.next_position()});
-  }
-}
-
-CacheRollback::~CacheRollback() {
-  for (const Position& position : positions_) {
-    position.sequence->base.truncate(position.base);
-    position.sequence->auxiliary.truncate(position.auxiliary);
-  }
 }
 
 }  // namespace kvcast

@@ -2,7 +2,7 @@
 // Afterwards decoding is the same for all. One file per strategy.
 #pragma once
 
-#include <algorithm>
+#include <limits>
 #include <memory>
 #include <span>
 #include <stop_token>
@@ -11,15 +11,9 @@
 
 #include "kvcast/result.h"
 #include "model/flops.h"
-#include "prefill/sequence.h"
+#include "prefill/token_runs.h"
 
 namespace kvcast {
-
-/// Scratch memory for prefill and decode, reused between calls.
-struct PrefillWorkspace {
-  Workspace base, auxiliary;
-  PredictorWorkspace predictor;
-};
 
 /// Where the time of one prefill went, and how much of the prompt was forecast.
 struct PrefillReport {
@@ -30,6 +24,10 @@ struct PrefillReport {
   int64_t predicted_tokens = 0;  ///< rows of the base's cache that the predictor filled
   int64_t computed_tokens = 0;   ///< rows that the answering model computed itself
   bool stopped = false;          ///< the stop token fired: caches are as before, no logits
+
+  [[nodiscard]] double& answering_ms(Sequence::Answerer answerer) {
+    return answerer == Sequence::Answerer::kBase ? base_ms : auxiliary_ms;
+  }
 };
 
 /// How far PrefillStrategy::advance has come.
@@ -37,6 +35,40 @@ enum class PrefillState {
   kMore,     ///< call advance again
   kLastRun,  ///< only a decode_step is left; its pending tokens and the rows run now are max_rows
   kDone,     ///< the logits of the last token are written
+};
+
+/// Caches of one family agree row by row where their tokens agree, so that a prompt may start from
+/// an earlier one's rows without changing its answer.
+enum class CacheFamily {
+  kNone,  ///< never
+  kExact,
+  kForecast,
+  kAuxiliary,
+};
+
+/// What a strategy does to the caches of a sequence.
+struct CacheUse {
+  CacheFamily family = CacheFamily::kNone;
+  /// Whose cache holds the prompt afterwards, and the answer.
+  Sequence::Answerer answerer = Sequence::Answerer::kBase;
+  /// The auxiliary's cache holds the prompt too.
+  bool auxiliary_reads = false;
+  /// The answering model computes every prompt token's row itself, so that all can be scored.
+  bool computes_all_rows = false;
+};
+
+/// One call's share of a prefill.
+struct PrefillStep {
+  static constexpr int64_t kAllRows = std::numeric_limits<int64_t>::max() / 2;
+
+  const Models& models;
+  std::span<Sequence* const> sequences;
+  /// Rows that may be run of each sequence. A caller that sets a limit has other sequences to
+  /// decode meanwhile.
+  int64_t max_rows = kAllRows;
+  float* logits = nullptr;  // [sequences, vocab_size]
+  PrefillWorkspace& workspace;
+  const std::stop_token& stop;
 };
 
 /// A strategy is immutable and may be used by many threads at once.
@@ -50,6 +82,9 @@ class PrefillStrategy {
   /// The canonical spec string.
   [[nodiscard]] virtual std::string spec() const = 0;
   [[nodiscard]] virtual bool needs_bundle() const = 0;
+  [[nodiscard]] virtual CacheUse cache_use() const = 0;
+  /// How many leading rows of a prompt's cache may come from its family's earlier prompts.
+  [[nodiscard]] virtual int64_t reusable_rows(int64_t /*prompt_tokens*/) const { return 0; }
 
   /// What a prompt on an empty cache costs, by an exact count.
   [[nodiscard]] virtual PrefillCost cost(const ModelPair& models, int64_t prompt_tokens) const = 0;
@@ -57,43 +92,42 @@ class PrefillStrategy {
   [[nodiscard]] virtual double paper_reduction(const ModelPair& models,
                                                int64_t prompt_tokens) const = 0;
 
-  /// Runs everything pending of each sequence (at least one token each; see check_prefill) and
+  /// Runs everything pending of each sequence (at least one token each; see check_prompt) and
   /// writes the next-token logits of each, [sequences, vocab_size].
-  virtual PrefillReport prefill(const Models& models, std::span<Sequence* const> sequences,
-                                float* logits, PrefillWorkspace& workspace,
-                                const std::stop_token& stop) const = 0;
-
-  /// Caches of strategies of one family agree row by row where their tokens agree, so that a prompt
-  /// may start from an earlier one's rows without changing its answer. Empty: never.
-  [[nodiscard]] virtual std::string_view cache_family() const { return {}; }
-  /// How many leading rows of a prompt's cache may come from the family's earlier prompts.
-  [[nodiscard]] virtual int64_t reusable_rows(int64_t /*prompt_tokens*/) const { return 0; }
+  PrefillReport prefill(const Models& models, std::span<Sequence* const> sequences, float* logits,
+                        PrefillWorkspace& workspace, const std::stop_token& stop) const;
 
   /// Prefill in pieces, for a scheduler that keeps other sequences flowing meanwhile: runs at most
   /// `max_rows` more rows of `sequence` and adds to `report`. Ends in the same cache as prefill().
-  /// If the stop token fired
-  /// (report.stopped) the sequence must be discarded. A strategy
-  /// that cannot stop half-way does everything in the first call (this default).
-  virtual PrefillState advance(const Models& models, Sequence& sequence, int64_t max_rows,
-                               float* logits, PrefillWorkspace& workspace,
-                               const std::stop_token& stop, PrefillReport& report) const;
+  /// If the stop token fired (report.stopped) the sequence must be discarded. A strategy that
+  /// cannot stop half-way does everything in the first call.
+  PrefillState advance(const Models& models, Sequence& sequence, int64_t max_rows, float* logits,
+                       PrefillWorkspace& workspace, const std::stop_token& stop,
+                       PrefillReport& report) const;
+
+ private:
+  /// The strategy's policy: what comes next for these sequences.
+  virtual PrefillState next(const PrefillStep& step, PrefillReport& report) const = 0;
 };
 
-/// What a caller must make sure of before prefill: the strategy fits the model, there is something
-/// to run, token ids are in range, the context is not exceeded. Errors say which and by how much.
-Status check_prefill(const PrefillStrategy& strategy, const Models& models,
-                     const Sequence& sequence);
+struct PromptError {
+  bool too_long = false;  ///< for the context; else something else is wrong
+  std::string message;
+};
+
+/// What a caller must make sure of before prefill of `tokens`, all of the conversation: the
+/// strategy fits the model, there is something to run, token ids are in range, the context is not
+/// exceeded. Errors say which and by how much.
+tl::expected<void, PromptError> check_prompt(const PrefillStrategy& strategy, const Models& models,
+                                             std::span<const int32_t> tokens);
+/// The first of these alone.
+Status check_strategy(const PrefillStrategy& strategy, const Models& models);
 
 /// Makes room for a prompt and its answer, as far as the context goes, in the cache that is
 /// answered from after prefill by `strategy`. Without it the cache grows by halves, which copies it
 /// and holds it twice for a moment.
 void reserve_answer(const PrefillStrategy& strategy, const Models& models, Sequence& sequence,
                     int64_t prompt_tokens, int64_t answer_tokens);
-
-/// One decode step: the answering model of each sequence runs its pending tokens; logits
-/// [sequences, vocab_size]. All sequences must have the same answering model.
-void decode_step(const Models& models, std::span<Sequence* const> sequences, float* logits,
-                 PrefillWorkspace& workspace);
 
 std::unique_ptr<PrefillStrategy> make_exact_strategy();
 std::unique_ptr<PrefillStrategy> make_auxiliary_strategy();
@@ -111,74 +145,8 @@ std::unique_ptr<PrefillStrategy> make_zero_cache_strategy(int64_t tail);
 void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
                     std::span<const int64_t> ends, PrefillWorkspace& workspace);
 
-// ---- shared by the strategies ----
-
-/// Which cache of a sequence a run fills.
-using CacheMember = KVCache Sequence::*;
-
-/// What run_tokens runs: the tokens [cache position, end) of each sequence.
-struct TokenRun {
-  const Transformer* model = nullptr;
-  CacheMember cache = nullptr;
-  std::span<Sequence* const> sequences;
-  std::span<const int64_t> ends;  ///< one past the last token to run, per sequence
-  RunLayersOptions options;       ///< `last` 0 means all layers
-};
-
-/// Embeds, runs and advances the caches. Returns the hidden-state rows (in workspace.rows), or null
-/// if the stop token fired. Sequences with nothing to run must not be passed.
-float* run_tokens(const TokenRun& run, Workspace& workspace);
-
-/// Rows that go through a model together: bounds the scratch memory of a long prompt or a large
-/// batch, and is enough for the weights' traffic to be small beside the arithmetic and for every
-/// thread to have its share.
-constexpr int64_t rows_together(int threads) { return std::max<int64_t>(256, 32 * threads); }
-
-/// Sequences, and how far each goes, that run together.
-struct TokenPass {
-  std::vector<Sequence*> sequences;
-  std::vector<int64_t> ends;
-};
-
-/// Cuts the tokens from each `cache`'s position to its end into passes of at most `most_rows`
-/// rows, to be run in this order: many sequences are grouped, and one that is longer goes through
-/// by itself in equal parts, of which the last may join a group. A pass holds either nothing but
-/// such an earlier part, or nothing but what reaches the ends.
-std::vector<TokenPass> token_passes(CacheMember cache, std::span<Sequence* const> sequences,
-                                    std::span<const int64_t> ends, int64_t most_rows);
-
-/// Runs all pending tokens of the sequences through all layers, in token_passes, and computes the
-/// logits of each last token. False: stopped.
-bool run_pending(const Transformer& model, CacheMember cache, std::span<Sequence* const> sequences,
-                 float* logits, Workspace& workspace, const std::stop_token& stop);
-
-/// Runs the pending tokens of one sequence up to `end`, at most `max_rows` of them, leaving K/V
-/// only. False: stopped.
-bool run_without_output(const Transformer& model, CacheMember cache, Sequence& sequence,
-                        int64_t end, int64_t max_rows, Workspace& workspace,
-                        const std::stop_token& stop);
-
-/// Runs pending tokens until at most `max_rows` are left for the run that gives the logits: what
-/// `advance` does for a model that reads its tokens itself.
-PrefillState advance_pending(const Transformer& model, CacheMember cache, Sequence& sequence,
-                             int64_t max_rows, Workspace& workspace, const std::stop_token& stop,
-                             PrefillReport& report);
-
-/// Takes the caches back to where they were when it was made, unless dismissed.
-class CacheRollback {
- public:
-  explicit CacheRollback(std::span<Sequence* const> sequences);
-  ~CacheRollback();
-  CacheRollback(const CacheRollback&) = delete;
-  CacheRollback& operator=(const CacheRollback&) = delete;
-  void dismiss() { positions_.clear(); }
-
- private:
-  struct Position {
-    Sequence* sequence;
-    int64_t base, auxiliary;
-  };
-  std::vector<Position> positions_;
-};
+/// Runs pending tokens of `cache` until at most `max_rows` of each sequence are left for the run
+/// that gives the logits: `next` for a model that reads its tokens itself.
+PrefillState run_pending(const PrefillStep& step, CacheMember cache, PrefillReport& report);
 
 }  // namespace kvcast

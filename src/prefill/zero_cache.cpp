@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/stopwatch.h"
 #include "prefill/strategy.h"
 
 namespace kvcast {
@@ -27,26 +26,19 @@ class ZeroCacheStrategy final : public PrefillStrategy {
     return static_cast<double>(prompt_tokens) / static_cast<double>(std::min(tail_, prompt_tokens));
   }
 
-  PrefillReport prefill(const Models& models, std::span<Sequence* const> sequences, float* logits,
-                        PrefillWorkspace& workspace, const std::stop_token& stop) const override {
-    const Stopwatch watch;
-    CacheRollback rollback(sequences);
-    PrefillReport report;
-    for (Sequence* sequence : sequences) {
+  [[nodiscard]] CacheUse cache_use() const override { return {}; }
+
+ private:
+  PrefillState next(const PrefillStep& step, PrefillReport& report) const override {
+    for (Sequence* sequence : step.sequences) {
       sequence->answerer = Sequence::Answerer::kBase;
       const int64_t start = std::ssize(sequence->tokens) - tail_;
       KVCache& cache = sequence->base;
       cache.advance(std::max<int64_t>(start - cache.next_position(), 0));
-      report.computed_tokens += std::ssize(sequence->tokens) - cache.next_position();
     }
-    report.stopped =
-        !run_pending(*models.base, &Sequence::base, sequences, logits, workspace.base, stop);
-    if (!report.stopped) rollback.dismiss();
-    report.base_ms = watch.elapsed_ms();
-    return report;
+    return run_pending(step, &Sequence::base, report);
   }
 
- private:
   int64_t tail_;
 };
 

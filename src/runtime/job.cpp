@@ -9,21 +9,20 @@
 namespace kvcast {
 namespace {
 
-SamplingOptions with_seed(SamplingOptions options, int64_t index) {
-  options.seed += static_cast<uint64_t>(index);
-  return options;
+AnswerRules rules_of(const EngineRequest& request, int64_t choice_index) {
+  AnswerRules rules{.max_tokens = request.max_tokens,
+                    .sampling = request.sampling,
+                    .stop = request.stop,
+                    .ignore_end_of_text = request.ignore_end_of_text};
+  rules.sampling.seed += static_cast<uint64_t>(choice_index);
+  return rules;
 }
 
 }  // namespace
 
 Choice::Choice(const Models& models, const EngineRequest& request, int64_t choice_index,
                const Tokenizer* tokenizer)
-    : index(choice_index),
-      sequence(models),
-      sampler(with_seed(request.sampling, choice_index)),
-      stop(request.stop) {
-  if (tokenizer) detokenizer.emplace(*tokenizer);
-}
+    : index(choice_index), sequence(models), writer(rules_of(request, choice_index), tokenizer) {}
 
 Job::Job(EngineRequest asked, std::shared_ptr<RequestObserver> events,
          std::unique_ptr<PrefillStrategy> chosen)
@@ -47,16 +46,15 @@ void Job::begin(const Models& models, const Tokenizer* tokenizer, PrefixPool& po
   sequence.tokens.assign(request.prompt.begin(), request.prompt.begin() + prefill_tokens());
   reserve_answer(*strategy, models, sequence, timings.prompt_tokens, request.max_tokens);
   if (request.reuse_prefix) {
-    timings.cached_tokens =
-        pool.take(strategy->cache_family(), strategy->reusable_rows(prefill_tokens()), sequence);
+    timings.cached_tokens = pool.take(strategy->cache_use().family,
+                                      strategy->reusable_rows(prefill_tokens()), sequence);
   }
   if (request.report_progress) observer->on_progress(timings.cached_tokens, timings.cached_tokens);
 }
 
 Status Job::take_token(Choice& choice, std::span<const float> logits, const ModelConfig& config) {
   Sequence& sequence = choice.sequence;
-  KVCAST_TRY(const int32_t token, choice.sampler.sample(logits, sequence.tokens));
-  sequence.tokens.push_back(token);
+  KVCAST_TRY(const AnswerStep step, choice.writer.take(logits, sequence, config));
   last_token = SteadyClock::now();
   if (timings.generated_tokens++ == 0) {
     first_token = last_token;
@@ -65,45 +63,23 @@ Status Job::take_token(Choice& choice, std::span<const float> logits, const Mode
   }
   if (choice.generated_tokens++ > 0) ++timings.decode_tokens;
 
-  TokenEvent event;
-  event.choice = choice.index;
-  event.token = token;
+  TokenEvent event{.choice = choice.index,
+                   .token = step.token,
+                   .text = step.text,
+                   .end_of_text = step.end_of_text};
   std::optional<TokenScore> score;
   if (request.top_logprobs) {
-    score = score_token(logits, token, *request.top_logprobs);
+    score = score_token(logits, step.token, *request.top_logprobs);
     event.score = &*score;
   }
-  event.end_of_text = token == config.eos_token && !request.ignore_end_of_text;
-  std::string text;
-  if (!event.end_of_text && choice.detokenizer) {
-    text = choice.stop.push(choice.detokenizer->push(token));
-  }
-  event.text = text;
   observer->on_token(event);
-  if (event.end_of_text) {
-    end_choice(choice, FinishReason::kEndOfText);
-  } else if (choice.stop.stopped()) {
-    end_choice(choice, FinishReason::kStopString);
-  } else if (choice.generated_tokens >= request.max_tokens) {
-    end_choice(choice, FinishReason::kMaxTokens);
-  } else if (static_cast<int64_t>(sequence.tokens.size()) > config.max_context_tokens) {
-    end_choice(choice, FinishReason::kContextFull);
-  }
+  if (choice.writer.finished()) end_choice(choice);
   return {};
 }
 
-void Job::end_choice(Choice& choice, FinishReason reason) {
-  choice.finished = true;
-  std::string text;
-  if (choice.detokenizer && !choice.stop.stopped()) {
-    text = choice.stop.push(choice.detokenizer->flush());
-    if (choice.stop.stopped()) {
-      reason = FinishReason::kStopString;
-    } else {
-      text += choice.stop.flush();
-    }
-  }
-  observer->on_choice_finished(choice.index, text, reason);
+void Job::end_choice(Choice& choice) {
+  const std::string text = choice.writer.flush();
+  observer->on_choice_finished(choice.index, text, *choice.writer.finished());
 }
 
 void Job::fork(const Models& models, const Tokenizer* tokenizer) {
@@ -111,10 +87,7 @@ void Job::fork(const Models& models, const Tokenizer* tokenizer) {
   while (static_cast<int64_t>(choices.size()) < request.choices) {
     auto copy =
         std::make_unique<Choice>(models, request, static_cast<int64_t>(choices.size()), tokenizer);
-    copy->sequence.tokens = first.tokens;
-    copy->sequence.answerer = first.answerer;
-    copy->sequence.base.copy_from(first.base, first.base.next_position());
-    copy->sequence.auxiliary.copy_from(first.auxiliary, first.auxiliary.next_position());
+    copy->sequence = first.fork(models, std::ssize(first.tokens));
     choices.push_back(std::move(copy));
   }
 }
@@ -122,17 +95,18 @@ void Job::fork(const Models& models, const Tokenizer* tokenizer) {
 void Job::store_prefix(PrefixPool& pool) {
   if (choices.empty() || !request.reuse_prefix) return;
   Sequence& sequence = choices.front()->sequence;
-  const std::string_view family = strategy->cache_family();
+  const CacheUse use = strategy->cache_use();
   // Of a forecast cache only the forecast rows: what the base read itself over them depends on
   // where this prompt ended.
-  int64_t rows = timings.cached_tokens + report.predicted_tokens;
-  if (family == "exact") rows = sequence.base.next_position();
-  if (family == "auxiliary") rows = sequence.auxiliary.next_position();
-  pool.put(family, rows, std::move(sequence));
+  const int64_t rows = use.family == CacheFamily::kForecast
+                           ? timings.cached_tokens + report.predicted_tokens
+                           : sequence.answering_cache().next_position();
+  pool.put(use.family, rows, std::move(sequence));
 }
 
 bool Job::all_choices_finished() const {
-  return std::ranges::all_of(choices, [](const auto& choice) { return choice->finished; });
+  return std::ranges::all_of(
+      choices, [](const auto& choice) { return choice->writer.finished().has_value(); });
 }
 
 void Job::finish() {

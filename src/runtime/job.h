@@ -2,16 +2,13 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "base/stopwatch.h"
 #include "prefill/strategy.h"
+#include "runtime/answer_writer.h"
 #include "runtime/engine_request.h"
-#include "runtime/sampler.h"
 #include "runtime/scheduler.h"
-#include "runtime/stop_matcher.h"
-#include "tokenizer/tokenizer.h"
 
 namespace kvcast {
 
@@ -22,11 +19,8 @@ struct Choice {
 
   int64_t index = 0;
   Sequence sequence;
-  Sampler sampler;
-  std::optional<IncrementalDetokenizer> detokenizer;  // none without a tokenizer
-  StopMatcher stop;
-  int64_t generated_tokens = 0;
-  bool finished = false;
+  AnswerWriter writer;
+  int64_t generated_tokens = 0;  // the end-of-text token among them
 };
 
 /// One request from submission to its last event. Owned by the scheduler's thread once admitted.
@@ -74,7 +68,7 @@ class Job {
   SteadyClock::time_point began, first_token, last_token;
 
  private:
-  void end_choice(Choice& choice, FinishReason reason);
+  void end_choice(Choice& choice);
 };
 
 /// Milliseconds between two points in time.

@@ -22,7 +22,7 @@ void take_over(KVCache& cache, int64_t position, KVCache& kept) {
 
 }  // namespace
 
-int64_t PrefixPool::take(std::string_view family, int64_t limit, Sequence& sequence) {
+int64_t PrefixPool::take(CacheFamily family, int64_t limit, Sequence& sequence) {
   auto best = entries_.end();
   int64_t best_rows = kFewestRows - 1;
   for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
@@ -40,8 +40,8 @@ int64_t PrefixPool::take(std::string_view family, int64_t limit, Sequence& seque
   return best_rows;
 }
 
-void PrefixPool::put(std::string_view family, int64_t rows, Sequence&& sequence) {
-  if (family.empty() || rows < kFewestRows || max_bytes_ <= 0) return;
+void PrefixPool::put(CacheFamily family, int64_t rows, Sequence&& sequence) {
+  if (family == CacheFamily::kNone || rows < kFewestRows || max_bytes_ <= 0) return;
   const auto tokens = std::span(sequence.tokens).first(static_cast<size_t>(rows));
   for (auto entry = entries_.begin(); entry != entries_.end();) {
     const int64_t shared =
@@ -55,7 +55,7 @@ void PrefixPool::put(std::string_view family, int64_t rows, Sequence&& sequence)
     if (covered) bytes_ -= entry->bytes;
     entry = covered ? entries_.erase(entry) : std::next(entry);
   }
-  Entry entry{std::string(family), Sequence(models_), 0};
+  Entry entry{family, Sequence(models_), 0};
   entry.sequence.tokens.assign(tokens.begin(), tokens.end());
   take_over(sequence.base, rows, entry.sequence.base);
   take_over(sequence.auxiliary, rows, entry.sequence.auxiliary);

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <list>
-#include <string>
 #include <vector>
 
 #include "prefill/strategy.h"
@@ -10,7 +9,7 @@
 namespace kvcast {
 
 /// KV caches that finished requests left, for later prompts that begin alike. Entries of one cache
-/// family (PrefillStrategy::cache_family) only ever serve that family, so exact and forecast rows
+/// family (CacheUse) only ever serve that family, so exact and forecast rows
 /// never mix. Bounded in bytes, least recently used out first. Not thread-safe.
 class PrefixPool {
  public:
@@ -18,11 +17,11 @@ class PrefixPool {
 
   /// Fills the empty caches of `sequence` with the longest stored prefix of its first `limit`
   /// tokens. Returns its length; 0 if what is stored is shorter than kFewestRows.
-  int64_t take(std::string_view family, int64_t limit, Sequence& sequence);
+  int64_t take(CacheFamily family, int64_t limit, Sequence& sequence);
 
   /// Keeps the first `rows` rows of a sequence that is not needed any more, unless an entry
   /// already covers them.
-  void put(std::string_view family, int64_t rows, Sequence&& sequence);
+  void put(CacheFamily family, int64_t rows, Sequence&& sequence);
 
   /// Drops entries, oldest first, until at most `bytes` are held.
   void shrink_to(int64_t bytes);
@@ -33,7 +32,7 @@ class PrefixPool {
 
  private:
   struct Entry {
-    std::string family;
+    CacheFamily family;
     Sequence sequence;  // tokens and caches of exactly the reusable rows
     int64_t bytes = 0;
   };

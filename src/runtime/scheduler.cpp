@@ -22,7 +22,7 @@ struct Scheduler::Impl {
   void run(const std::stop_token& stop);
   void remove_dead_from_queue();
   void admit();
-  [[nodiscard]] int64_t cache_bytes_of(const EngineRequest& request, std::string_view family) const;
+  [[nodiscard]] int64_t cache_bytes_of(const EngineRequest& request, const CacheUse& use) const;
   void publish_stats();
 
   std::shared_ptr<const Model> model;
@@ -59,27 +59,11 @@ tl::expected<void, EngineError> check(const EngineRequest& request, const Prefil
     return tl::unexpected(invalid(std::move(message)));
   };
   const auto tokens = static_cast<int64_t>(request.prompt.size());
-  const ModelConfig& base = models.base->config();
-  int64_t limit = base.max_context_tokens;
-  if (strategy.needs_bundle()) {
-    if (!models.is_bundle()) {
-      return refuse(
-          fmt::format("prefill strategy {} needs a KV-prediction bundle; this is a plain "
-                      "model",
-                      strategy.spec()));
-    }
-    limit = std::min(limit, models.auxiliary->config().max_context_tokens);
-  }
-  if (tokens == 0) return refuse("the prompt is empty: expected at least one token");
-  if (tokens > limit) {
+  if (auto ok = check_prompt(strategy, models, request.prompt); !ok) {
+    PromptError& error = ok.error();
     return tl::unexpected(EngineError{
-        EngineError::Kind::kContextLength,
-        fmt::format("the prompt has {} tokens; the model's context is {} tokens", tokens, limit)});
-  }
-  for (const int32_t token : request.prompt) {
-    if (token >= 0 && token < base.vocab_size) continue;
-    return refuse(fmt::format("token id {} is out of range: the vocabulary has {} entries", token,
-                              base.vocab_size));
+        error.too_long ? EngineError::Kind::kContextLength : EngineError::Kind::kInvalid,
+        std::move(error.message)});
   }
   if (const Status status = validate(request.sampling); !status) {
     return refuse(status.error().message);
@@ -89,9 +73,7 @@ tl::expected<void, EngineError> check(const EngineRequest& request, const Prefil
     return refuse(fmt::format("n: {} is not within 1..{}", request.choices, max_batch));
   }
   if (!request.score_prompt) return {};
-  const bool computes_all_rows =
-      strategy.cache_family() == "exact" || strategy.cache_family() == "auxiliary";
-  if (!request.context_tokens && !computes_all_rows) {
+  if (!request.context_tokens && !strategy.cache_use().computes_all_rows) {
     return refuse(
         fmt::format("scoring a prompt under {} needs context_length: the number of "
                     "tokens before the scored ones",
@@ -129,12 +111,7 @@ Scheduler::~Scheduler() {
 
 Result<std::string> Scheduler::check_strategy(std::string_view spec) const {
   KVCAST_TRY(const auto strategy, PrefillStrategy::parse(spec));
-  if (strategy->needs_bundle() && !impl_->model->is_bundle()) {
-    return fail(
-        fmt::format("prefill strategy {} needs a KV-prediction bundle; this is a plain "
-                    "model",
-                    strategy->spec()));
-  }
+  KVCAST_CHECK(kvcast::check_strategy(*strategy, impl_->model->impl().models));
   return strategy->spec();
 }
 
@@ -148,7 +125,7 @@ tl::expected<std::shared_ptr<Ticket>, EngineError> Scheduler::submit(
   if (auto ok = check(request, **strategy, models, state.options.max_batch); !ok) {
     return tl::unexpected(std::move(ok.error()));
   }
-  const int64_t bytes = state.cache_bytes_of(request, (*strategy)->cache_family());
+  const int64_t bytes = state.cache_bytes_of(request, (*strategy)->cache_use());
   if (bytes > state.options.max_cache_bytes) {
     return tl::unexpected(EngineError{
         EngineError::Kind::kTooLarge,
@@ -196,8 +173,7 @@ SchedulerStats Scheduler::stats() const {
 const std::string& Scheduler::default_prefill() const { return impl_->options.default_prefill; }
 const Model& Scheduler::model() const { return *impl_->model; }
 
-int64_t Scheduler::Impl::cache_bytes_of(const EngineRequest& request,
-                                        std::string_view family) const {
+int64_t Scheduler::Impl::cache_bytes_of(const EngineRequest& request, const CacheUse& use) const {
   const Models& models = model->impl().models;
   const ModelConfig& base = models.base->config();
   const auto prompt = static_cast<int64_t>(request.prompt.size());
@@ -206,10 +182,9 @@ int64_t Scheduler::Impl::cache_bytes_of(const EngineRequest& request,
   const auto bytes = [&](int64_t rows, const ModelConfig& config) {
     return (rows + kGranule) * cache_bytes_per_token(config, models.kv_type);
   };
-  int64_t total = family == "auxiliary" ? 0 : bytes(whole, base);
-  if (models.auxiliary && family != "exact") {
-    total += bytes(family == "auxiliary" ? whole : prompt, models.auxiliary->config());
-  }
+  const bool by_base = use.answerer == Sequence::Answerer::kBase;
+  int64_t total = by_base ? bytes(whole, base) : 0;
+  if (use.auxiliary_reads) total += bytes(by_base ? prompt : whole, models.auxiliary->config());
   return total * request.choices;
 }
 

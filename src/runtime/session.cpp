@@ -3,14 +3,13 @@
 #include <fmt/format.h>
 
 #include <new>
-#include <optional>
+#include <utility>
 
 #include "base/macros.h"
 #include "base/stopwatch.h"
 #include "prefill/strategy.h"
+#include "runtime/answer_writer.h"
 #include "runtime/model_impl.h"
-#include "runtime/sampler.h"
-#include "runtime/stop_matcher.h"
 
 namespace kvcast {
 
@@ -44,90 +43,42 @@ struct Session::Impl {
 
 namespace {
 
-/// Turns sampled tokens into text for the caller, up to a stop string.
-class AnswerText {
- public:
-  AnswerText(const Tokenizer* tokenizer, const std::vector<std::string>& stop, const TextSink& sink,
-             std::string& text)
-      : matcher_(stop), sink_(sink), text_(text) {
-    if (tokenizer) detokenizer_.emplace(*tokenizer);
-  }
-
-  /// False: the answer ends here (see finish_reason).
-  bool push(int32_t token) {
-    return !detokenizer_ || emit(matcher_.push(detokenizer_->push(token)));
-  }
-
-  /// Everything held back, once no more tokens come.
-  void flush() {
-    if (!detokenizer_ || ended_) return;
-    if (emit(matcher_.push(detokenizer_->flush()))) emit(matcher_.flush());
-  }
-
-  [[nodiscard]] FinishReason finish_reason() const { return reason_; }
-
- private:
-  bool emit(const std::string& piece) {
-    text_ += piece;
-    const bool wanted = piece.empty() || !sink_ || sink_(piece);
-    if (matcher_.stopped()) {
-      reason_ = FinishReason::kStopString;
-    } else if (!wanted) {
-      reason_ = FinishReason::kCancelled;
-    }
-    ended_ = matcher_.stopped() || !wanted;
-    return !ended_;
-  }
-
-  std::optional<IncrementalDetokenizer> detokenizer_;
-  StopMatcher matcher_;
-  const TextSink& sink_;
-  std::string& text_;
-  bool ended_ = false;
-  FinishReason reason_ = FinishReason::kMaxTokens;
-};
-
 /// Samples and decodes until something ends the answer. On entry `state.logits` are those of the
 /// prompt's last token; `arrival` has run since the prompt came.
 Status decode(Session::Impl& state, const GenerateOptions& options, const Stopwatch& arrival,
               const TextSink& sink, Completion& answer) {
-  const Models& models = state.models();
-  Sequence& sequence = state.sequence;
-  const ModelConfig& config = sequence.answering_model(models).config();
-  AnswerText text(state.model->impl().tokenizer.get(), options.stop, sink, answer.text);
-  Sampler sampler(options.sampling);
-  Sequence* const batch[] = {&sequence};
+  AnswerWriter writer({.max_tokens = options.max_tokens,
+                       .sampling = options.sampling,
+                       .stop = options.stop,
+                       .ignore_end_of_text = options.ignore_end_of_text},
+                      state.model->impl().tokenizer.get());
+  int64_t steps = 0;
+  bool wanted = true;
   Stopwatch since_first;
-  while (true) {
-    KVCAST_TRY(const int32_t token, sampler.sample(state.logits, sequence.tokens));
-    sequence.tokens.push_back(token);  // pending until the next step, or the next turn
-    if (answer.tokens.empty()) {
-      answer.timings.ttft_ms = arrival.elapsed_ms();
-      since_first.restart();
-    }
-    if (token == config.eos_token && !options.ignore_end_of_text) {
-      answer.finish_reason = FinishReason::kEndOfText;
-      break;
-    }
-    answer.tokens.push_back(token);
-    if (!text.push(token)) {
-      answer.finish_reason = text.finish_reason();
-      break;
-    }
-    if (static_cast<int64_t>(answer.tokens.size()) >= options.max_tokens) break;
-    if (static_cast<int64_t>(sequence.tokens.size()) > config.max_context_tokens) {
-      answer.finish_reason = FinishReason::kContextFull;
-      break;
-    }
-    if (options.cancel.stop_requested()) {
-      answer.finish_reason = FinishReason::kCancelled;
-      break;
-    }
-    decode_step(models, batch, state.logits.data(), state.workspace);
-    ++answer.timings.decode_tokens;
-  }
+  const auto emit = [&](const std::string& piece) {
+    answer.text += piece;
+    wanted = wanted && (piece.empty() || !sink || sink(piece));
+  };
+  const Answering one[] = {{&state.sequence, &writer}};
+  KVCAST_CHECK(write_answers(state.models(), one, state.logits, state.workspace,
+                             [&](size_t, const AnswerStep& step) {
+                               if (steps++ == 0) {
+                                 answer.timings.ttft_ms = arrival.elapsed_ms();
+                                 since_first.restart();
+                               }
+                               emit(step.text);
+                               if (!wanted || options.cancel.stop_requested()) {
+                                 writer.end(FinishReason::kCancelled);
+                               }
+                             }));
+  answer.timings.decode_tokens = steps - 1;
   answer.timings.decode_ms = since_first.elapsed_ms();
-  text.flush();
+  if (wanted) emit(writer.flush());
+  answer.tokens = writer.tokens();
+  answer.finish_reason = *writer.finished();
+  if (!wanted && answer.finish_reason != FinishReason::kStopString) {
+    answer.finish_reason = FinishReason::kCancelled;
+  }
   return {};
 }
 
@@ -179,7 +130,9 @@ Result<Completion> answer_tokens(Session::Impl& state, std::span<const int32_t> 
   Sequence& sequence = state.sequence;
   ConversationRollback rollback(sequence);
   sequence.tokens.insert(sequence.tokens.end(), prompt.begin(), prompt.end());
-  KVCAST_CHECK(check_prefill(*strategy, models, sequence));
+  if (auto ok = check_prompt(*strategy, models, sequence.tokens); !ok) {
+    return fail(std::move(ok.error().message));
+  }
   state.logits.resize(static_cast<size_t>(models.base->config().vocab_size));
   Completion answer;
   answer.timings.prompt_tokens = static_cast<int64_t>(prompt.size());

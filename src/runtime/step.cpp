@@ -19,13 +19,6 @@ constexpr int64_t kScoredRows = 16;
 const EngineError kOutOfMemory{EngineError::Kind::kInternal,
                                "not enough memory for the KV cache and the activations"};
 
-int64_t pending_tokens(const Choice& choice) {
-  const Sequence& sequence = choice.sequence;
-  const KVCache& cache =
-      sequence.answerer == Sequence::Answerer::kBase ? sequence.base : sequence.auxiliary;
-  return static_cast<int64_t>(sequence.tokens.size()) - cache.next_position();
-}
-
 /// Runs `work`; if memory runs out the job fails instead.
 template <typename Work>
 void guarded(Job& job, const Work& work) {
@@ -92,7 +85,8 @@ void StepEngine::advance_prompts(std::span<const std::unique_ptr<Job>> jobs, int
     const auto in_prefill = [&job] {
       return job.stage == Job::Stage::kPrefill || job.stage == Job::Stage::kScore;
     };
-    while (in_prefill() && budget >= std::min(kFewestRows, pending_tokens(*job.choices.front()))) {
+    while (in_prefill() &&
+           budget >= std::min(kFewestRows, job.choices.front()->sequence.pending_tokens())) {
       guarded(job, [&] {
         budget -= job.stage == Job::Stage::kPrefill ? advance(job, budget) : score(job, budget);
       });
@@ -127,7 +121,7 @@ int64_t StepEngine::advance(Job& job, int64_t budget) {
     return rows;
   }
   job.stage = Job::Stage::kLastRun;
-  return rows + pending_tokens(*job.choices.front());
+  return rows + job.choices.front()->sequence.pending_tokens();
 }
 
 /// The strategy itself gave the logits of the context's last token: they score the token after it.
@@ -153,41 +147,37 @@ void StepEngine::report_score_of_first(Job& job, const float* logits) {
 int64_t StepEngine::score(Job& job, int64_t budget) {
   Sequence& sequence = job.choices.front()->sequence;
   const Transformer& model = sequence.answering_model(models_);
-  const bool is_base = sequence.answerer == Sequence::Answerer::kBase;
-  const CacheMember cache = is_base ? &Sequence::base : &Sequence::auxiliary;
-  Workspace& workspace = is_base ? workspace_.base : workspace_.auxiliary;
+  const CacheMember cache = cache_of(sequence.answerer);
   const int64_t first = (sequence.*cache).next_position();
-  const int64_t count = std::min(budget, pending_tokens(*job.choices.front()));
+  const int64_t count = std::min(budget, sequence.pending_tokens());
   Sequence* const one[] = {&sequence};
   const int64_t ends[] = {first + count};
-  RunLayersOptions options;
-  options.stop = job.stop;
-  const Stopwatch watch;
-  const float* rows = run_tokens({&model, cache, one, ends, options}, workspace);
-  if (!rows) return budget;
+  TokenRun run{.model = &model, .cache = cache, .sequences = one, .ends = ends, .options = {}};
+  run.options.stop = job.stop;
 
   const auto vocab = static_cast<size_t>(model.config().vocab_size);
-  float* logits = logits_.ensure(vocab * kScoredRows);
   // Row r, at position first + r, scores the token at first + r + 1, from the context's end on.
-  int64_t row = std::max<int64_t>(0, job.prefill_tokens() - 1 - first);
+  const int64_t row = std::max<int64_t>(0, job.prefill_tokens() - 1 - first);
   const auto& prompt = job.request.prompt;
   std::vector<TokenScore> scores;
   const int64_t first_scored = first + row + 1;
-  while (row < count) {
-    const int64_t block = std::min(kScoredRows, count - row);
-    model.logits(rows + row * model.config().model_dim, block, logits, workspace);
-    for (int64_t i = 0; i < block; ++i) {
+  const auto score_rows = [&](int64_t block_row, int64_t rows, const float* logits) {
+    for (int64_t i = 0; i < rows; ++i) {
       const std::span<const float> of_row(logits + static_cast<size_t>(i) * vocab, vocab);
-      const auto next = static_cast<size_t>(first + row + i + 1);
+      const auto next = static_cast<size_t>(first + block_row + i + 1);
       if (next < prompt.size()) {
         scores.push_back(score_token(of_row, prompt[next], job.request.top_logprobs.value_or(0)));
       } else {
         std::ranges::copy(of_row, prompt_logits_.begin());
       }
     }
-    row += block;
+  };
+  const Stopwatch watch;
+  if (!run_for_logits(run, row, kScoredRows, workspace_.of(sequence.answerer), logits_,
+                      score_rows)) {
+    return budget;
   }
-  (is_base ? job.report.base_ms : job.report.auxiliary_ms) += watch.elapsed_ms();
+  job.report.answering_ms(sequence.answerer) += watch.elapsed_ms();
   if (!scores.empty()) job.observer->on_prompt_scores(first_scored, std::move(scores));
   if (first + count < static_cast<int64_t>(prompt.size())) return count;
   if (job.request.max_tokens > 0) {
@@ -207,7 +197,7 @@ void StepEngine::run_batch(Sequence::Answerer answerer,
     if (job->stage != Job::Stage::kDecode && job->stage != Job::Stage::kLastRun) continue;
     for (const auto& choice : job->choices) {
       // A job that got its first token in this step has nothing pending but that token.
-      if (choice->finished || choice->sequence.answerer != answerer) continue;
+      if (choice->writer.finished() || choice->sequence.answerer != answerer) continue;
       slots.push_back({job.get(), choice.get()});
       sequences.push_back(&choice->sequence);
     }
@@ -230,8 +220,7 @@ void StepEngine::run_batch(Sequence::Answerer answerer,
     if (job.stage == Job::Stage::kOver) continue;
     const std::span<const float> row(logits_.data() + i * vocab, vocab);
     if (job.stage == Job::Stage::kLastRun) {
-      const bool is_base = answerer == Sequence::Answerer::kBase;
-      (is_base ? job.report.base_ms : job.report.auxiliary_ms) += step_ms;
+      job.report.answering_ms(answerer) += step_ms;
       guarded(job, [&] { first_token(job, row); });
     } else {
       take_token(job, *slots[i].choice, row);

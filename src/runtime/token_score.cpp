@@ -5,12 +5,24 @@
 #include <numeric>
 
 namespace kvcast {
+namespace {
 
-TokenScore score_token(std::span<const float> logits, int32_t token, int64_t top_count) {
+/// log of the sum of exp(logits).
+double log_sum_exp(std::span<const float> logits) {
   const float largest = *std::ranges::max_element(logits);
   double sum = 0;
   for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
-  const double log_sum = static_cast<double>(largest) + std::log(sum);
+  return static_cast<double>(largest) + std::log(sum);
+}
+
+}  // namespace
+
+double log_probability(std::span<const float> logits, int32_t token) {
+  return static_cast<double>(logits[static_cast<size_t>(token)]) - log_sum_exp(logits);
+}
+
+TokenScore score_token(std::span<const float> logits, int32_t token, int64_t top_count) {
+  const double log_sum = log_sum_exp(logits);
   const auto logprob = [&](int32_t id) {
     return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(id)]) - log_sum);
   };

@@ -1,0 +1,44 @@
+// The models that strategies work with: loading a bundle or a plain model, or random weights.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "kvcast/result.h"
+#include "model/architectures.h"
+#include "model/transformer.h"
+#include "prefill/predictor.h"
+
+namespace kvcast {
+
+/// The models that strategies work with. `auxiliary` and `predictor` are null for a plain model.
+struct Models {
+  std::unique_ptr<Transformer> base;
+  std::unique_ptr<Transformer> auxiliary;
+  std::unique_ptr<Predictor> predictor;
+  std::vector<int64_t> layer_map;  // [base layers] -> auxiliary layer; empty for a plain model
+  /// How the caches of a Sequence hold keys and values.
+  KvType kv_type = KvType::kF32;
+
+  [[nodiscard]] bool is_bundle() const { return predictor != nullptr; }
+  [[nodiscard]] int64_t weight_bytes() const;
+  /// For counting costs; `auxiliary` is empty for a plain model.
+  [[nodiscard]] ModelPair shapes() const;
+};
+
+/// The type that holds what a model directory's, or a bundle's base's, weights are stored in: F32
+/// is f32, BF16 and F16 are bf16, packed weights are what they are packed as.
+Result<WeightType> stored_type(const std::filesystem::path& directory);
+
+/// Loads a bundle, or a plain model directory as a base alone. `type` null: as stored.
+Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
+                           int threads);
+
+/// Random weights of known shapes; `auxiliary` null for a plain model.
+Models random_models(const ModelConfig& base, const ModelConfig* auxiliary,
+                     const std::vector<int64_t>& layer_map, WeightType type, int threads);
+
+}  // namespace kvcast

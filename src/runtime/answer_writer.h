@@ -1,0 +1,78 @@
+// One answer being written: tokens chosen from logits, turned into text, up to what ends it.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kvcast/session.h"
+#include "prefill/token_runs.h"
+#include "runtime/sampler.h"
+#include "runtime/stop_matcher.h"
+#include "tokenizer/tokenizer.h"
+
+namespace kvcast {
+
+/// How an answer's tokens are chosen, and what ends it.
+struct AnswerRules {
+  int64_t max_tokens = 16;
+  SamplingOptions sampling;
+  std::vector<std::string> stop;
+  bool ignore_end_of_text = false;
+};
+
+/// What one token added to an answer.
+struct AnswerStep {
+  int32_t token = 0;
+  bool end_of_text = false;  ///< the token is the end-of-text token, and ends the answer
+  std::string text;          ///< certain new text, whole UTF-8; may be empty
+};
+
+/// Not thread-safe.
+class AnswerWriter {
+ public:
+  /// Without a tokenizer (null) there is no text.
+  AnswerWriter(AnswerRules rules, const Tokenizer* tokenizer);
+
+  /// Chooses the next token of `sequence`, which `model` answers, and appends it there: pending
+  /// until the next step, or the next turn. An error: no token can be chosen.
+  Result<AnswerStep> take(std::span<const float> logits, Sequence& sequence,
+                          const ModelConfig& model);
+
+  /// Ends the answer for a reason from outside, unless it is over.
+  void end(FinishReason reason);
+
+  /// Set once the answer is over.
+  [[nodiscard]] const std::optional<FinishReason>& finished() const { return finished_; }
+
+  /// Text that was held back, once the answer is over. A stop string in it becomes the reason.
+  std::string flush();
+
+  /// The end-of-text token is not among them.
+  [[nodiscard]] const std::vector<int32_t>& tokens() const { return tokens_; }
+
+ private:
+  AnswerRules rules_;
+  Sampler sampler_;
+  std::optional<IncrementalDetokenizer> detokenizer_;
+  StopMatcher matcher_;
+  std::vector<int32_t> tokens_;
+  std::optional<FinishReason> finished_;
+};
+
+/// An answer and the sequence that it continues.
+struct Answering {
+  Sequence* sequence = nullptr;
+  AnswerWriter* writer = nullptr;
+};
+
+/// Decodes until every answer is over. `logits` [answers, vocab_size] are those after the prompts;
+/// all sequences have the same answering model. `on_step` hears of each token, by the index of its
+/// answer. An error: no token could be chosen for one of them, and it is not over; the others are.
+Status write_answers(const Models& models, std::span<const Answering> answers,
+                     std::vector<float> logits, PrefillWorkspace& workspace,
+                     const std::function<void(size_t answer, const AnswerStep&)>& on_step);
+
+}  // namespace kvcast

@@ -14,6 +14,10 @@ namespace {
 
 using testing::Test;
 
+std::filesystem::path golden_file() {
+  return std::filesystem::path(KVCAST_GOLDEN_DIR) / "gguf" / "blocks.gguf";
+}
+
 std::vector<float> floats(const Gguf& file, const std::string& name) {
   const auto tensor = file.find(name);
   EXPECT_TRUE(tensor) << tensor.error().message;
@@ -25,7 +29,7 @@ std::vector<float> floats(const Gguf& file, const std::string& name) {
 class GoldenBlocks : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    auto opened = Gguf::open(KVCAST_GOLDEN_DIR "/gguf/blocks.gguf");
+    auto opened = Gguf::open(golden_file());
     ASSERT_TRUE(opened) << opened.error().message;
     file_ = std::move(*opened);
   }
@@ -67,7 +71,7 @@ INSTANTIATE_TEST_SUITE_P(Gguf, GoldenBlocks,
                          [](const auto& type) { return std::string(type.param); });
 
 TEST(Gguf, MetadataOfAnotherWriterAreReadByType) {
-  const auto file = Gguf::open(KVCAST_GOLDEN_DIR "/gguf/blocks.gguf");
+  const auto file = Gguf::open(golden_file());
   ASSERT_TRUE(file) << file.error().message;
   const GgufMetadata& values = (*file)->values();
   EXPECT_EQ(*values.text("general.architecture"), "llama");
@@ -81,7 +85,7 @@ TEST(Gguf, MetadataOfAnotherWriterAreReadByType) {
 }
 
 TEST(Gguf, AskingForAnotherTypeSaysWhatIsExpected) {
-  const auto file = Gguf::open(KVCAST_GOLDEN_DIR "/gguf/blocks.gguf");
+  const auto file = Gguf::open(golden_file());
   ASSERT_TRUE(file) << file.error().message;
   const GgufMetadata& values = (*file)->values();
   const auto message = [](const auto& result) {

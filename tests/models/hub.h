@@ -9,9 +9,9 @@ namespace kvcast {
 
 /// A test of a model that is not there fails: `make models` fetches it.
 inline std::filesystem::path hub_model(const std::string& name) {
-  const char* folder = std::getenv("KVCAST_MODELS");
-  const std::filesystem::path hub = folder != nullptr ? folder : KVCAST_SOURCE_DIR "/models/hub";
-  return hub / (name + ".gguf");
+  const char* const folder = std::getenv("KVCAST_MODELS");
+  const auto in_source_tree = std::filesystem::path(KVCAST_SOURCE_DIR) / "models" / "hub";
+  return (folder != nullptr ? std::filesystem::path(folder) : in_source_tree) / (name + ".gguf");
 }
 
 }  // namespace kvcast

@@ -7,12 +7,12 @@
 #include "base/macros.h"
 #include "base/mapped_file.h"
 #include "base/stopwatch.h"
+#include "base/table.h"
 #include "bench.h"
 #include "command.h"
 #include "eval/data_file.h"
 #include "eval/result_file.h"
 #include "eval/run.h"
-#include "report/table.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {

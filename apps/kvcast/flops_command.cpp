@@ -6,11 +6,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/macros.h"
+#include "base/table.h"
 #include "command.h"
 #include "model/architectures.h"
 #include "model/bundle.h"
 #include "model/flops.h"
-#include "report/table.h"
 
 namespace kvcast {
 namespace {

@@ -7,10 +7,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/macros.h"
+#include "base/table.h"
 #include "command.h"
 #include "model/flops.h"
 #include "model_info.h"
-#include "report/table.h"
 
 namespace kvcast {
 namespace {

@@ -42,7 +42,7 @@ std::string model_text(std::string_view role, const ModelInfo& info) {
       role, info.directory.string(), with_thousands(config.parameter_count()), config.n_layers(),
       config.model_dim, config.head_dim, config.vocab_size, config.max_context_tokens,
       config.tied_embeddings ? "tied" : "untied", config.normalize_qk ? "on" : "off",
-      config.rope_theta, stored_text(info.stored));
+      config.rope.theta, stored_text(info.stored));
   Table table;
   table.headers = {"layer",    "query heads", "KV heads",  "query width",
                    "KV width", "FFN width",   "parameters"};
@@ -130,7 +130,7 @@ Json model_json(const ModelInfo& info) {
           {"context_tokens", config.max_context_tokens},
           {"tied_embeddings", config.tied_embeddings},
           {"normalize_qk", config.normalize_qk},
-          {"rope_theta", config.rope_theta},
+          {"rope_theta", config.rope.theta},
           {"stored", stored_json(info.stored)},
           {"layers", std::move(layers)}};
 }

@@ -2,15 +2,17 @@
 
 #include <algorithm>
 
+#include "model/layout.h"
+
 namespace kvcast {
 namespace {
 
 /// What one layer computes in a run.
 enum class LayerWork { kAllRows, kKeysValuesAndLastRow, kKeysValuesOnly };
 
-/// x [rows, in] · Wᵀ [in, out].
-double matmul_flops(double rows, int64_t in, int64_t out) {
-  return 2.0 * rows * static_cast<double>(in) * static_cast<double>(out);
+/// x [rows, columns] · Wᵀ.
+double matmul_flops(double rows, int64_t columns, int64_t out) {
+  return 2.0 * rows * static_cast<double>(columns) * static_cast<double>(out);
 }
 
 /// `rows` new tokens behind `cached` earlier ones. A row at position p attends to p + 1 keys: QKᵀ
@@ -18,18 +20,20 @@ double matmul_flops(double rows, int64_t in, int64_t out) {
 double layer_flops(const ModelConfig& model, int64_t layer, int64_t cached, int64_t rows,
                    LayerWork work) {
   const auto n = static_cast<double>(rows);
-  const double keys_values = matmul_flops(n, model.model_dim, 2 * model.kv_width(layer));
+  const bool all = work == LayerWork::kAllRows;
+  double keys_values = 0.0, others = 0.0;  // products of all rows, of those that go on
+  for (const Weight& weight : layer_weights(model, layer)) {
+    if (!weight.is_matrix()) continue;
+    const bool is_key_value = weight.role == Role::kKey || weight.role == Role::kValue;
+    (is_key_value ? keys_values : others) +=
+        matmul_flops(is_key_value || all ? n : 1.0, weight.columns, weight.rows);
+  }
   if (work == LayerWork::kKeysValuesOnly) return keys_values;
 
-  const bool all = work == LayerWork::kAllRows;
-  const double output_rows = all ? n : 1.0;
   const double last_seen = static_cast<double>(cached) + n;
   const double keys_seen = all ? n * static_cast<double>(cached) + n * (n + 1.0) / 2.0 : last_seen;
-  const int64_t query_width = model.query_width(layer);
-  const double attention = 4.0 * static_cast<double>(query_width) * keys_seen;
-  const double query_and_out = 2.0 * matmul_flops(output_rows, model.model_dim, query_width);
-  const double ffn = 3.0 * matmul_flops(output_rows, model.model_dim, model.layers[layer].ffn_dim);
-  return keys_values + query_and_out + attention + ffn;
+  const double attention = 4.0 * static_cast<double>(model.query_width(layer)) * keys_seen;
+  return keys_values + others + attention;
 }
 
 /// Layers [0, count) of which the last does only `last_work`.

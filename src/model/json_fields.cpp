@@ -108,6 +108,15 @@ Result<std::vector<int64_t>> JsonFields::integers(const std::string& key, int64_
   return values;
 }
 
+Result<std::vector<int64_t>> JsonFields::integers_up_to(const std::string& key, int64_t most,
+                                                        int64_t low, int64_t high) const {
+  const auto found = object_.find(key);
+  if (found == object_.end() || !found->is_array() || found->size() > static_cast<size_t>(most)) {
+    return wrong(key, fmt::format("a list of at most {} entries", most));
+  }
+  return integers(key, static_cast<int64_t>(found->size()), low, high);
+}
+
 Result<std::vector<double>> JsonFields::numbers(const std::string& key, int64_t count, double low,
                                                 double high) const {
   KVCAST_TRY(const Json* list, array(key, count));

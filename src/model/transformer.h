@@ -1,11 +1,13 @@
-// The forward pass of an OpenELM model, as three primitives on rows of hidden states: embed,
-// run_layers, logits. Prefill strategies and the decode loop are written in terms of these only.
+// The forward pass of a decoder, whatever its family, as three primitives on rows of hidden states:
+// embed, run_layers, logits. Prefill strategies and the decode loop are written in terms of these
+// only.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <vector>
@@ -90,9 +92,9 @@ struct RunLayersOptions {
 /// once, each with its own caches and Workspace.
 class Transformer {
  public:
-  /// Loads a model directory (config.json and safetensors).
-  static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& directory,
-                                                   WeightType type, int threads);
+  /// Loads what open_checkpoint opens. `type` null: each matrix as it is stored.
+  static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& path,
+                                                   std::optional<WeightType> type, int threads);
   /// Takes weights that fit `config`; `threads` is how many threads each call uses.
   Transformer(ModelConfig config, ModelWeights weights, int threads);
 

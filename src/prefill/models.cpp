@@ -18,30 +18,16 @@ ModelPair Models::shapes() const {
   return {base->config(), auxiliary ? auxiliary->config() : ModelConfig{}, layer_map};
 }
 
-Result<WeightType> stored_type(const std::filesystem::path& directory) {
-  std::filesystem::path model = directory;
-  if (is_bundle(directory)) {
-    KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-    model = manifest.base;
-  }
-  KVCAST_CHECK(read_model_config(model));  // what is no model at all lacks this first
-  KVCAST_TRY(const auto checkpoint, Safetensors::open_checkpoint(model));
-  return stored_weight_type(*checkpoint, kEmbeddingsTensor);
-}
-
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
                            int threads) {
-  if (!type) {
-    KVCAST_TRY(type, stored_type(directory));
-  }
   Models models;
   if (!is_bundle(directory)) {
-    KVCAST_TRY(models.base, Transformer::load(directory, *type, threads));
+    KVCAST_TRY(models.base, Transformer::load(directory, type, threads));
     return models;
   }
   KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-  KVCAST_TRY(models.base, Transformer::load(manifest.base, *type, threads));
-  KVCAST_TRY(models.auxiliary, Transformer::load(manifest.auxiliary, *type, threads));
+  KVCAST_TRY(models.base, Transformer::load(manifest.base, type, threads));
+  KVCAST_TRY(models.auxiliary, Transformer::load(manifest.auxiliary, type, threads));
   const ModelConfig& base = models.base->config();
   const ModelConfig& auxiliary = models.auxiliary->config();
   if (auxiliary.vocab_size != base.vocab_size) {
@@ -50,8 +36,9 @@ Result<Models> load_models(const std::filesystem::path& directory, std::optional
         "share one tokenizer",
         (manifest.auxiliary / "config.json").string(), auxiliary.vocab_size, base.vocab_size));
   }
+  const WeightType predictor_type = type.value_or(models.base->weights().embeddings.type());
   KVCAST_TRY(models.predictor, Predictor::load(manifest.predictor, base, auxiliary,
-                                               manifest.layer_map, *type, threads));
+                                               manifest.layer_map, predictor_type, threads));
   models.layer_map = manifest.layer_map;
   return models;
 }

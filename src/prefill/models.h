@@ -29,11 +29,8 @@ struct Models {
   [[nodiscard]] ModelPair shapes() const;
 };
 
-/// The type that holds what a model directory's, or a bundle's base's, weights are stored in: F32
-/// is f32, BF16 and F16 are bf16, packed weights are what they are packed as.
-Result<WeightType> stored_type(const std::filesystem::path& directory);
-
-/// Loads a bundle, or a plain model directory as a base alone. `type` null: as stored.
+/// Loads a bundle, or a plain model directory as a base alone. `type` null: as stored, the
+/// predictor as the base's embeddings.
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
                            int threads);
 

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <new>
 #include <string>
@@ -49,63 +48,39 @@ class PredictorReader {
   static Result<PredictorReader> open(const std::filesystem::path& path, const ModelConfig& base,
                                       WeightType type, int threads) {
     KVCAST_TRY(std::shared_ptr<const Safetensors> file, Safetensors::open(path));
-    KVCAST_TRY(auto weights, WeightReader::open(file, type, threads));
-    return PredictorReader(std::move(file), std::move(weights), base, type, threads);
+    KVCAST_TRY(auto weights, WeightReader::open(std::move(file), type, threads));
+    return PredictorReader(std::move(weights), base);
   }
 
   Result<StackedMap> map(std::string_view kind, const std::vector<int64_t>& base_layers,
                          int64_t auxiliary_layer, int64_t auxiliary_kv_width) const {
-    return weights_.is_packed() ? packed_map(kind, base_layers, auxiliary_layer, auxiliary_kv_width)
-                                : plain_map(kind, base_layers, auxiliary_kv_width);
-  }
-
- private:
-  PredictorReader(std::shared_ptr<const Safetensors> file, WeightReader weights,
-                  const ModelConfig& base, WeightType type, int threads)
-      : file_(std::move(file)),
-        weights_(std::move(weights)),
-        base_(base),
-        type_(type),
-        threads_(threads) {}
-
-  Result<StackedMap> packed_map(std::string_view kind, const std::vector<int64_t>& base_layers,
-                                int64_t auxiliary_layer, int64_t auxiliary_kv_width) const {
-    int64_t width = 0;
-    for (const int64_t i : base_layers) width += base_.kv_width(i);
-    const std::string name = stacked_name(kind, auxiliary_layer);
-    StackedMap map;
-    KVCAST_TRY(map.weight,
-               weights_.matrix(MatrixPart::whole(name + ".weight", width, auxiliary_kv_width)));
-    KVCAST_TRY(map.bias, weights_.vector(name + ".bias", width));
-    return map;
-  }
-
-  Result<StackedMap> plain_map(std::string_view kind, const std::vector<int64_t>& base_layers,
-                               int64_t auxiliary_kv_width) const {
-    StackedMap map;
-    std::vector<float> rows;
+    const std::string stacked = stacked_name(kind, auxiliary_layer);
+    LayoutEntry weight{.name = stacked + ".weight", .columns = auxiliary_kv_width, .parts = {}};
+    LayoutEntry bias{.name = stacked + ".bias", .parts = {}};
     for (const int64_t i : base_layers) {
       const int64_t width = base_.kv_width(i);
       const std::string name = map_name(kind, i);
-      KVCAST_TRY(const auto weight,
-                 file_->find_float(name + ".weight", std::array{width, auxiliary_kv_width}));
-      KVCAST_TRY(const auto bias, weights_.vector(name + ".bias", width));
-      const auto count = static_cast<size_t>(weight.element_count());
-      rows.resize(rows.size() + count);
-      to_float(weight, std::span(rows).last(count));
-      map.bias.insert(map.bias.end(), bias.begin(), bias.end());
+      weight.parts.push_back({name + ".weight", width, 0, width});
+      bias.parts.push_back({name + ".bias", width, 0, width});
+      weight.rows += width;
+      bias.rows += width;
     }
-    map.weight =
-        pack_or_throw(reinterpret_cast<const std::byte*>(rows.data()), SourceType::kF32,
-                      static_cast<int64_t>(map.bias.size()), auxiliary_kv_width, type_, threads_);
+    if (weights_.is_packed()) {
+      weight = LayoutEntry::whole(weight.name, weight.rows, weight.columns);
+      bias = LayoutEntry::whole(bias.name, bias.rows);
+    }
+    StackedMap map;
+    KVCAST_TRY(map.weight, weights_.matrix(weight));
+    KVCAST_TRY(map.bias, weights_.floats(bias));
     return map;
   }
 
-  std::shared_ptr<const Safetensors> file_;
+ private:
+  PredictorReader(WeightReader weights, const ModelConfig& base)
+      : weights_(std::move(weights)), base_(base) {}
+
   WeightReader weights_;
   const ModelConfig& base_;
-  WeightType type_;
-  int threads_;
 };
 
 }  // namespace

@@ -13,6 +13,12 @@
 
 namespace kvcast {
 
+/// A tensor in memory, row-major.
+struct FloatTensor {
+  std::vector<int64_t> shape;
+  std::vector<float> values;
+};
+
 /// Scratch memory of a Forecast; reused between forecasts.
 struct PredictorWorkspace {
   AlignedBuffer<float> blocks;              // [threads, rows of a block, widest product]

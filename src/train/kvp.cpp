@@ -38,9 +38,7 @@ class KvPredictionObjective : public Objective {
         recipe_(recipe),
         options_(loss_options(recipe, pair_.base.config.n_layers())) {
     const int64_t tokens = recipe.data.sequence_tokens;
-    const auto rope = [&](const ModelConfig& config) {
-      return make_rope_table(tokens, config.head_dim, config.rope_theta, device);
-    };
+    const auto rope = [&](const ModelConfig& config) { return rope_table(config, tokens, device); };
     const auto compute = recipe.run.precision == Precision::kBF16 ? at::kBFloat16 : at::kFloat;
     base_ = bind_model(pair_.base.config, rope(pair_.base.config),
                        frozen(pair_.base.values, compute, device), "");

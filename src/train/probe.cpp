@@ -107,9 +107,7 @@ ProbeResult probe(const ProbeOptions& options) {
 
   const TensorMap views = parameters.views(at::kFloat);
   const int64_t tokens = batch.input_ids.size(1);
-  const auto rope = [&](const ModelConfig& config) {
-    return make_rope_table(tokens, config.head_dim, config.rope_theta, at::kCPU);
-  };
+  const auto rope = [&](const ModelConfig& config) { return rope_table(config, tokens, at::kCPU); };
   const Model base = bind_model(base_config, rope(base_config), bundle.base.values, "");
   const Model auxiliary = bind_model(auxiliary_config, rope(auxiliary_config), views, "auxiliary.");
   const Predictor predictor = bind_predictor(bundle.manifest.layer_map, views, "predictor.");

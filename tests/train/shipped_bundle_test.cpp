@@ -49,8 +49,8 @@ class ShippedBundle : public testing::Test {
   }
 
   static train::Model bind(const train::LoadedModel& model) {
-    const train::RopeTable rope = train::make_rope_table(
-        model.config.max_context_tokens, model.config.head_dim, model.config.rope_theta, at::kCPU);
+    const train::RopeTable rope =
+        train::rope_table(model.config, model.config.max_context_tokens, at::kCPU);
     return train::bind_model(model.config, rope, model.values, "");
   }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "io/json.h"
+#include "model/architectures.h"
 #include "train/closed_form.h"
 #include "train/data/error.h"
 #include "train/heldout.h"

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/macros.h"
+#include "model/families/common.h"
 #include "model/family.h"
 
 namespace kvcast {
@@ -28,7 +29,14 @@ Result<ModelConfig> read_model_config(const std::filesystem::path& directory) {
   KVCAST_TRY(const Json json, read_json_object(path));
   const JsonFields fields(json, path.string());
   KVCAST_TRY(const ModelFamily* family, find_family(fields));
-  return family->read(fields);
+  KVCAST_TRY(ModelConfig config, family->read(fields));
+  const auto generation = directory / "generation_config.json";
+  std::error_code ignored;
+  if (std::filesystem::exists(generation, ignored)) {
+    KVCAST_TRY(const Json settings, read_json_object(generation));
+    KVCAST_CHECK(read_end_tokens(JsonFields(settings, generation.string()), config));
+  }
+  return config;
 }
 
 std::string to_config_json(const ModelConfig& config) {

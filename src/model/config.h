@@ -44,7 +44,7 @@ struct ModelConfig {
   bool qkv_bias = false;        ///< queries, keys and values have a bias each
   Rope rope;
   float norm_eps = 1e-6F;
-  int64_t bos_token = 1;
+  int64_t bos_token = 1;                  ///< -1: none
   std::vector<int64_t> eos_tokens = {2};  ///< each of them ends an answer
   std::vector<LayerConfig> layers;
 

@@ -9,7 +9,7 @@
 namespace kvcast {
 namespace {
 
-constexpr std::array kFamilies = {&kOpenElm};
+constexpr std::array kFamilies = {&kOpenElm, &kLlama, &kQwen2, &kQwen3};
 
 }  // namespace
 

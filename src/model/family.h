@@ -25,7 +25,7 @@ struct ModelFamily {
   StoredForm checkpoint;
 };
 
-extern const ModelFamily kOpenElm;
+extern const ModelFamily kOpenElm, kLlama, kQwen2, kQwen3;
 
 /// The family of a config.json, or an error that names what is supported.
 Result<const ModelFamily*> find_family(const JsonFields& fields);

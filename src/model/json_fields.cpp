@@ -77,6 +77,12 @@ Result<std::string> JsonFields::string(const std::string& key) const {
   return found->get<std::string>();
 }
 
+Result<JsonFields> JsonFields::object(const std::string& key) const {
+  const auto found = object_.find(key);
+  if (found == object_.end() || !found->is_object()) return wrong(key, "an object");
+  return JsonFields(*found, fmt::format("{}: key \"{}\"", where_, key));
+}
+
 Status JsonFields::require(const std::string& key, const Json& expected) const {
   const auto found = object_.find(key);
   if (found == object_.end() || *found != expected) return wrong(key, describe(expected));

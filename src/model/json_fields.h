@@ -32,6 +32,8 @@ class JsonFields {
   [[nodiscard]] Result<double> number(const std::string& key, double low, double high) const;
   [[nodiscard]] Result<bool> boolean(const std::string& key) const;
   [[nodiscard]] Result<std::string> string(const std::string& key) const;
+  /// The object under `key`; errors about it name both keys. Does not own it.
+  [[nodiscard]] Result<JsonFields> object(const std::string& key) const;
   /// Fails unless the key holds exactly `expected`.
   [[nodiscard]] Status require(const std::string& key, const Json& expected) const;
   /// Exactly `count` whole numbers in [low, high].

@@ -84,7 +84,7 @@ TEST(ModelConfig, KeysThatNothingNeedsMayBeMissing) {
 
 TEST(ModelConfig, EveryWrongValueIsNamedWithTheExpectation) {
   const std::vector<std::pair<std::string, Json>> wrong = {
-      {"model_type", "llama"},
+      {"model_type", "mamba"},
       {"model_type", 7},
       {"activation_fn_name", "gelu"},
       {"normalization_layer_name", "layer_norm"},

@@ -26,7 +26,7 @@ struct LayerConfig {
 struct Rope {
   float theta = 10000.0F;
   /// [head_dim / 2], what stretches a model's context beyond that of its first training; empty: 1.
-  std::vector<float> factors = {};
+  std::vector<float> factors;
 
   /// [head_dim / 2]
   [[nodiscard]] std::vector<double> frequencies(int64_t head_dim) const;

@@ -12,7 +12,7 @@ namespace {
 TEST(RopeTable, HoldsTheAnglesOfEveryPosition) {
   constexpr int64_t kHeadDim = 64, kHalf = kHeadDim / 2;
   constexpr float kTheta = 10000.0F;
-  const RopeTable table(Rope{.theta = kTheta}.frequencies(kHeadDim), 5000);
+  const RopeTable table(Rope{.theta = kTheta, .factors = {}}.frequencies(kHeadDim), 5000);
   const std::vector<int64_t> positions = {0, 1, 7, 1023, 1024, 1025, 2047, 4096, 4999};
   std::vector<float> cosines(positions.size() * kHalf), sines(cosines.size());
   table.fill(positions, cosines.data(), sines.data());

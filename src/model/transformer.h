@@ -46,12 +46,13 @@ struct SequenceRows {
   const int64_t* positions = nullptr;
 };
 
-/// A layer's keys before k_norm and RoPE, and values, of the rows being run: what the predictor
-/// reads (method §3). Valid during the call only.
+/// A layer's keys before k_norm and RoPE, and values, of the rows being run, and the residual
+/// stream that they come from: what the predictor reads (method §3). Valid during the call only.
 struct RawKeyValues {
   int64_t layer = 0;
-  const float* keys = nullptr;    // [rows, kv_width]
-  const float* values = nullptr;  // [rows, kv_width]
+  const float* keys = nullptr;      // [rows, kv_width]
+  const float* values = nullptr;    // [rows, kv_width]
+  const float* residual = nullptr;  // [rows, model_dim]
 };
 
 /// What attention works with and gives in one layer, of the rows that go through it. Valid during

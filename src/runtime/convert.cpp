@@ -39,13 +39,19 @@ class Converter {
   Status bundle(const fs::path& from, const fs::path& to) const {
     KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(from));
     KVCAST_TRY(const ModelConfig base, read_model_config(manifest.base));
-    KVCAST_TRY(const ModelConfig auxiliary, read_model_config(manifest.auxiliary));
+    const bool has_auxiliary = !manifest.auxiliary.empty();
+    ModelConfig auxiliary;
+    if (has_auxiliary) {
+      KVCAST_TRY(auxiliary, read_model_config(manifest.auxiliary));
+    }
     KVCAST_TRY(const WeightType type, model(manifest.base, to / kBase));
     KVCAST_TRY(const auto predictor, Predictor::load(manifest.predictor, base, auxiliary,
-                                                     manifest.layer_map, type, options_.threads));
+                                                     manifest.plan, type, options_.threads));
     KVCAST_CHECK(
         write_safetensors(to / kPredictor, predictor->packed_tensors(), packed_metadata()));
-    KVCAST_CHECK(model(manifest.auxiliary, to / kAuxiliary).map([](auto) {}));
+    if (has_auxiliary) {
+      KVCAST_CHECK(model(manifest.auxiliary, to / kAuxiliary).map([](auto) {}));
+    }
     return write_manifest(from / kManifestName, to / kManifestName);
   }
 
@@ -71,7 +77,7 @@ class Converter {
   static Status write_manifest(const fs::path& from, const fs::path& to) {
     KVCAST_TRY(Json json, read_json_object(from));
     json["base"] = kBase;
-    json["auxiliary"] = kAuxiliary;
+    if (json.contains("auxiliary")) json["auxiliary"] = kAuxiliary;
     json["predictor"] = kPredictor;
     return write_file_atomically(to,
                                  json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");

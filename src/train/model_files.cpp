@@ -34,11 +34,11 @@ namespace {
 TensorMap load_predictor(const BundleManifest& manifest, const ModelConfig& base,
                          const ModelConfig& auxiliary) {
   const auto file = unwrap(Safetensors::open(manifest.predictor));
-  const auto specs = predictor_parameter_specs(base, auxiliary, manifest.layer_map);
+  const auto specs = predictor_parameter_specs(base, auxiliary, manifest.plan.layer_map());
   if (!is_packed(*file)) return read_parameters(*file, specs);
   const int threads = at::get_num_threads();
   const auto predictor = unwrap(kvcast::Predictor::load(
-      manifest.predictor, base, auxiliary, manifest.layer_map, WeightType::kF32, threads));
+      manifest.predictor, base, auxiliary, manifest.plan.layer_map(), WeightType::kF32, threads));
   return read_parameters(predictor->unpacked(threads), specs);
 }
 
@@ -49,6 +49,10 @@ LoadedBundle load_bundle(const fs::path& directory) {
                       .base = {},
                       .auxiliary = {},
                       .predictor = {}};
+  if (bundle.manifest.plan.layer_map().empty()) {
+    throw TrainError(fmt::format("{}: a bundle of format 2: the trainer expects a layer map (format 1)",
+                              directory.string()));
+  }
   bundle.base = load_model(bundle.manifest.base);
   bundle.auxiliary = load_model(bundle.manifest.auxiliary);
   bundle.predictor = load_predictor(bundle.manifest, bundle.base.config, bundle.auxiliary.config);
@@ -82,7 +86,7 @@ void write_manifest(const fs::path& directory, const ManifestToWrite& manifest) 
   json["base"] = manifest.base;
   json["auxiliary"] = manifest.auxiliary;
   json["predictor"] = manifest.predictor;
-  json["layer_map"] = manifest.layer_map;
+  json["layer_map"] = manifest.plan.layer_map();
   write_json(directory / "kvcast.json", json);
 }
 

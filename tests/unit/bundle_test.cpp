@@ -58,7 +58,7 @@ TEST_F(BundleTest, ReadsTheGoldenBundle) {
   EXPECT_EQ(manifest->base, kGolden / "base");
   EXPECT_EQ(manifest->auxiliary, kGolden / "auxiliary");
   EXPECT_EQ(manifest->predictor, kGolden / "predictor.safetensors");
-  EXPECT_THAT(manifest->layer_map, ElementsAre(0, 0, 1, 1, 2));
+  EXPECT_THAT(manifest->plan.layer_map(), ElementsAre(0, 0, 1, 1, 2));
   EXPECT_EQ(manifest->default_prefill, "");
 }
 

@@ -86,7 +86,7 @@ void write_manifest(const fs::path& directory, const ManifestToWrite& manifest) 
   json["base"] = manifest.base;
   json["auxiliary"] = manifest.auxiliary;
   json["predictor"] = manifest.predictor;
-  json["layer_map"] = manifest.plan.layer_map();
+  json["layer_map"] = manifest.layer_map;
   write_json(directory / "kvcast.json", json);
 }
 

@@ -45,7 +45,7 @@ Pair load_pair(const PairRecipe& recipe) {
 void write_bundle(const std::filesystem::path& directory,
                   const std::filesystem::path& final_directory, const BundleToWrite& bundle) {
   ManifestToWrite manifest;
-  manifest.plan = bundle.pair.layer_map;
+  manifest.layer_map = bundle.pair.layer_map;
   const auto& base = bundle.recipe.base;
   if (bundle.copy_base) {
     write_model(directory / "base", bundle.pair.base.config, bundle.pair.base.values, bundle.store,

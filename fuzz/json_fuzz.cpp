@@ -41,17 +41,6 @@ class Directory {
   std::filesystem::path path_;
 };
 
-bool same(const ModelConfig& a, const ModelConfig& b) {
-  const auto same_layer = [](const LayerConfig& x, const LayerConfig& y) {
-    return x.query_heads == y.query_heads && x.kv_heads == y.kv_heads && x.ffn_dim == y.ffn_dim;
-  };
-  return a.vocab_size == b.vocab_size && a.model_dim == b.model_dim && a.head_dim == b.head_dim &&
-         a.max_context_tokens == b.max_context_tokens && a.normalize_qk == b.normalize_qk &&
-         a.tied_embeddings == b.tied_embeddings && a.rope_theta == b.rope_theta &&
-         a.bos_token == b.bos_token && a.eos_token == b.eos_token &&
-         std::ranges::equal(a.layers, b.layers, same_layer);
-}
-
 void fuzz_config(const Directory& directory, std::string_view text) {
   directory.write("config.json", text);
   const auto config = read_model_config(directory.path());
@@ -61,15 +50,20 @@ void fuzz_config(const Directory& directory, std::string_view text) {
   const auto again = read_model_config(directory.path());
   if (!again) std::fprintf(stderr, "%s\n", again.error().message.c_str());
   FUZZ_CHECK(again.has_value());
-  FUZZ_CHECK(same(*config, *again));
+  FUZZ_CHECK(*config == *again);
 }
 
 void fuzz_manifest(const Directory& directory, std::string_view text) {
   directory.write("kvcast.json", text);
   const auto manifest = read_bundle_manifest(directory.path());
   if (!manifest) return check_message(manifest.error().message);
-  FUZZ_CHECK(manifest->layer_map.size() == 5);
-  for (const int64_t layer : manifest->layer_map) FUZZ_CHECK(layer >= 0 && layer < 3);
+  const ForecastPlan& plan = manifest->plan;
+  FUZZ_CHECK(plan.base_layers() == 5 && plan.exact_layers >= 0 && plan.exact_layers <= 5);
+  for (int64_t i = plan.exact_layers; i < 5; ++i) {
+    const ForecastInput& input = plan.inputs[i];
+    const bool of_base = input.reader == PromptReader::kBase;
+    FUZZ_CHECK(input.layer >= 0 && input.layer < (of_base ? plan.exact_layers : 3));
+  }
   const auto inside = manifest->predictor.lexically_relative(directory.path());
   FUZZ_CHECK(!inside.empty() && *inside.begin() != "..");
 }

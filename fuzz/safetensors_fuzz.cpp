@@ -52,7 +52,7 @@ void check_packed(const std::shared_ptr<const Safetensors>& file) {
       const int64_t n = tensor.shape[0] * 64 - 1, k = tensor.shape[1] * tensor.shape[3] - 1;
       for (const int64_t columns :
            {k, k - 2 * tensor.shape[3]}) {  // int8 has two rows beside these
-        const auto matrix = reader->matrix(MatrixPart::whole(plain, n, columns));
+        const auto matrix = reader->matrix(LayoutEntry::whole(plain, n, columns));
         if (!matrix) {
           check_message(matrix.error().message);
         } else {

@@ -1,7 +1,7 @@
 // Strings from a command line or a request: prefill specs, token ids, dtypes, architecture names.
 #include "command.h"
 #include "fuzz.h"
-#include "model/config.h"
+#include "model/architectures.h"
 #include "prefill/strategy.h"
 
 namespace kvcast {

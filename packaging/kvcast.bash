@@ -26,8 +26,6 @@ _kvcast() {
     COMPREPLY=($(compgen -W "$commands --help --version" -- "$current"))
   elif [[ $current == -* ]]; then
     COMPREPLY=($(compgen -W "$(kvcast "$command" --help 2>/dev/null | grep -oE -- '--[a-z][a-z-]*' | sort -u)" -- "$current"))
-  elif [[ $command == report ]]; then
-    COMPREPLY=($(compgen -f -- "$current"))
   else
     COMPREPLY=($(compgen -d -- "$current"))  # a model directory
   fi

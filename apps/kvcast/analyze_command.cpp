@@ -4,19 +4,18 @@
 
 #include <algorithm>
 
+#include "analysis/analysis.h"
+#include "analysis/text_windows.h"
 #include "base/macros.h"
 #include "base/mapped_file.h"
 #include "command.h"
 #include "kvcast/version.h"
-#include "report/analysis.h"
-#include "report/figure_files.h"
-#include "report/text_windows.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
 namespace {
 
-using namespace report;
+using namespace analysis;
 
 struct AnalyzeOptions {
   ModelOptions model;
@@ -24,7 +23,6 @@ struct AnalyzeOptions {
   int64_t windows = 64;
   int64_t window_tokens = 512;
   int64_t batch = 8;
-  bool png = false;
   std::string format = "md";
 };
 
@@ -128,11 +126,10 @@ Result<int> run_analyze(const AnalyzeOptions& options) {
   analysis.commit = commit();
 
   if (!options.out.empty()) {
-    const auto figures = to_figures(analysis);
-    KVCAST_CHECK(write_svg_files(figures, options.out));
+    std::error_code unmade;  // then the next line says why
+    std::filesystem::create_directories(options.out, unmade);
     KVCAST_CHECK(write_file_atomically(std::filesystem::path(options.out) / "analysis.json",
                                        to_json(analysis)));
-    if (options.png) KVCAST_CHECK(write_png_files(figures, options.out));
   }
   if (options.format == "json") {
     fmt::print("{}", to_json(analysis));
@@ -164,9 +161,8 @@ void register_analyze(CLI::App& app, int& exit_code) {
       ->capture_default_str();
   command.add_option("--label", options->label,
                      "what figures call the model (default: the directory's name)");
-  auto* out =
-      command.add_option("--out", options->out, "directory for analysis.json and figures (SVG)");
-  command.add_flag("--png", options->png, "figures as PNG too, through rsvg-convert")->needs(out);
+  command.add_option("--out", options->out,
+                     "directory for analysis.json, which kvcast-report draws");
   command.add_option("--format", options->format, "what is printed: md, csv or json")
       ->check(CLI::IsMember({"md", "csv", "json"}))
       ->capture_default_str();

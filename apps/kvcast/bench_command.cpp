@@ -53,7 +53,7 @@ Result<Subject> make_random_subject(const BenchOptions& options, WeightType type
   }
   KVCAST_TRY(const ModelPair pair, named_pair(options.arch, options.auxiliary));
   subject.name += "<-" + options.auxiliary;
-  subject.models = random_models(pair.base, &pair.auxiliary, pair.layer_map, type, threads);
+  subject.models = random_models(pair.base, &pair.auxiliary, pair.plan, type, threads);
   return subject;
 }
 
@@ -92,8 +92,11 @@ Result<Subject> make_subject(const BenchOptions& options, const std::string& dty
 Result<std::vector<std::unique_ptr<PrefillStrategy>>> make_strategies(const BenchOptions& options,
                                                                       const Models& models) {
   std::vector<std::string> specs = options.prefills;
-  if (specs.empty() && models.is_bundle()) specs = {"exact", "kv-prediction", "auxiliary"};
-  if (specs.empty()) specs = {"exact"};
+  if (specs.empty()) {
+    specs = {"exact"};
+    if (models.is_bundle()) specs.emplace_back("kv-prediction");
+    if (models.auxiliary) specs.emplace_back("auxiliary");
+  }
   std::vector<std::unique_ptr<PrefillStrategy>> strategies;
   for (const std::string& spec : specs) {
     KVCAST_TRY(auto strategy, PrefillStrategy::parse(spec));
@@ -101,6 +104,7 @@ Result<std::vector<std::unique_ptr<PrefillStrategy>>> make_strategies(const Benc
       return fail(
           fmt::format("--prefill {}: needs a KV-prediction bundle, or --aux beside --arch", spec));
     }
+    KVCAST_CHECK(check_strategy(*strategy, models));
     strategies.push_back(std::move(strategy));
   }
   return strategies;

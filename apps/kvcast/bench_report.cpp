@@ -3,8 +3,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/table.h"
 #include "bench.h"
-#include "report/table.h"
 
 namespace kvcast {
 namespace {

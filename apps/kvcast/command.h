@@ -31,6 +31,7 @@ void register_convert(CLI::App& app, int& exit_code);
 void register_analyze(CLI::App& app, int& exit_code);
 void register_report(CLI::App& app, int& exit_code);
 void register_eval(CLI::App& app, int& exit_code);
+void register_fit(CLI::App& app, int& exit_code);
 
 /// "kvcast: message" on stderr, one line; returns kExitFailed.
 int report_error(const Error& error);

@@ -1,10 +1,10 @@
 #include <fmt/format.h>
 
 #include "base/macros.h"
+#include "base/table.h"
 #include "base/team.h"
 #include "command.h"
 #include "kernels/isa.h"
-#include "report/table.h"
 #include "runtime/convert.h"
 #include "runtime/model_impl.h"
 

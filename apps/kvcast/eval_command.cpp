@@ -7,12 +7,12 @@
 #include "base/macros.h"
 #include "base/mapped_file.h"
 #include "base/stopwatch.h"
+#include "base/table.h"
 #include "bench.h"
 #include "command.h"
 #include "eval/data_file.h"
 #include "eval/result_file.h"
 #include "eval/run.h"
-#include "report/table.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
@@ -65,8 +65,11 @@ class ProgressBar {
 
 Result<std::vector<EvalStrategy>> make_strategies(const EvalOptions& options, const Model& model) {
   std::vector<std::string> specs = options.prefills;
-  if (specs.empty() && model.is_bundle()) specs = {"exact", "kv-prediction", "auxiliary"};
-  if (specs.empty()) specs = {"exact"};
+  if (specs.empty()) {
+    specs = {"exact"};
+    if (model.is_bundle()) specs.emplace_back("kv-prediction");
+    if (model.impl().models.auxiliary) specs.emplace_back("auxiliary");
+  }
   std::vector<EvalStrategy> strategies;
   for (const std::string& spec : specs) {
     KVCAST_TRY(EvalStrategy strategy, EvalStrategy::parse(spec));
@@ -74,6 +77,7 @@ Result<std::vector<EvalStrategy>> make_strategies(const EvalOptions& options, co
       return fail(
           fmt::format("--prefill {}: needs a KV-prediction bundle; this is a plain model", spec));
     }
+    KVCAST_CHECK(check_strategy(*strategy.prefill, model.impl().models));
     strategies.push_back(std::move(strategy));
   }
   return strategies;

@@ -6,11 +6,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/macros.h"
+#include "base/table.h"
 #include "command.h"
 #include "model/architectures.h"
 #include "model/bundle.h"
 #include "model/flops.h"
-#include "report/table.h"
 
 namespace kvcast {
 namespace {
@@ -57,9 +57,14 @@ Result<std::vector<NamedPair>> select_pairs(const FlopsOptions& options) {
     KVCAST_TRY(auto manifest, read_bundle_manifest(options.bundle));
     ModelPair models;
     KVCAST_TRY(models.base, read_model_config(manifest.base));
-    KVCAST_TRY(models.auxiliary, read_model_config(manifest.auxiliary));
-    models.layer_map = manifest.layer_map;
-    pairs.push_back({manifest.base.string(), manifest.auxiliary.string(), std::move(models)});
+    const bool has_auxiliary = !manifest.auxiliary.empty();
+    if (has_auxiliary) {
+      KVCAST_TRY(models.auxiliary, read_model_config(manifest.auxiliary));
+    }
+    models.plan = manifest.plan;
+    const std::string own = fmt::format("its first {} layers", manifest.plan.exact_layers);
+    pairs.push_back({manifest.base.string(), has_auxiliary ? manifest.auxiliary.string() : own,
+                     std::move(models)});
   } else if (!options.base.empty()) {
     KVCAST_TRY(auto models, named_pair(options.base, options.auxiliary));
     pairs.push_back({options.base, options.auxiliary, std::move(models)});
@@ -82,17 +87,23 @@ struct Row {
   [[nodiscard]] double reduction() const { return exact.total() / predicted.total(); }
 };
 
+/// 0 where there is no auxiliary.
+int64_t parameters_of(const ModelConfig& auxiliary) {
+  return auxiliary.n_layers() == 0 ? 0 : auxiliary.parameter_count();
+}
+
 Row count(const NamedPair& pair, int64_t prompt_tokens, int64_t tail) {
-  const auto& [base, auxiliary, layer_map] = pair.models;
+  const auto& [base, auxiliary, plan] = pair.models;
   Row row;
   row.pair = &pair;
   row.prompt_tokens = prompt_tokens;
-  row.paper_reduction = paper_reduction(base, auxiliary);
   row.approximate_exact = approximate_exact_flops(base, prompt_tokens);
   row.approximate_predicted =
-      approximate_kv_prediction_flops(base, auxiliary, layer_map, prompt_tokens, tail);
+      approximate_kv_prediction_flops(base, auxiliary, plan, prompt_tokens, tail);
+  row.paper_reduction = plan.exact_layers == 0 ? paper_reduction(base, auxiliary)
+                                               : row.approximate_exact / row.approximate_predicted;
   row.exact = exact_cost(base, prompt_tokens);
-  row.predicted = kv_prediction_cost(base, auxiliary, layer_map, prompt_tokens, tail);
+  row.predicted = kv_prediction_cost(base, auxiliary, plan, prompt_tokens, tail);
   return row;
 }
 
@@ -107,16 +118,16 @@ Json to_json(const PrefillCost& cost) {
 std::string to_json(const std::vector<Row>& rows, int64_t tail) {
   Json results = Json::array();
   for (const Row& row : rows) {
-    const auto& [base, auxiliary, layer_map] = row.pair->models;
+    const auto& [base, auxiliary, plan] = row.pair->models;
     results.push_back({{"base", row.pair->base_name},
                        {"auxiliary", row.pair->auxiliary_name},
-                       {"layer_map", layer_map},
+                       {"layer_map", plan.layer_map()},
                        {"prompt_tokens", row.prompt_tokens},
                        {"tail", tail},
                        {"parameters",
                         {{"base", base.parameter_count()},
-                         {"auxiliary", auxiliary.parameter_count()},
-                         {"predictor", predictor_parameter_count(base, auxiliary, layer_map)}}},
+                         {"auxiliary", parameters_of(auxiliary)},
+                         {"predictor", predictor_parameter_count(base, auxiliary, plan)}}},
                        {"paper_approximation",
                         {{"reduction", row.paper_reduction},
                          {"exact_flops", row.approximate_exact},

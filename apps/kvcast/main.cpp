@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
   register_analyze(app, exit_code);
   register_report(app, exit_code);
   register_eval(app, exit_code);
+  register_fit(app, exit_code);
   try {
     app.parse(argc, argv);
     if (app.get_subcommands().empty()) throw CLI::RequiredError("A command");

@@ -36,7 +36,9 @@ Result<Info> gather_info(const std::filesystem::path& path) {
   if (is_bundle(path)) {
     BundleInfo bundle;
     KVCAST_TRY(bundle.manifest, read_bundle_manifest(path));
-    KVCAST_TRY(bundle.auxiliary, gather_model(bundle.manifest.auxiliary));
+    if (!bundle.manifest.auxiliary.empty()) {
+      KVCAST_TRY(bundle.auxiliary, gather_model(bundle.manifest.auxiliary));
+    }
     KVCAST_TRY(const auto predictor, Safetensors::open(bundle.manifest.predictor));
     bundle.predictor = count_stored(*predictor);
     model = bundle.manifest.base;

@@ -11,7 +11,7 @@
 
 #include "../bench_common.h"
 #include "kvcast/version.h"
-#include "model/config.h"
+#include "model/architectures.h"
 
 namespace kvcast {
 namespace {

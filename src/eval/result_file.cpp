@@ -89,9 +89,11 @@ Result<ResultHeader> describe_model(const Model& model, const std::filesystem::p
   if (model.is_bundle()) {
     KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
     base = manifest.base;
-    header.auxiliary.emplace();
-    header.auxiliary->parameters = shapes.auxiliary.parameter_count();
-    KVCAST_TRY(header.auxiliary->sha256, sha256_of_weights(manifest.auxiliary));
+    if (!manifest.auxiliary.empty()) {
+      header.auxiliary.emplace();
+      header.auxiliary->parameters = shapes.auxiliary.parameter_count();
+      KVCAST_TRY(header.auxiliary->sha256, sha256_of_weights(manifest.auxiliary));
+    }
     header.predictor.emplace();
     header.predictor->parameters = model.impl().models.predictor->parameter_count();
     KVCAST_TRY(header.predictor->sha256, sha256_of_file(manifest.predictor));

@@ -2,15 +2,17 @@
 
 #include <algorithm>
 
+#include "model/layout.h"
+
 namespace kvcast {
 namespace {
 
 /// What one layer computes in a run.
 enum class LayerWork { kAllRows, kKeysValuesAndLastRow, kKeysValuesOnly };
 
-/// x [rows, in] · Wᵀ [in, out].
-double matmul_flops(double rows, int64_t in, int64_t out) {
-  return 2.0 * rows * static_cast<double>(in) * static_cast<double>(out);
+/// x [rows, columns] · Wᵀ.
+double matmul_flops(double rows, int64_t columns, int64_t out) {
+  return 2.0 * rows * static_cast<double>(columns) * static_cast<double>(out);
 }
 
 /// `rows` new tokens behind `cached` earlier ones. A row at position p attends to p + 1 keys: QKᵀ
@@ -18,18 +20,20 @@ double matmul_flops(double rows, int64_t in, int64_t out) {
 double layer_flops(const ModelConfig& model, int64_t layer, int64_t cached, int64_t rows,
                    LayerWork work) {
   const auto n = static_cast<double>(rows);
-  const double keys_values = matmul_flops(n, model.model_dim, 2 * model.kv_width(layer));
+  const bool all = work == LayerWork::kAllRows;
+  double keys_values = 0.0, others = 0.0;  // products of all rows, of those that go on
+  for (const Weight& weight : layer_weights(model, layer)) {
+    if (!weight.is_matrix()) continue;
+    const bool is_key_value = weight.role == Role::kKey || weight.role == Role::kValue;
+    (is_key_value ? keys_values : others) +=
+        matmul_flops(is_key_value || all ? n : 1.0, weight.columns, weight.rows);
+  }
   if (work == LayerWork::kKeysValuesOnly) return keys_values;
 
-  const bool all = work == LayerWork::kAllRows;
-  const double output_rows = all ? n : 1.0;
   const double last_seen = static_cast<double>(cached) + n;
   const double keys_seen = all ? n * static_cast<double>(cached) + n * (n + 1.0) / 2.0 : last_seen;
-  const int64_t query_width = model.query_width(layer);
-  const double attention = 4.0 * static_cast<double>(query_width) * keys_seen;
-  const double query_and_out = 2.0 * matmul_flops(output_rows, model.model_dim, query_width);
-  const double ffn = 3.0 * matmul_flops(output_rows, model.model_dim, model.layers[layer].ffn_dim);
-  return keys_values + query_and_out + attention + ffn;
+  const double attention = 4.0 * static_cast<double>(model.query_width(layer)) * keys_seen;
+  return keys_values + others + attention;
 }
 
 /// Layers [0, count) of which the last does only `last_work`.
@@ -73,24 +77,27 @@ double attention_scoring_cost(const ModelConfig& model, int64_t layers, int64_t 
 }
 
 PrefillCost kv_prediction_cost(const ModelConfig& base, const ModelConfig& auxiliary,
-                               const std::vector<int64_t>& layer_map, int64_t prompt_tokens,
-                               int64_t tail) {
+                               const ForecastPlan& plan, int64_t prompt_tokens, int64_t tail) {
   const int64_t predicted = std::max<int64_t>(prompt_tokens - tail, 0);
+  const int64_t sinks = std::min(plan.sink_tokens, predicted), rows = predicted - sinks;
+  constexpr LayerWork kLast = LayerWork::kKeysValuesOnly;
   PrefillCost cost = answer_cost(base, predicted, prompt_tokens - predicted);
-  const int64_t layers_needed = *std::max_element(layer_map.begin(), layer_map.end()) + 1;
-  cost.auxiliary = layers_flops(auxiliary, layers_needed, 0, predicted, LayerWork::kKeysValuesOnly);
-  for (int64_t i = 0; i < base.n_layers(); ++i) {
-    cost.predictor += 2.0 * matmul_flops(static_cast<double>(predicted),
-                                         auxiliary.kv_width(layer_map[i]), base.kv_width(i));
+  cost.base += layers_flops(base, sinks > 0 ? base.n_layers() : 0, 0, sinks, kLast);
+  cost.auxiliary = layers_flops(auxiliary, plan.auxiliary_layers(), 0, predicted, kLast) +
+                   layers_flops(base, plan.exact_layers, sinks, rows, kLast);
+  for (int64_t i = plan.exact_layers; i < base.n_layers(); ++i) {
+    cost.predictor +=
+        2.0 * matmul_flops(static_cast<double>(rows), input_width(plan.inputs[i], base, auxiliary),
+                           base.kv_width(i));
   }
   return cost;
 }
 
 int64_t predictor_parameter_count(const ModelConfig& base, const ModelConfig& auxiliary,
-                                  const std::vector<int64_t>& layer_map) {
+                                  const ForecastPlan& plan) {
   int64_t count = 0;
-  for (int64_t i = 0; i < base.n_layers(); ++i) {
-    count += 2 * base.kv_width(i) * (auxiliary.kv_width(layer_map[i]) + 1);
+  for (int64_t i = plan.exact_layers; i < base.n_layers(); ++i) {
+    count += 2 * base.kv_width(i) * (input_width(plan.inputs[i], base, auxiliary) + 1);
   }
   return count;
 }
@@ -100,11 +107,16 @@ double approximate_exact_flops(const ModelConfig& base, int64_t prompt_tokens) {
 }
 
 double approximate_kv_prediction_flops(const ModelConfig& base, const ModelConfig& auxiliary,
-                                       const std::vector<int64_t>& layer_map, int64_t prompt_tokens,
+                                       const ForecastPlan& plan, int64_t prompt_tokens,
                                        int64_t tail) {
-  const auto read = static_cast<double>(auxiliary.parameter_count() +
-                                        predictor_parameter_count(base, auxiliary, layer_map));
-  return 2.0 * read * static_cast<double>(prompt_tokens) +
+  int64_t read = predictor_parameter_count(base, auxiliary, plan);
+  if (auxiliary.n_layers() > 0) read += auxiliary.parameter_count();
+  for (int64_t i = 0; i < plan.exact_layers; ++i) {
+    for (const Weight& weight : layer_weights(base, i)) {
+      if (weight.is_matrix()) read += weight.rows * weight.columns;
+    }
+  }
+  return 2.0 * static_cast<double>(read) * static_cast<double>(prompt_tokens) +
          approximate_exact_flops(base, std::min(tail, prompt_tokens));
 }
 

@@ -77,6 +77,12 @@ Result<std::string> JsonFields::string(const std::string& key) const {
   return found->get<std::string>();
 }
 
+Result<JsonFields> JsonFields::object(const std::string& key) const {
+  const auto found = object_.find(key);
+  if (found == object_.end() || !found->is_object()) return wrong(key, "an object");
+  return JsonFields(*found, fmt::format("{}: key \"{}\"", where_, key));
+}
+
 Status JsonFields::require(const std::string& key, const Json& expected) const {
   const auto found = object_.find(key);
   if (found == object_.end() || *found != expected) return wrong(key, describe(expected));
@@ -106,6 +112,15 @@ Result<std::vector<int64_t>> JsonFields::integers(const std::string& key, int64_
     values.push_back(*value);
   }
   return values;
+}
+
+Result<std::vector<int64_t>> JsonFields::integers_up_to(const std::string& key, int64_t most,
+                                                        int64_t low, int64_t high) const {
+  const auto found = object_.find(key);
+  if (found == object_.end() || !found->is_array() || found->size() > static_cast<size_t>(most)) {
+    return wrong(key, fmt::format("a list of at most {} entries", most));
+  }
+  return integers(key, static_cast<int64_t>(found->size()), low, high);
 }
 
 Result<std::vector<double>> JsonFields::numbers(const std::string& key, int64_t count, double low,

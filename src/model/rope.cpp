@@ -10,14 +10,13 @@ constexpr int64_t kStep = 1024;
 
 }  // namespace
 
-RopeTable::RopeTable(int64_t head_dim, double theta, int64_t positions) : half_(head_dim / 2) {
+RopeTable::RopeTable(std::span<const double> frequencies, int64_t positions)
+    : half_(static_cast<int64_t>(frequencies.size())) {
   const auto make = [&](int64_t rows, int64_t step) {
     std::vector<Angle> table(static_cast<size_t>(rows * half_));
     for (int64_t j = 0; j < half_; ++j) {
-      const double frequency =
-          std::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(head_dim));
       for (int64_t row = 0; row < rows; ++row) {
-        const double angle = static_cast<double>(row * step) * frequency;
+        const double angle = static_cast<double>(row * step) * frequencies[j];
         table[static_cast<size_t>(row * half_ + j)] = {std::cos(angle), std::sin(angle)};
       }
     }

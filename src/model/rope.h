@@ -7,14 +7,15 @@
 
 namespace kvcast {
 
-/// Cosines and sines of RoPE's angles, position * theta^(-2j / head_dim), for any position below
+/// Cosines and sines of RoPE's angles, position * frequencies[j], for any position below
 /// `positions`. Two small tables, of multiples of 1,024 positions and of the rest, are combined by
 /// the addition theorem in double: a row costs a few multiplications, and the memory grows with
 /// positions / 1,024, whatever context a config claims. Immutable.
 class RopeTable {
  public:
   RopeTable() = default;
-  RopeTable(int64_t head_dim, double theta, int64_t positions);
+  /// `frequencies` [head_dim / 2]: see Rope.
+  RopeTable(std::span<const double> frequencies, int64_t positions);
 
   /// One row for each position: cosines and sines, [positions.size(), head_dim / 2].
   void fill(std::span<const int64_t> positions, float* cosines, float* sines) const;

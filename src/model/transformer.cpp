@@ -1,26 +1,28 @@
-// To read the forward pass, start at run_layers. Equations: OpenELM (method §2).
+// To read the forward pass, start at run_layers. Equations: method §2; what a config has besides
+// (biases) or lacks (head norms) is an empty vector.
 #include "model/transformer.h"
 
 #include <algorithm>
 #include <cassert>
 
 #include "base/macros.h"
+#include "model/checkpoint.h"
 #include "model/transformer_run.h"
 
 namespace kvcast {
-Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::path& directory,
-                                                       WeightType type, int threads) {
-  KVCAST_TRY(ModelConfig config, read_model_config(directory));
-  KVCAST_TRY(auto checkpoint, Safetensors::open_checkpoint(directory));
-  KVCAST_TRY(ModelWeights weights, load_weights(std::move(checkpoint), config, type, threads));
-  return std::make_unique<Transformer>(std::move(config), std::move(weights), threads);
+Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::path& path,
+                                                       std::optional<WeightType> type,
+                                                       int threads) {
+  KVCAST_TRY(Checkpoint checkpoint, open_checkpoint(path));
+  KVCAST_TRY(ModelWeights weights, load_weights(checkpoint, type, threads));
+  return std::make_unique<Transformer>(std::move(checkpoint.config), std::move(weights), threads);
 }
 
 Transformer::Transformer(ModelConfig config, ModelWeights weights, int threads)
     : config_(std::move(config)),
       weights_(std::move(weights)),
       threads_(threads),
-      rope_(config_.head_dim, config_.rope_theta, config_.max_context_tokens) {
+      rope_(config_.rope.frequencies(config_.head_dim), config_.max_context_tokens) {
   for (int64_t i = 0; i < config_.n_layers(); ++i) {
     widest_.query = std::max(widest_.query, config_.query_width(i));
     widest_.kv = std::max(widest_.kv, config_.kv_width(i));
@@ -77,7 +79,7 @@ void Transformer::reserve(Workspace& workspace, int64_t rows) const {
   workspace.hidden.ensure(size(std::min(rows, kFfnRowBlock), widest_.ffn));
 }
 
-// h = attn_norm(x); q = h Wqᵀ, k = h Wkᵀ, v = h Wvᵀ.
+// h = attn_norm(x); q = h Wqᵀ + bq, k = h Wkᵀ + bk, v = h Wvᵀ + bv; many models have no biases.
 std::span<const MatmulArgs> Transformer::projections(Run& run, int64_t layer) const {
   const LayerWeights& weights = weights_.layers[layer];
   Workspace& w = run.workspace;
@@ -94,30 +96,31 @@ std::span<const MatmulArgs> Transformer::projections(Run& run, int64_t layer) co
             .dim = dim,
             .eps = config_.norm_eps},
            threads_);
-  const auto product = [&](const PackedMatrix& weight, float* out) {
+  const auto product = [&](const PackedMatrix& weight, const std::vector<float>& bias, float* out) {
     return MatmulArgs{.a = normed.f32,
                       .a_bf16 = normed.bf16,
                       .a_stride = normed.stride,
                       .rows = rows,
                       .weight = &weight,
+                      .bias = bias.empty() ? nullptr : bias.data(),
                       .out = out,
                       .out_stride = weight.n()};
   };
-  run.products[0] = product(weights.k_proj, w.k.data());
-  run.products[1] = product(weights.v_proj, w.v.data());
-  run.products[2] = product(weights.q_proj, w.q.data());
+  run.products[0] = product(weights.k_proj, weights.k_bias, w.k.data());
+  run.products[1] = product(weights.v_proj, weights.v_bias, w.v.data());
+  run.products[2] = product(weights.q_proj, weights.q_bias, w.q.data());
   const bool all_queries = run.attending == Run::Attending::kAllRows;
   const size_t first = run.options.key_values_cached ? 2 : 0, last = all_queries ? 3 : 2;
   return std::span(run.products).subspan(first, last - first);
 }
 
-// k_norm and RoPE on k; append k and v.
+// k_norm (where the model has one) and RoPE on k; append k and v.
 void Transformer::store_key_values(Run& run, int64_t layer) const {
   const LayerWeights& weights = weights_.layers[layer];
   Workspace& w = run.workspace;
   const int64_t kv_width = config_.kv_width(layer);
   const float *k = w.k.data(), *v = w.v.data();
-  if (run.options.on_raw_key_values) run.options.on_raw_key_values({layer, k, v});
+  if (run.options.on_raw_key_values) run.options.on_raw_key_values({layer, k, v, run.rows});
   const int64_t heads = config_.layers[layer].kv_heads;
   w.cache_rows.clear();
   int64_t row = 0;
@@ -149,6 +152,7 @@ void Transformer::keep_last_rows(Run& run, int64_t layer) const {
   Workspace& w = run.workspace;
   const int64_t dim = config_.model_dim, half = config_.head_dim / 2;
   const PackedMatrix& q_proj = weights_.layers[layer].q_proj;
+  const std::vector<float>& q_bias = weights_.layers[layer].q_bias;
   const ProductRows normed(w.normed, q_proj);
   int64_t end = 0, to = 0;
   for (const SequenceRows& sequence : run.sequences) {
@@ -165,13 +169,14 @@ void Transformer::keep_last_rows(Run& run, int64_t layer) const {
           .a_stride = normed.stride,
           .rows = to,
           .weight = &q_proj,
+          .bias = q_bias.empty() ? nullptr : q_bias.data(),
           .out = w.q.data(),
           .out_stride = q_proj.n()},
          threads_);
 }
 
-// q_norm and RoPE on q; x += out_proj(softmax(q Kᵀ / sqrt(head_dim)) V), causal, of which the last
-// product is left.
+// q_norm (likewise) and RoPE on q; x += out_proj(softmax(q Kᵀ / sqrt(head_dim)) V), causal, of
+// which the last product is left.
 MatmulArgs Transformer::attend(Run& run, int64_t layer) const {
   const LayerWeights& weights = weights_.layers[layer];
   const LayerConfig& shape = config_.layers[layer];

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cassert>
 #include <cstring>
@@ -37,7 +38,7 @@ DType packed_dtype(WeightType type) {
   return DType::kI8;
 }
 
-Result<WeightType> packed_type(const Safetensors& file, std::string_view name, DType dtype) {
+Result<WeightType> packed_type(const TensorSource& file, std::string_view name, DType dtype) {
   for (const WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kInt8}) {
     if (packed_dtype(type) == dtype) return type;
   }
@@ -62,9 +63,73 @@ std::shared_ptr<const std::byte> copy(std::span<const std::byte> bytes) {
   return memory;
 }
 
+/// What holds a stored type as it is.
+WeightType stored_type(DType dtype) {
+  return dtype == DType::kF32 ? WeightType::kF32 : WeightType::kBf16;
+}
+
+/// Calls `take` with each row of the entry and its index, several threads at once.
+template <typename Take>
+void for_each_row(const LayoutEntry& entry, const std::vector<TensorView>& tensors, int threads,
+                  const Take& take) {
+  int64_t first = 0;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const TensorPart& part = entry.parts[i];
+    const size_t row_bytes = tensors[i].bytes.size() / static_cast<size_t>(part.stored_rows);
+    const int64_t width = entry.is_matrix() ? entry.columns : 1;
+    parallel_for(part.rows, threads, [&](int64_t row, int) {
+      const auto offset = static_cast<size_t>(part.stored_row(row)) * row_bytes;
+      take(TensorView{tensors[i].dtype, {width}, tensors[i].bytes.subspan(offset, row_bytes)},
+           first + row);
+    });
+    first += part.rows;
+  }
+}
+
+/// The rows of a matrix, one after the other: where they lie, if they do, else a copy.
+class GatheredRows {
+ public:
+  GatheredRows(const LayoutEntry& entry, const std::vector<TensorView>& tensors, int threads) {
+    const TensorPart& part = entry.parts.front();
+    const DType dtype = tensors.front().dtype;
+    type_ = source_type(dtype);
+    if (entry.parts.size() == 1 && part.interleaved == 0) {
+      const size_t row_bytes = dtype_size(dtype) * static_cast<size_t>(entry.columns);
+      bytes_ = tensors.front().bytes.subspan(static_cast<size_t>(part.first_row) * row_bytes,
+                                             static_cast<size_t>(part.rows) * row_bytes);
+      return;
+    }
+    const bool one_type = std::ranges::all_of(
+        tensors, [&](const TensorView& tensor) { return tensor.dtype == dtype; });
+    if (!one_type) type_ = SourceType::kF32;
+    const size_t element = one_type ? dtype_size(dtype) : sizeof(float);
+    const size_t row_bytes = element * static_cast<size_t>(entry.columns);
+    const size_t bytes = row_bytes * static_cast<size_t>(entry.rows);
+    copy_ = allocate_pages(bytes);  // not from the heap, which would keep it
+    if (copy_ == nullptr) throw std::bad_alloc();
+    bytes_ = {copy_.get(), bytes};
+    for_each_row(entry, tensors, threads, [&](const TensorView& row, int64_t index) {
+      std::byte* const out = copy_.get() + static_cast<size_t>(index) * row_bytes;
+      if (one_type) {
+        std::memcpy(out, row.bytes.data(), row_bytes);
+      } else {
+        to_float(row, {reinterpret_cast<float*>(out), static_cast<size_t>(entry.columns)});
+      }
+    });
+  }
+
+  [[nodiscard]] std::span<const std::byte> bytes() const { return bytes_; }
+  [[nodiscard]] SourceType type() const { return type_; }
+
+ private:
+  std::shared_ptr<std::byte> copy_;
+  std::span<const std::byte> bytes_;
+  SourceType type_;
+};
+
 }  // namespace
 
-bool is_packed(const Safetensors& file) { return file.metadata().contains(kPackedKey); }
+bool is_packed(const TensorSource& file) { return file.metadata().contains(kPackedKey); }
 
 std::string packed_name(std::string_view name) {
   constexpr std::string_view kPlain = ".weight";
@@ -79,8 +144,8 @@ PackedMatrix pack_or_throw(const std::byte* rows, SourceType source, int64_t n, 
   return packed;
 }
 
-Result<WeightReader> WeightReader::open(std::shared_ptr<const Safetensors> file, WeightType type,
-                                        int threads) {
+Result<WeightReader> WeightReader::open(std::shared_ptr<const TensorSource> file,
+                                        std::optional<WeightType> type, int threads) {
   if (kvcast::is_packed(*file)) {
     const std::string& version = file->metadata().at(kPackedKey);
     if (version != kPackedVersion) {
@@ -91,57 +156,72 @@ Result<WeightReader> WeightReader::open(std::shared_ptr<const Safetensors> file,
   return WeightReader(std::move(file), type, threads);
 }
 
-Result<PackedMatrix> WeightReader::matrix(const MatrixPart& part) const {
-  if (is_packed()) {
-    KVCAST_TRY(PackedMatrix packed, read_packed(part));
-    if (packed.type() == type_) return packed;
-    const std::vector<float> rows = unpack(packed, threads_);
-    return pack_or_throw(reinterpret_cast<const std::byte*>(rows.data()), SourceType::kF32, part.n,
-                         part.k, type_, threads_);
+Result<std::vector<TensorView>> WeightReader::tensors_of(const LayoutEntry& entry) const {
+  std::vector<TensorView> tensors;
+  for (const TensorPart& part : entry.parts) {
+    const std::array shape{part.stored_rows, entry.columns};
+    KVCAST_TRY(TensorView tensor,
+               file_->find_float(part.name, std::span(shape).first(entry.is_matrix() ? 2 : 1)));
+    tensors.push_back(std::move(tensor));
   }
-  KVCAST_TRY(const auto tensor,
-             file_->find_float(part.stored, std::array{part.stored_rows, part.k}));
-  const size_t row_bytes = dtype_size(tensor.dtype) * static_cast<size_t>(part.k);
-  const auto rows = tensor.bytes.subspan(static_cast<size_t>(part.first_row) * row_bytes,
-                                         static_cast<size_t>(part.n) * row_bytes);
-  PackedMatrix packed =
-      pack_or_throw(rows.data(), source_type(tensor.dtype), part.n, part.k, type_, threads_);
-  MappedFile::release(rows);  // so that the weights are not in memory twice
+  return tensors;
+}
+
+Result<PackedMatrix> WeightReader::matrix(const LayoutEntry& entry) const {
+  const int64_t n = entry.rows, k = entry.columns;
+  if (is_packed()) {
+    KVCAST_TRY(PackedMatrix packed, read_packed(entry.parts.front().name, n, k));
+    if (!type_ || packed.type() == *type_) return packed;
+    const std::vector<float> rows = unpack(packed, threads_);
+    return pack_or_throw(reinterpret_cast<const std::byte*>(rows.data()), SourceType::kF32, n, k,
+                         *type_, threads_);
+  }
+  KVCAST_TRY(const auto tensors, tensors_of(entry));
+  const WeightType type = type_.value_or(stored_type(tensors.front().dtype));
+  const GatheredRows rows(entry, tensors, threads_);
+  PackedMatrix packed = pack_or_throw(rows.bytes().data(), rows.type(), n, k, type, threads_);
+  for (const TensorView& tensor : tensors) {
+    MappedFile::release(tensor.bytes);  // so that the weights are not in memory twice
+  }
   return packed;
 }
 
-Result<PackedMatrix> WeightReader::read_packed(const MatrixPart& part) const {
-  const std::string name = packed_name(part.name);
+Result<std::vector<float>> WeightReader::floats(const LayoutEntry& entry) const {
+  std::vector<float> values;
+  if (is_packed() && entry.is_matrix()) {
+    for (const TensorPart& part : entry.parts) {
+      KVCAST_TRY(const auto packed, read_packed(part.name, part.stored_rows, entry.columns));
+      const std::vector<float> rows = unpack(packed, threads_);
+      const auto* const first = rows.data() + part.first_row * entry.columns;
+      values.insert(values.end(), first, first + part.rows * entry.columns);
+    }
+    return values;
+  }
+  KVCAST_TRY(const auto tensors, tensors_of(entry));
+  const int64_t width = entry.is_matrix() ? entry.columns : 1;
+  values.resize(static_cast<size_t>(entry.rows * width));
+  for_each_row(entry, tensors, threads_, [&](const TensorView& row, int64_t index) {
+    to_float(row, std::span(values).subspan(static_cast<size_t>(index * width),
+                                            static_cast<size_t>(width)));
+  });
+  return values;
+}
+
+Result<PackedMatrix> WeightReader::read_packed(std::string_view plain_name, int64_t n,
+                                               int64_t k) const {
+  const std::string name = packed_name(plain_name);
   KVCAST_TRY(const TensorView tensor, file_->find(name));
   KVCAST_TRY(const WeightType type, packed_type(*file_, name, tensor.dtype));
-  const auto expected = packed_shape(part.n, part.k, type);
+  const auto expected = packed_shape(n, k, type);
   if (expected.empty() || tensor.shape != expected) {
     return fail(fmt::format("{}: tensor {}: shape {}, expected {} for a matrix of {} by {}",
                             file_->path().string(), name, shape_text(tensor.shape),
-                            shape_text(expected), part.n, part.k));
+                            shape_text(expected), n, k));
   }
   std::shared_ptr<const std::byte> mapped(file_, tensor.bytes.data());
   const bool aligned = reinterpret_cast<uintptr_t>(mapped.get()) % 64 == 0;
   // Another writer's order of tensors may have put it anywhere.
-  return PackedMatrix::adopt(aligned ? std::move(mapped) : copy(tensor.bytes), part.n, part.k,
-                             type);
-}
-
-Result<std::vector<float>> WeightReader::vector(std::string_view name, int64_t n) const {
-  KVCAST_TRY(const auto tensor, file_->find_float(name, std::array{n}));
-  std::vector<float> values(static_cast<size_t>(n));
-  to_float(tensor, values);
-  return values;
-}
-
-Result<WeightType> stored_weight_type(const Safetensors& file, std::string_view name) {
-  if (is_packed(file)) {
-    const std::string packed = packed_name(name);
-    KVCAST_TRY(const auto tensor, file.find(packed));
-    return packed_type(file, packed, tensor.dtype);
-  }
-  KVCAST_TRY(const auto tensor, file.find(name));
-  return tensor.dtype == DType::kF32 ? WeightType::kF32 : WeightType::kBf16;
+  return PackedMatrix::adopt(aligned ? std::move(mapped) : copy(tensor.bytes), n, k, type);
 }
 
 TensorToWrite packed_tensor(std::string_view name, const PackedMatrix& matrix) {

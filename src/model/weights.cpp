@@ -8,6 +8,7 @@
 #include "base/macros.h"
 #include "base/team.h"
 #include "kernels/memory.h"
+#include "model/checkpoint.h"
 
 namespace kvcast {
 namespace {
@@ -20,60 +21,94 @@ uint64_t next_random(uint64_t& state) {
   return z ^ (z >> 31);
 }
 
-void add_layer_slots(LayerWeights& layer, const ModelConfig& config, int64_t i,
-                     WeightSlots& slots) {
-  const int64_t dim = config.model_dim, ffn = config.layers[i].ffn_dim;
-  const int64_t q = config.query_width(i), kv = config.kv_width(i);
-  const auto name = [i](std::string_view suffix) { return layer_tensor_name(i, suffix); };
-  slots.vectors.push_back({&layer.attn_norm, name("attn_norm.weight"), dim});
-  slots.vectors.push_back({&layer.ffn_norm, name("ffn_norm.weight"), dim});
-  if (config.normalize_qk) {
-    slots.vectors.push_back({&layer.q_norm, name("attn.q_norm.weight"), config.head_dim});
-    slots.vectors.push_back({&layer.k_norm, name("attn.k_norm.weight"), config.head_dim});
-  }
-  // qkv_proj holds all query rows, then the keys', then the values' (method §2).
-  const auto part = [&](std::string_view suffix, int64_t first_row, int64_t n) {
-    return MatrixPart{name(suffix), name("attn.qkv_proj.weight"), q + 2 * kv, first_row, n, dim};
-  };
-  slots.matrices.push_back({&layer.q_proj, part("attn.q_proj.weight", 0, q)});
-  slots.matrices.push_back({&layer.k_proj, part("attn.k_proj.weight", q, kv)});
-  slots.matrices.push_back({&layer.v_proj, part("attn.v_proj.weight", q + kv, kv)});
-  slots.matrices.push_back(
-      {&layer.out_proj, MatrixPart::whole(name("attn.out_proj.weight"), dim, q)});
-  slots.matrices.push_back(
-      {&layer.proj_1, MatrixPart::whole(name("ffn.proj_1.weight"), 2 * ffn, dim)});
-  slots.matrices.push_back({&layer.proj_2, MatrixPart::whole(name("ffn.proj_2.weight"), dim, ffn)});
+constexpr TensorName kPackedNames[] = {
+    {Role::kEmbeddings, "transformer.token_embeddings.weight"},
+    {Role::kLmHead, "lm_head.weight"},
+    {Role::kFinalNorm, "transformer.norm.weight"},
+    {Role::kAttentionNorm, "transformer.layers.{}.attn_norm.weight"},
+    {Role::kQuery, "transformer.layers.{}.attn.q_proj.weight"},
+    {Role::kKey, "transformer.layers.{}.attn.k_proj.weight"},
+    {Role::kValue, "transformer.layers.{}.attn.v_proj.weight"},
+    {Role::kQueryBias, "transformer.layers.{}.attn.q_proj.bias"},
+    {Role::kKeyBias, "transformer.layers.{}.attn.k_proj.bias"},
+    {Role::kValueBias, "transformer.layers.{}.attn.v_proj.bias"},
+    {Role::kQueryNorm, "transformer.layers.{}.attn.q_norm.weight"},
+    {Role::kKeyNorm, "transformer.layers.{}.attn.k_norm.weight"},
+    {Role::kAttentionOutput, "transformer.layers.{}.attn.out_proj.weight"},
+    {Role::kFeedForwardNorm, "transformer.layers.{}.ffn_norm.weight"},
+    {Role::kGate, "transformer.layers.{}.ffn.proj_1.weight"},
+    {Role::kUp, "transformer.layers.{}.ffn.proj_1.weight"},
+    {Role::kDown, "transformer.layers.{}.ffn.proj_2.weight"},
+};
+
+/// Where the forward pass has each weight of a layer; of those that are stacked, the first.
+struct LayerMatrix {
+  Role role;
+  PackedMatrix LayerWeights::*member;
+};
+constexpr LayerMatrix kLayerMatrices[] = {
+    {Role::kQuery, &LayerWeights::q_proj}, {Role::kKey, &LayerWeights::k_proj},
+    {Role::kValue, &LayerWeights::v_proj}, {Role::kAttentionOutput, &LayerWeights::out_proj},
+    {Role::kGate, &LayerWeights::proj_1},  {Role::kDown, &LayerWeights::proj_2},
+};
+struct LayerVector {
+  Role role;
+  std::vector<float> LayerWeights::*member;
+};
+constexpr LayerVector kLayerVectors[] = {
+    {Role::kAttentionNorm, &LayerWeights::attn_norm},
+    {Role::kFeedForwardNorm, &LayerWeights::ffn_norm},
+    {Role::kQueryNorm, &LayerWeights::q_norm},
+    {Role::kKeyNorm, &LayerWeights::k_norm},
+    {Role::kQueryBias, &LayerWeights::q_bias},
+    {Role::kKeyBias, &LayerWeights::k_bias},
+    {Role::kValueBias, &LayerWeights::v_bias},
+};
+
+PackedMatrix& matrix_of(ModelWeights& weights, const LayoutEntry& entry) {
+  if (entry.role == Role::kEmbeddings) return weights.embeddings;
+  if (entry.role == Role::kLmHead) return weights.lm_head;
+  return weights.layers[entry.layer].*
+         std::ranges::find(kLayerMatrices, entry.role, &LayerMatrix::role)->member;
+}
+
+std::vector<float>& vector_of(ModelWeights& weights, const LayoutEntry& entry) {
+  if (entry.role == Role::kFinalNorm) return weights.final_norm;
+  return weights.layers[entry.layer].*
+         std::ranges::find(kLayerVectors, entry.role, &LayerVector::role)->member;
+}
+
+bool is_bias(Role role) {
+  return role == Role::kQueryBias || role == Role::kKeyBias || role == Role::kValueBias;
 }
 
 }  // namespace
 
-WeightSlots weight_slots(ModelWeights& weights, const ModelConfig& config) {
-  const int64_t vocab = config.vocab_size, dim = config.model_dim;
-  WeightSlots slots;
-  slots.matrices.push_back(
-      {&weights.embeddings, MatrixPart::whole(std::string(kEmbeddingsTensor), vocab, dim)});
-  if (!config.tied_embeddings) {
-    slots.matrices.push_back(
-        {&weights.lm_head, MatrixPart::whole(std::string(kLmHeadTensor), vocab, dim)});
-  }
-  slots.vectors.push_back({&weights.final_norm, std::string(kFinalNormTensor), dim});
+const StoredForm kPackedForm = {.names = kPackedNames};
+
+std::vector<WeightSlot> weight_slots(ModelWeights& weights, const ModelConfig& config,
+                                     const StoredForm& stored) {
   weights.layers.resize(static_cast<size_t>(config.n_layers()));
-  for (int64_t i = 0; i < config.n_layers(); ++i) {
-    add_layer_slots(weights.layers[i], config, i, slots);
+  std::vector<WeightSlot> slots;
+  for (LayoutEntry& entry : tensor_layout(config, kPackedForm, stored)) {
+    PackedMatrix* const matrix = entry.is_matrix() ? &matrix_of(weights, entry) : nullptr;
+    std::vector<float>* const vector = entry.is_matrix() ? nullptr : &vector_of(weights, entry);
+    slots.push_back({matrix, vector, std::move(entry)});
   }
   return slots;
 }
 
-Result<ModelWeights> load_weights(std::shared_ptr<const Safetensors> checkpoint,
-                                  const ModelConfig& config, WeightType type, int threads) {
-  KVCAST_TRY(const auto reader, WeightReader::open(std::move(checkpoint), type, threads));
+Result<ModelWeights> load_weights(const Checkpoint& checkpoint, std::optional<WeightType> type,
+                                  int threads) {
+  KVCAST_TRY(const auto reader, WeightReader::open(checkpoint.weights, type, threads));
   ModelWeights weights;
-  const WeightSlots slots = weight_slots(weights, config);
-  for (const VectorSlot& slot : slots.vectors) {
-    KVCAST_TRY(*slot.values, reader.vector(slot.name, slot.n));
-  }
-  for (const MatrixSlot& slot : slots.matrices) {
-    KVCAST_TRY(*slot.matrix, reader.matrix(slot.part));
+  for (const auto& [matrix, vector, entry] :
+       weight_slots(weights, checkpoint.config, checkpoint.form)) {
+    if (matrix != nullptr) {
+      KVCAST_TRY(*matrix, reader.matrix(entry));
+    } else {
+      KVCAST_TRY(*vector, reader.floats(entry));
+    }
   }
   return weights;
 }
@@ -97,53 +132,37 @@ PackedMatrix random_matrix(int64_t n, int64_t k, WeightType type, int threads, u
 ModelWeights random_weights(const ModelConfig& config, WeightType type, int threads,
                             uint64_t seed) {
   ModelWeights weights;
-  const WeightSlots slots = weight_slots(weights, config);
-  for (const VectorSlot& slot : slots.vectors)
-    slot.values->assign(static_cast<size_t>(slot.n), 1.0F);
-  for (const MatrixSlot& slot : slots.matrices) {
-    *slot.matrix = random_matrix(slot.part.n, slot.part.k, type, threads, ++seed);
+  for (const auto& [matrix, vector, entry] : weight_slots(weights, config, kPackedForm)) {
+    if (matrix != nullptr) {
+      *matrix = random_matrix(entry.rows, entry.columns, type, threads, ++seed);
+    } else {
+      vector->assign(static_cast<size_t>(entry.rows), is_bias(entry.role) ? 0.0F : 1.0F);
+    }
   }
   return weights;
 }
 
 std::vector<TensorToWrite> packed_tensors(ModelWeights& weights, const ModelConfig& config) {
-  const WeightSlots slots = weight_slots(weights, config);
-  std::vector<TensorToWrite> tensors;
-  for (const MatrixSlot& slot : slots.matrices) {
-    tensors.push_back(packed_tensor(slot.part.name, *slot.matrix));
+  std::vector<TensorToWrite> tensors, vectors;
+  for (const auto& [matrix, vector, entry] : weight_slots(weights, config, kPackedForm)) {
+    if (matrix != nullptr) {
+      tensors.push_back(packed_tensor(entry.name, *matrix));
+    } else {
+      vectors.push_back(float_tensor(entry.name, *vector));
+    }
   }
   // After the matrices, whose sizes are multiples of the alignment.
-  for (const VectorSlot& slot : slots.vectors) {
-    tensors.push_back(float_tensor(slot.name, *slot.values));
-  }
-  return tensors;
-}
-
-std::map<std::string, FloatTensor> unpack_weights(ModelWeights& weights, const ModelConfig& config,
-                                                  int threads) {
-  const WeightSlots slots = weight_slots(weights, config);
-  std::map<std::string, FloatTensor> tensors;
-  for (const VectorSlot& slot : slots.vectors) {
-    tensors.emplace(slot.name, FloatTensor{{slot.n}, *slot.values});
-  }
-  for (const MatrixSlot& slot : slots.matrices) {
-    const MatrixPart& part = slot.part;
-    FloatTensor& tensor = tensors[part.stored];
-    tensor.shape = {part.stored_rows, part.k};
-    tensor.values.resize(static_cast<size_t>(part.stored_rows * part.k));
-    const std::vector<float> rows = unpack(*slot.matrix, threads);
-    std::ranges::copy(rows, tensor.values.begin() + part.first_row * part.k);
-  }
+  tensors.insert(tensors.end(), vectors.begin(), vectors.end());
   return tensors;
 }
 
 int64_t ModelWeights::bytes() const {
   size_t total = embeddings.bytes() + lm_head.bytes() + final_norm.size() * sizeof(float);
   for (const LayerWeights& layer : layers) {
-    total += layer.q_proj.bytes() + layer.k_proj.bytes() + layer.v_proj.bytes() +
-             layer.out_proj.bytes() + layer.proj_1.bytes() + layer.proj_2.bytes();
-    total += sizeof(float) * (layer.attn_norm.size() + layer.ffn_norm.size() + layer.q_norm.size() +
-                              layer.k_norm.size());
+    for (const auto& [role, member] : kLayerMatrices) total += (layer.*member).bytes();
+    for (const auto& [role, member] : kLayerVectors) {
+      total += (layer.*member).size() * sizeof(float);
+    }
   }
   return static_cast<int64_t>(total);
 }

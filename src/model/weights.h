@@ -1,9 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
-#include <memory>
-#include <string>
+#include <optional>
 #include <vector>
 
 #include "io/safetensors.h"
@@ -14,10 +12,14 @@
 
 namespace kvcast {
 
+struct Checkpoint;  // checkpoint.h
+
 /// One decoder layer's weights. Matrices are packed, norms are f32.
 struct LayerWeights {
   std::vector<float> attn_norm, ffn_norm;  // [model_dim]
   std::vector<float> q_norm, k_norm;       // [head_dim]; empty if the model does not normalise
+  std::vector<float> q_bias;               // [query_width]; empty if the model has none
+  std::vector<float> k_bias, v_bias;       // [kv_width]; likewise
   PackedMatrix q_proj;                     // [query_width, model_dim]
   PackedMatrix k_proj, v_proj;             // [kv_width, model_dim]
   PackedMatrix out_proj;                   // [model_dim, query_width]
@@ -38,29 +40,28 @@ struct ModelWeights {
   [[nodiscard]] int64_t bytes() const;
 };
 
-/// Where each of a model's weights comes from and goes to: what loading, making up, writing and
-/// unpacking them have in common. Pointers lead into the ModelWeights that they were made for.
-struct MatrixSlot {
-  PackedMatrix* matrix;
-  MatrixPart part;
-};
-struct VectorSlot {
-  std::vector<float>* values;
-  std::string name;  // in plain and packed files alike
-  int64_t n;
-};
-struct WeightSlots {
-  std::vector<MatrixSlot> matrices;
-  std::vector<VectorSlot> vectors;
-};
-/// Makes room for the config's layers in `weights` and lists everything in it.
-WeightSlots weight_slots(ModelWeights& weights, const ModelConfig& config);
+/// How packed files hold a model, whatever its family; also how the forward pass does.
+extern const StoredForm kPackedForm;
 
-/// Loads a checkpoint: packs its matrices, or maps them where they are packed as `type` already.
-/// Like the functions below, throws std::bad_alloc where memory runs out. Every tensor's shape is
-/// checked against the config; errors name the file, the tensor and the shape expected.
-Result<ModelWeights> load_weights(std::shared_ptr<const Safetensors> checkpoint,
-                                  const ModelConfig& config, WeightType type, int threads);
+/// Where each of a model's weights comes from and goes to: what loading, making up and writing them
+/// have in common. One of the pointers is null; they lead into the ModelWeights that they were made
+/// for.
+struct WeightSlot {
+  PackedMatrix* matrix;
+  std::vector<float>* vector;
+  LayoutEntry entry;  ///< named as in packed files
+};
+/// Makes room for the config's layers in `weights` and lists everything in it. `stored`: whose
+/// parts the entries have.
+std::vector<WeightSlot> weight_slots(ModelWeights& weights, const ModelConfig& config,
+                                     const StoredForm& stored);
+
+/// Packs the matrices of a checkpoint, or maps them where they are packed as `type` (null: as
+/// anything) already. Like the functions below, throws std::bad_alloc where memory runs out. Every
+/// tensor's shape is checked against the config; errors name the file, the tensor and the shape
+/// expected.
+Result<ModelWeights> load_weights(const Checkpoint& checkpoint, std::optional<WeightType> type,
+                                  int threads);
 
 /// Seeded random weights of a shape, for measuring speed without a download.
 ModelWeights random_weights(const ModelConfig& config, WeightType type, int threads, uint64_t seed);
@@ -70,14 +71,5 @@ PackedMatrix random_matrix(int64_t n, int64_t k, WeightType type, int threads, u
 
 /// The weights as the tensors of a packed file; their bytes stay those of `weights`.
 std::vector<TensorToWrite> packed_tensors(ModelWeights& weights, const ModelConfig& config);
-
-/// A tensor in memory, row-major.
-struct FloatTensor {
-  std::vector<int64_t> shape;
-  std::vector<float> values;
-};
-/// The weights as a plain checkpoint holds them, under Hugging Face's names, in f32.
-std::map<std::string, FloatTensor> unpack_weights(ModelWeights& weights, const ModelConfig& config,
-                                                  int threads);
 
 }  // namespace kvcast

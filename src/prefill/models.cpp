@@ -15,57 +15,40 @@ int64_t Models::weight_bytes() const {
 }
 
 ModelPair Models::shapes() const {
-  return {base->config(), auxiliary ? auxiliary->config() : ModelConfig{}, layer_map};
-}
-
-Result<WeightType> stored_type(const std::filesystem::path& directory) {
-  std::filesystem::path model = directory;
-  if (is_bundle(directory)) {
-    KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-    model = manifest.base;
-  }
-  KVCAST_CHECK(read_model_config(model));  // what is no model at all lacks this first
-  KVCAST_TRY(const auto checkpoint, Safetensors::open_checkpoint(model));
-  return stored_weight_type(*checkpoint, kEmbeddingsTensor);
+  return {base->config(), auxiliary ? auxiliary->config() : ModelConfig{}, plan};
 }
 
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
                            int threads) {
-  if (!type) {
-    KVCAST_TRY(type, stored_type(directory));
-  }
   Models models;
   if (!is_bundle(directory)) {
-    KVCAST_TRY(models.base, Transformer::load(directory, *type, threads));
+    KVCAST_TRY(models.base, Transformer::load(directory, type, threads));
     return models;
   }
   KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-  KVCAST_TRY(models.base, Transformer::load(manifest.base, *type, threads));
-  KVCAST_TRY(models.auxiliary, Transformer::load(manifest.auxiliary, *type, threads));
-  const ModelConfig& base = models.base->config();
-  const ModelConfig& auxiliary = models.auxiliary->config();
-  if (auxiliary.vocab_size != base.vocab_size) {
-    return fail(fmt::format(
-        "{}: vocab_size {} differs from the base's {}; both models of a bundle "
-        "share one tokenizer",
-        (manifest.auxiliary / "config.json").string(), auxiliary.vocab_size, base.vocab_size));
+  KVCAST_TRY(models.base, Transformer::load(manifest.base, type, threads));
+  if (!manifest.auxiliary.empty()) {
+    KVCAST_TRY(models.auxiliary, Transformer::load(manifest.auxiliary, type, threads));
   }
+  const ModelConfig& base = models.base->config();
+  const ModelConfig auxiliary = models.auxiliary ? models.auxiliary->config() : ModelConfig{};
+  const WeightType predictor_type = type.value_or(models.base->weights().embeddings.type());
   KVCAST_TRY(models.predictor, Predictor::load(manifest.predictor, base, auxiliary,
-                                               manifest.layer_map, *type, threads));
-  models.layer_map = manifest.layer_map;
+                                               manifest.plan, predictor_type, threads));
+  models.plan = manifest.plan;
   return models;
 }
 
 Models random_models(const ModelConfig& base, const ModelConfig* auxiliary,
-                     const std::vector<int64_t>& layer_map, WeightType type, int threads) {
+                     const ForecastPlan& plan, WeightType type, int threads) {
   Models models;
   models.base =
       std::make_unique<Transformer>(base, random_weights(base, type, threads, 1), threads);
   if (auxiliary) {
     models.auxiliary = std::make_unique<Transformer>(
         *auxiliary, random_weights(*auxiliary, type, threads, 2), threads);
-    models.predictor = Predictor::random(base, *auxiliary, layer_map, type, threads, 3);
-    models.layer_map = layer_map;
+    models.predictor = Predictor::random(base, *auxiliary, plan, type, threads, 3);
+    models.plan = plan;
   }
   return models;
 }

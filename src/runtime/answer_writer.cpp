@@ -16,7 +16,7 @@ Result<AnswerStep> AnswerWriter::take(std::span<const float> logits, Sequence& s
   AnswerStep step;
   KVCAST_TRY(step.token, sampler_.sample(logits, sequence.tokens));
   sequence.tokens.push_back(step.token);
-  if (step.token == model.eos_token && !rules_.ignore_end_of_text) {
+  if (model.ends_text(step.token) && !rules_.ignore_end_of_text) {
     step.end_of_text = true;
     finished_ = FinishReason::kEndOfText;
     return step;

@@ -7,54 +7,51 @@
 #include "base/mapped_file.h"
 #include "io/json.h"
 #include "model/bundle.h"
+#include "model/checkpoint.h"
+#include "model/weights.h"
 #include "prefill/predictor.h"
-#include "prefill/sequence.h"
 
 namespace kvcast {
 namespace {
 
 namespace fs = std::filesystem;
 
-/// What a model directory holds beside its weights, as far as kvcast and Hugging Face know it.
-constexpr const char* kCompanions[] = {"config.json",
-                                       "generation_config.json",
-                                       "tokenizer.model",
-                                       "tokenizer.json",
-                                       "tokenizer_config.json",
-                                       "special_tokens_map.json",
-                                       "chat_template.jinja",
-                                       "README.md",
-                                       "LICENSE"};
 constexpr const char* kBase = "base";
 constexpr const char* kAuxiliary = "auxiliary";
 constexpr const char* kPredictor = "predictor.safetensors";
 
 class Converter {
  public:
-  Converter(const ConvertOptions& options, WeightType type) : options_(options), type_(type) {}
+  explicit Converter(const ConvertOptions& options) : options_(options) {}
 
-  Status model(const fs::path& from, const fs::path& to) const {
+  /// Returns what the embeddings are packed as.
+  Result<WeightType> model(const fs::path& from, const fs::path& to) const {
     KVCAST_CHECK(check_stop());
-    KVCAST_CHECK(copy_companions(from, to));
-    KVCAST_TRY(const ModelConfig config, read_model_config(from));
-    KVCAST_TRY(auto checkpoint, Safetensors::open_checkpoint(from));
-    KVCAST_TRY(ModelWeights weights,
-               load_weights(std::move(checkpoint), config, type_, options_.threads));
+    KVCAST_TRY(const Checkpoint checkpoint, open_checkpoint(from));
+    KVCAST_CHECK(copy_files(from, to));
+    KVCAST_TRY(ModelWeights weights, load_weights(checkpoint, options_.type, options_.threads));
     KVCAST_CHECK(check_stop());
-    return write_checkpoint(to, packed_tensors(weights, config), packed_metadata(),
-                            options_.shard_bytes);
+    KVCAST_CHECK(write_checkpoint(to, packed_tensors(weights, checkpoint.config), packed_metadata(),
+                                  options_.shard_bytes));
+    return weights.embeddings.type();
   }
 
   Status bundle(const fs::path& from, const fs::path& to) const {
     KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(from));
     KVCAST_TRY(const ModelConfig base, read_model_config(manifest.base));
-    KVCAST_TRY(const ModelConfig auxiliary, read_model_config(manifest.auxiliary));
+    const bool has_auxiliary = !manifest.auxiliary.empty();
+    ModelConfig auxiliary;
+    if (has_auxiliary) {
+      KVCAST_TRY(auxiliary, read_model_config(manifest.auxiliary));
+    }
+    KVCAST_TRY(const WeightType type, model(manifest.base, to / kBase));
     KVCAST_TRY(const auto predictor, Predictor::load(manifest.predictor, base, auxiliary,
-                                                     manifest.layer_map, type_, options_.threads));
+                                                     manifest.plan, type, options_.threads));
     KVCAST_CHECK(
         write_safetensors(to / kPredictor, predictor->packed_tensors(), packed_metadata()));
-    KVCAST_CHECK(model(manifest.base, to / kBase));
-    KVCAST_CHECK(model(manifest.auxiliary, to / kAuxiliary));
+    if (has_auxiliary) {
+      KVCAST_CHECK(model(manifest.auxiliary, to / kAuxiliary).map([](auto) {}));
+    }
     return write_manifest(from / kManifestName, to / kManifestName);
   }
 
@@ -68,29 +65,25 @@ class Converter {
     return {{kPackedKey, kPackedVersion}};
   }
 
-  static Status copy_companions(const fs::path& from, const fs::path& to) {
+  static Status copy_files(const fs::path& from, const fs::path& to) {
     std::error_code error;
     fs::create_directories(to, error);
     if (error) return fail(fmt::format("{}: cannot create: {}", to.string(), error.message()));
-    for (const char* name : kCompanions) {
-      if (!fs::exists(from / name, error)) continue;
-      KVCAST_TRY(const std::string contents, read_text_file(from / name));
-      KVCAST_CHECK(write_file_atomically(to / name, contents));
-    }
-    return {};
+    KVCAST_TRY(const std::string config, read_text_file(from / "config.json"));
+    KVCAST_CHECK(write_file_atomically(to / "config.json", config));
+    return copy_companions(from, to);
   }
 
   static Status write_manifest(const fs::path& from, const fs::path& to) {
     KVCAST_TRY(Json json, read_json_object(from));
     json["base"] = kBase;
-    json["auxiliary"] = kAuxiliary;
+    if (json.contains("auxiliary")) json["auxiliary"] = kAuxiliary;
     json["predictor"] = kPredictor;
     return write_file_atomically(to,
                                  json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
   }
 
   const ConvertOptions& options_;
-  WeightType type_;
 };
 
 }  // namespace
@@ -101,15 +94,11 @@ Status convert(const ConvertOptions& options) {
     return fail(
         fmt::format("{}: exists already; expected a name that is free", options.output.string()));
   }
-  const bool bundle = is_bundle(options.source);
-  std::optional<WeightType> type = options.type;
-  if (!type) {
-    KVCAST_TRY(type, stored_type(options.source));
-  }
   KVCAST_TRY(const auto directory, AtomicDirectory::create(options.output));
-  const Converter converter(options, *type);
-  KVCAST_CHECK(bundle ? converter.bundle(options.source, directory->staging())
-                      : converter.model(options.source, directory->staging()));
+  const Converter converter(options);
+  KVCAST_CHECK(is_bundle(options.source)
+                   ? converter.bundle(options.source, directory->staging())
+                   : converter.model(options.source, directory->staging()).map([](auto) {}));
   return directory->commit();
 }
 

@@ -15,7 +15,7 @@ namespace kvcast {
 struct ConvertOptions {
   std::filesystem::path source;         ///< model directory or bundle, plain or packed
   std::filesystem::path output;         ///< must not exist
-  std::optional<WeightType> type = {};  ///< null: as the base's weights are stored
+  std::optional<WeightType> type = {};  ///< null: each matrix as it is stored
   int64_t shard_bytes = 0;  ///< largest weights file of a model; 0: one file whatever its size
   int threads = 1;
   std::stop_token stop = {};

@@ -13,8 +13,7 @@ namespace {
 constexpr int64_t kWindowsAtOnce = 8;
 
 Model bind(const LoadedModel& model, int64_t tokens, const at::Device& device) {
-  return bind_model(model.config,
-                    make_rope_table(tokens, model.config.head_dim, model.config.rope_theta, device),
+  return bind_model(model.config, rope_table(model.config, tokens, device),
                     frozen(model.values, at::kFloat, device), "");
 }
 

@@ -84,7 +84,7 @@ class Candidate {
       const LoadedBundle bundle = load_bundle(path);
       base_ = bind(bundle.base);
       auxiliary_ = bind(bundle.auxiliary);
-      predictor_ = bind_predictor(bundle.manifest.layer_map,
+      predictor_ = bind_predictor(bundle.manifest.plan.layer_map(),
                                   frozen(bundle.predictor, options.compute, options.device), "");
     } else {
       base_ = bind(load_model(path));
@@ -135,8 +135,7 @@ class Candidate {
  private:
   [[nodiscard]] Model bind(const LoadedModel& model) const {
     const RopeTable rope =
-        make_rope_table(options_.prefix_tokens + options_.suffix_tokens, model.config.head_dim,
-                        model.config.rope_theta, options_.device);
+        rope_table(model.config, options_.prefix_tokens + options_.suffix_tokens, options_.device);
     return bind_model(model.config, rope, frozen(model.values, options_.compute, options_.device),
                       "");
   }

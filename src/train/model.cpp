@@ -1,5 +1,6 @@
 #include "train/model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
@@ -10,6 +11,51 @@ namespace kvcast::train {
 namespace {
 
 constexpr double kInitStd = 0.02;
+
+constexpr TensorName kTrainedNames[] = {
+    {Role::kEmbeddings, "token_embeddings.weight"},
+    {Role::kLmHead, "lm_head.weight"},
+    {Role::kFinalNorm, "norm.weight"},
+    {Role::kAttentionNorm, "layers.{}.attn_norm.weight"},
+    {Role::kQuery, "layers.{}.attn.qkv_proj.weight"},
+    {Role::kKey, "layers.{}.attn.qkv_proj.weight"},
+    {Role::kValue, "layers.{}.attn.qkv_proj.weight"},
+    {Role::kQueryBias, "layers.{}.attn.qkv_proj.bias"},
+    {Role::kKeyBias, "layers.{}.attn.qkv_proj.bias"},
+    {Role::kValueBias, "layers.{}.attn.qkv_proj.bias"},
+    {Role::kQueryNorm, "layers.{}.attn.q_norm.weight"},
+    {Role::kKeyNorm, "layers.{}.attn.k_norm.weight"},
+    {Role::kAttentionOutput, "layers.{}.attn.out_proj.weight"},
+    {Role::kFeedForwardNorm, "layers.{}.ffn_norm.weight"},
+    {Role::kGate, "layers.{}.ffn.proj_1.weight"},
+    {Role::kUp, "layers.{}.ffn.proj_1.weight"},
+    {Role::kDown, "layers.{}.ffn.proj_2.weight"},
+};
+
+/// Where the forward pass has each weight of a layer; of those that are stacked, the first.
+struct LayerTensor {
+  Role role;
+  Tensor LayerTensors::*member;
+};
+constexpr LayerTensor kLayerTensors[] = {
+    {Role::kQuery, &LayerTensors::qkv_proj},
+    {Role::kQueryBias, &LayerTensors::qkv_bias},
+    {Role::kQueryNorm, &LayerTensors::q_norm},
+    {Role::kKeyNorm, &LayerTensors::k_norm},
+    {Role::kAttentionOutput, &LayerTensors::out_proj},
+    {Role::kAttentionNorm, &LayerTensors::attn_norm},
+    {Role::kFeedForwardNorm, &LayerTensors::ffn_norm},
+    {Role::kGate, &LayerTensors::proj_1},
+    {Role::kDown, &LayerTensors::proj_2},
+};
+
+Tensor& tensor_of(Model& model, const LayoutEntry& entry) {
+  if (entry.role == Role::kEmbeddings) return model.token_embeddings;
+  if (entry.role == Role::kLmHead) return model.lm_head;
+  if (entry.role == Role::kFinalNorm) return model.norm;
+  return model.layers[static_cast<size_t>(entry.layer)].*
+         std::ranges::find(kLayerTensors, entry.role, &LayerTensor::role)->member;
+}
 
 /// The rows between two blocks: what a block adds is joined with the norm of the block after it.
 class ResidualStream {
@@ -39,9 +85,15 @@ class ResidualStream {
   Tensor sum_, delta_;
 };
 
-/// Some of the heads that qkv_proj makes, [B, T, heads, head_dim].
-Tensor project(const Model& model, const Tensor& x, const Tensor& rows) {
-  return at::linear(x, rows).view({x.size(0), x.size(1), -1, model.config.head_dim});
+/// The heads that rows [first, first + count) of layer i's qkv_proj make, [B, T, heads, head_dim].
+Tensor project(const Model& model, size_t i, const Tensor& x, int64_t first, int64_t count) {
+  const LayerTensors& w = model.layers[i];
+  // Only where it is one: a part's gradient costs a copy of the whole.
+  const auto part = [&](const Tensor& whole) {
+    return whole.defined() && whole.size(0) != count ? whole.narrow(0, first, count) : whole;
+  };
+  return at::linear(x, part(w.qkv_proj), part(w.qkv_bias))
+      .view({x.size(0), x.size(1), -1, model.config.head_dim});
 }
 
 /// q_norm or k_norm, for models that have them, and RoPE from position `first` on.
@@ -61,7 +113,7 @@ Projections project_qkv(const Model& model, size_t i, const Tensor& x, LayerCach
                         int64_t first = 0) {
   const LayerTensors& w = model.layers[i];
   const LayerConfig& layer = model.config.layers[i];
-  const auto parts = project(model, x, w.qkv_proj)
+  const auto parts = project(model, i, x, 0, w.qkv_proj.size(0))
                          .split_with_sizes({layer.query_heads, layer.kv_heads, layer.kv_heads}, 2);
   if (cache != nullptr) {
     const Tensor key = head_norm_rope(parts[1], w.k_norm, model.config.norm_eps, nullptr);
@@ -75,8 +127,7 @@ Projections project_qkv(const Model& model, size_t i, const Tensor& x, LayerCach
 Tensor project_query(const Model& model, size_t i, const Tensor& x) {
   const LayerTensors& w = model.layers[i];
   const int64_t query_width = model.config.query_width(static_cast<int64_t>(i));
-  return normed_and_turned(model, project(model, x, w.qkv_proj.narrow(0, 0, query_width)),
-                           w.q_norm);
+  return normed_and_turned(model, project(model, i, x, 0, query_width), w.q_norm);
 }
 
 /// Keys and values alone, for a last layer of which nothing else is needed.
@@ -84,7 +135,7 @@ LayerCache project_kv(const Model& model, size_t i, const Tensor& x) {
   const LayerTensors& w = model.layers[i];
   const int64_t query_width = model.config.query_width(static_cast<int64_t>(i));
   const int64_t kv_width = model.config.kv_width(static_cast<int64_t>(i));
-  const auto parts = project(model, x, w.qkv_proj.narrow(0, query_width, 2 * kv_width)).chunk(2, 2);
+  const auto parts = project(model, i, x, query_width, 2 * kv_width).chunk(2, 2);
   return {parts[0], head_norm_rope(parts[0], w.k_norm, model.config.norm_eps, nullptr), parts[1]};
 }
 
@@ -108,19 +159,21 @@ using LayerBody = std::function<Tensors(const Model&, ResidualStream&, const Ten
 Tensors run_layer(const Model& model, size_t i, ResidualStream& rows, const Tensors& inputs,
                   const LayerBody& body) {
   if (!model.recompute || !at::GradMode::is_enabled()) return body(model, rows, inputs);
-  constexpr size_t kOwn = 10;  // what stands before `inputs`
   const LayerTensors& w = model.layers[i];
-  Tensors all = {rows.sum(), rows.delta(), w.qkv_proj, w.q_norm, w.k_norm,
-                 w.out_proj, w.attn_norm,  w.ffn_norm, w.proj_1, w.proj_2};
+  Tensors all = {rows.sum(), rows.delta()};
+  for (const auto& [role, member] : kLayerTensors) all.push_back(w.*member);
+  const size_t own = all.size();
   all.insert(all.end(), inputs.begin(), inputs.end());
   Model shape = model;
   shape.layers.assign(model.layers.size(), {});
   Tensors made = recomputed(
-      [shape, i, body, eps = rows.eps()](const Tensors& in) {
+      [shape, i, body, own, eps = rows.eps()](const Tensors& in) {
         Model local = shape;
-        local.layers[i] = {in[2], in[3], in[4], in[5], in[6], in[7], in[8], in[9]};
+        auto next = in.begin() + 2;
+        for (const auto& [role, member] : kLayerTensors) local.layers[i].*member = *next++;
         ResidualStream stream(eps, in[0], in[1]);
-        Tensors out = body(local, stream, Tensors(in.begin() + kOwn, in.end()));
+        Tensors out =
+            body(local, stream, Tensors(in.begin() + static_cast<ptrdiff_t>(own), in.end()));
         out.insert(out.begin(), {stream.sum(), stream.delta()});
         return out;
       },
@@ -148,66 +201,38 @@ void run_own_layer(const Model& model, size_t i, ResidualStream& rows, LayerCach
 
 }  // namespace
 
+const StoredForm kTrainedForm = {.names = kTrainedNames};
+
 std::vector<ParameterSpec> model_parameter_specs(const ModelConfig& config) {
   const double residual_std = kInitStd / std::sqrt(2.0 * static_cast<double>(config.n_layers()));
-  const int64_t dim = config.model_dim;
   std::vector<ParameterSpec> specs;
-  const auto matrix = [&](std::string name, int64_t rows, int64_t columns, double std = kInitStd) {
-    specs.push_back({std::move(name), {rows, columns}, Init::kNormal, std});
-  };
-  const auto norm = [&](std::string name, int64_t size) {
-    specs.push_back({std::move(name), {size}, Init::kOnes, 1.0});
-  };
-  matrix("token_embeddings.weight", config.vocab_size, dim);
-  for (int64_t i = 0; i < config.n_layers(); ++i) {
-    const std::string layer = "layers." + std::to_string(i) + ".";
-    const int64_t ffn_dim = config.layers[i].ffn_dim;
-    norm(layer + "attn_norm.weight", dim);
-    matrix(layer + "attn.qkv_proj.weight", config.query_width(i) + 2 * config.kv_width(i), dim);
-    if (config.normalize_qk) {
-      norm(layer + "attn.q_norm.weight", config.head_dim);
-      norm(layer + "attn.k_norm.weight", config.head_dim);
+  for (const LayoutEntry& entry : tensor_layout(config, kTrainedForm, kTrainedForm)) {
+    const bool to_residual = entry.role == Role::kAttentionOutput || entry.role == Role::kDown;
+    if (entry.is_matrix()) {
+      specs.push_back(
+          {entry.name, entry.shape(), Init::kNormal, to_residual ? residual_std : kInitStd});
+    } else {
+      const bool is_bias = entry.role == Role::kQueryBias;
+      specs.push_back({entry.name, entry.shape(), is_bias ? Init::kZeros : Init::kOnes, 1.0});
     }
-    matrix(layer + "attn.out_proj.weight", dim, config.query_width(i), residual_std);
-    norm(layer + "ffn_norm.weight", dim);
-    matrix(layer + "ffn.proj_1.weight", 2 * ffn_dim, dim);
-    matrix(layer + "ffn.proj_2.weight", dim, ffn_dim, residual_std);
   }
-  norm("norm.weight", dim);
-  if (!config.tied_embeddings) matrix("lm_head.weight", config.vocab_size, dim);
   return specs;
+}
+
+RopeTable rope_table(const ModelConfig& config, int64_t positions, const at::Device& device) {
+  return make_rope_table(positions, config.rope.frequencies(config.head_dim), device);
 }
 
 Model bind_model(const ModelConfig& config, const RopeTable& rope, const TensorMap& tensors,
                  std::string_view prefix) {
-  const auto find = [&](const std::string& name) {
-    const auto found = tensors.find(std::string(prefix) + name);
-    if (found == tensors.end()) throw TrainError("no tensor " + std::string(prefix) + name);
-    return found->second;
-  };
-  Model model{.config = config,
-              .rope = rope,
-              .token_embeddings = find("token_embeddings.weight"),
-              .norm = find("norm.weight"),
-              .lm_head = {},
-              .layers = {},
-              .recompute = false};
-  model.lm_head = config.tied_embeddings ? model.token_embeddings : find("lm_head.weight");
-  for (int64_t i = 0; i < config.n_layers(); ++i) {
-    const std::string layer = "layers." + std::to_string(i) + ".";
-    LayerTensors w;
-    w.qkv_proj = find(layer + "attn.qkv_proj.weight");
-    if (config.normalize_qk) {
-      w.q_norm = find(layer + "attn.q_norm.weight");
-      w.k_norm = find(layer + "attn.k_norm.weight");
-    }
-    w.out_proj = find(layer + "attn.out_proj.weight");
-    w.attn_norm = find(layer + "attn_norm.weight");
-    w.ffn_norm = find(layer + "ffn_norm.weight");
-    w.proj_1 = find(layer + "ffn.proj_1.weight");
-    w.proj_2 = find(layer + "ffn.proj_2.weight");
-    model.layers.push_back(std::move(w));
+  Model model{.config = config, .rope = rope};
+  model.layers.resize(static_cast<size_t>(config.n_layers()));
+  for (const LayoutEntry& entry : tensor_layout(config, kTrainedForm, kTrainedForm)) {
+    const auto found = tensors.find(std::string(prefix) + entry.name);
+    if (found == tensors.end()) throw TrainError("no tensor " + std::string(prefix) + entry.name);
+    tensor_of(model, entry) = found->second;
   }
+  if (config.tied_embeddings) model.lm_head = model.token_embeddings;
   return model;
 }
 

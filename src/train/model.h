@@ -1,11 +1,13 @@
-// OpenELM (method §2) for training: the forward pass on [B, T] tokens, and the two variations that
-// KV prediction needs (method §4): caches handed out, and keys and values replaced.
+// A decoder (method §2, and what other families add) for training: the forward pass on [B, T]
+// tokens, and the two variations that KV prediction needs (method §4): caches handed out, and keys
+// and values replaced.
 #pragma once
 
 #include <string_view>
 #include <vector>
 
 #include "model/config.h"
+#include "model/layout.h"
 #include "train/ops.h"
 #include "train/parameters.h"
 #include "train/torch.h"
@@ -31,6 +33,7 @@ struct AttentionTrace {
 
 struct LayerTensors {
   Tensor qkv_proj;             // [query_width + 2 * kv_width, model_dim]
+  Tensor qkv_bias;             // [query_width + 2 * kv_width]; undefined if the model has none
   Tensor q_norm, k_norm;       // [head_dim]; undefined if the model does not normalise
   Tensor out_proj;             // [model_dim, query_width]
   Tensor attn_norm, ffn_norm;  // [model_dim]
@@ -42,17 +45,24 @@ struct LayerTensors {
 struct Model {
   ModelConfig config;
   RopeTable rope;
-  Tensor token_embeddings;  // [vocab, model_dim]
-  Tensor norm;              // [model_dim]
-  Tensor lm_head;           // [vocab, model_dim]; token_embeddings when tied
-  std::vector<LayerTensors> layers;
+  Tensor token_embeddings = {};  // [vocab, model_dim]
+  Tensor norm = {};              // [model_dim]
+  Tensor lm_head = {};           // [vocab, model_dim]; token_embeddings when tied
+  std::vector<LayerTensors> layers = {};
   /// In the backward pass layers run once more instead of keeping what they made.
   bool recompute = false;
 };
 
-/// Names as in the checkpoint without "transformer."; initialised as OpenELM does, with the two
+/// What the trainer calls a model's weights, whatever its family: OpenELM's names without
+/// "transformer.".
+extern const StoredForm kTrainedForm;
+
+/// The parameters by those names; initialised as OpenELM does, with the two
 /// matrices that write to the residual stream scaled by 1 / sqrt(2 n_layers).
 std::vector<ParameterSpec> model_parameter_specs(const ModelConfig& config);
+
+/// Cosines and sines for the model's first `positions` positions.
+RopeTable rope_table(const ModelConfig& config, int64_t positions, const at::Device& device);
 
 /// Picks the model's tensors, named prefix + spec name, out of `tensors`.
 Model bind_model(const ModelConfig& config, const RopeTable& rope, const TensorMap& tensors,

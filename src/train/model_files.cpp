@@ -2,8 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/mapped_file.h"
-#include "model/weights.h"
+#include "model/checkpoint.h"
+#include "model/family.h"
+#include "model/weight_reader.h"
 #include "prefill/predictor.h"
 #include "train/data/error.h"
 
@@ -11,29 +15,16 @@ namespace kvcast::train {
 
 namespace fs = std::filesystem;
 
-namespace {
-
-constexpr std::string_view kTransformerPrefix = "transformer.";
-
-std::string stored_model_name(std::string_view name) {
-  if (name == kLmHeadTensor) return std::string(name);
-  return std::string(kTransformerPrefix) + std::string(name);
-}
-std::string stored_predictor_name(std::string_view name) { return std::string(name); }
-
-}  // namespace
-
-LoadedModel load_model(const fs::path& directory) {
-  LoadedModel model{.config = unwrap(read_model_config(directory)), .values = {}};
-  const std::shared_ptr<const Safetensors> file = unwrap(Safetensors::open_checkpoint(directory));
-  const auto specs = model_parameter_specs(model.config);
-  if (is_packed(*file)) {
-    const int threads = at::get_num_threads();
-    ModelWeights weights = unwrap(load_weights(file, model.config, WeightType::kF32, threads));
-    const auto tensors = unpack_weights(weights, model.config, threads);
-    model.values = read_parameters(tensors, specs, stored_model_name);
-  } else {
-    model.values = read_parameters(*file, specs, stored_model_name);
+LoadedModel load_model(const fs::path& path) {
+  const Checkpoint checkpoint = unwrap(open_checkpoint(path));
+  const auto reader =
+      unwrap(WeightReader::open(checkpoint.weights, WeightType::kF32, at::get_num_threads()));
+  LoadedModel model{.config = checkpoint.config, .values = {}};
+  for (const auto& entry : tensor_layout(model.config, kTrainedForm, checkpoint.form)) {
+    std::vector<float> values = unwrap(reader.floats(entry));
+    Tensor value = at::empty(entry.shape(), at::kFloat);
+    std::ranges::copy(values, value.data_ptr<float>());
+    model.values.emplace(entry.name, std::move(value));
   }
   return model;
 }
@@ -43,12 +34,12 @@ namespace {
 TensorMap load_predictor(const BundleManifest& manifest, const ModelConfig& base,
                          const ModelConfig& auxiliary) {
   const auto file = unwrap(Safetensors::open(manifest.predictor));
-  const auto specs = predictor_parameter_specs(base, auxiliary, manifest.layer_map);
-  if (!is_packed(*file)) return read_parameters(*file, specs, stored_predictor_name);
+  const auto specs = predictor_parameter_specs(base, auxiliary, manifest.plan.layer_map());
+  if (!is_packed(*file)) return read_parameters(*file, specs);
   const int threads = at::get_num_threads();
   const auto predictor = unwrap(kvcast::Predictor::load(
-      manifest.predictor, base, auxiliary, manifest.layer_map, WeightType::kF32, threads));
-  return read_parameters(predictor->unpacked(threads), specs, stored_predictor_name);
+      manifest.predictor, base, auxiliary, manifest.plan.layer_map(), WeightType::kF32, threads));
+  return read_parameters(predictor->unpacked(threads), specs);
 }
 
 }  // namespace
@@ -58,6 +49,10 @@ LoadedBundle load_bundle(const fs::path& directory) {
                       .base = {},
                       .auxiliary = {},
                       .predictor = {}};
+  if (bundle.manifest.plan.layer_map().empty()) {
+    throw TrainError(fmt::format("{}: a bundle of format 2: the trainer expects a layer map (format 1)",
+                              directory.string()));
+  }
   bundle.base = load_model(bundle.manifest.base);
   bundle.auxiliary = load_model(bundle.manifest.auxiliary);
   bundle.predictor = load_predictor(bundle.manifest, bundle.base.config, bundle.auxiliary.config);
@@ -69,19 +64,20 @@ StoreOptions stored_as(const OutputRecipe& output) {
 }
 
 void write_model(const fs::path& directory, const ModelConfig& config, const TensorMap& values,
-                 const StoreOptions& store, const fs::path& tokenizer_from) {
+                 const StoreOptions& store, const fs::path& companions_from) {
   fs::create_directories(directory);
   TensorMap stored;
-  for (const auto& [name, value] : values) stored.emplace(stored_model_name(name), value);
+  for (const auto& entry : tensor_layout(config, family_of(config).checkpoint, kTrainedForm)) {
+    Tensors parts;
+    for (const TensorPart& part : entry.parts) {
+      parts.push_back(values.at(part.name).narrow(0, part.first_row, part.rows));
+    }
+    stored.emplace(entry.name, parts.size() == 1 ? parts.front() : at::cat(parts));
+  }
   write_sharded_tensors(directory, "model", stored, store.dtype, store.shard_bytes,
                         {{"format", "pt"}});
   unwrap(write_file_atomically(directory / "config.json", to_config_json(config)));
-  if (tokenizer_from.empty()) return;
-  for (const char* name : {"tokenizer.model", "tokenizer.json"}) {
-    const fs::path source = tokenizer_from / name;
-    if (!fs::exists(source)) continue;
-    unwrap(write_file_atomically(directory / name, unwrap(read_text_file(source))));
-  }
+  if (!companions_from.empty()) unwrap(copy_companions(companions_from, directory));
 }
 
 void write_manifest(const fs::path& directory, const ManifestToWrite& manifest) {

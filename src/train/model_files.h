@@ -22,7 +22,7 @@ struct LoadedModel {
   ModelConfig config;
   TensorMap values;
 };
-LoadedModel load_model(const std::filesystem::path& directory);
+LoadedModel load_model(const std::filesystem::path& path);
 
 /// A bundle in memory; the predictor's names as predictor_parameter_specs has them.
 struct LoadedBundle {
@@ -40,11 +40,12 @@ struct StoreOptions {
 
 StoreOptions stored_as(const OutputRecipe& output);
 
-/// Writes config.json and model.safetensors (or shards of it) into an existing directory, and
-/// copies the tokenizer files that lie in `tokenizer_from` (may be empty: none).
+/// Writes config.json and model.safetensors (or shards of it), under the family's names, into an
+/// existing directory, and copies the companions (tokenizer, chat template, ...) of the model
+/// `companions_from` (may be empty: none).
 void write_model(const std::filesystem::path& directory, const ModelConfig& config,
                  const TensorMap& values, const StoreOptions& store,
-                 const std::filesystem::path& tokenizer_from);
+                 const std::filesystem::path& companions_from);
 
 /// kvcast.json with the contract's keys and `extra` ones (how it was trained).
 struct ManifestToWrite {

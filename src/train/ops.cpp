@@ -110,11 +110,10 @@ Tensor swiglu(const Tensor& gate_up) {
   return SwigluFunction::apply(gate_up);
 }
 
-RopeTable make_rope_table(int64_t positions, int64_t head_dim, double theta,
+RopeTable make_rope_table(int64_t positions, const std::vector<double>& frequencies,
                           const at::Device& device) {
   const auto f64 = at::TensorOptions().dtype(at::kDouble);
-  const Tensor exponents = at::arange(0, head_dim, 2, f64) / static_cast<double>(head_dim);
-  const Tensor angles = at::outer(at::arange(positions, f64), at::pow(theta, -exponents));
+  const Tensor angles = at::outer(at::arange(positions, f64), at::tensor(frequencies, f64));
   const auto finish = [&](const Tensor& t) { return t.to(at::kFloat).unsqueeze(1).to(device); };
   return {finish(angles.cos()), finish(angles.sin())};
 }

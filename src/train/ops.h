@@ -23,7 +23,7 @@ struct RopeTable {
   Tensor cos;
   Tensor sin;
 };
-RopeTable make_rope_table(int64_t positions, int64_t head_dim, double theta,
+RopeTable make_rope_table(int64_t positions, const std::vector<double>& frequencies,
                           const at::Device& device);
 
 /// Half-split ("rotate_half") RoPE of x [B, T, heads, head_dim]; row t is at position first + t.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "model/architectures.h"
 #include "train/data/error.h"
 
 namespace kvcast::train {

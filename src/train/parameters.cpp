@@ -57,6 +57,9 @@ TensorMap initial_values(const std::vector<ParameterSpec>& specs, uint64_t seed)
       case Init::kOnes:
         value.fill_(1.0);
         break;
+      case Init::kZeros:
+        value.zero_();
+        break;
       case Init::kNormal:
         value.normal_(0.0, spec.scale, generator);
         break;

@@ -14,6 +14,7 @@ namespace kvcast::train {
 /// How a parameter starts when no weights are given.
 enum class Init {
   kOnes,     ///< norms
+  kZeros,    ///< biases
   kNormal,   ///< N(0, scale^2)
   kUniform,  ///< U(-scale, scale): PyTorch's default linear initialisation
 };

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "model/architectures.h"
 #include "train/cross_entropy.h"
 #include "train/data/error.h"
 #include "train/model_files.h"
@@ -25,8 +26,7 @@ class NextTokenObjective : public Objective {
   NextTokenObjective(ModelConfig config, NextTokenRun run, const at::Device& device)
       : config_(std::move(config)),
         run_(std::move(run)),
-        rope_(make_rope_table(run_.data.sequence_tokens, config_.head_dim, config_.rope_theta,
-                              device)) {
+        rope_(rope_table(config_, run_.data.sequence_tokens, device)) {
     cross_entropy_.z_loss = run_.optimizer.z_loss;
   }
 
@@ -75,7 +75,7 @@ ModelConfig config_from_recipe(const ModelRecipe& model, const ShardIndex& index
                                             .vocab_size = index.vocab_size,
                                             .max_context_tokens = model.max_context_tokens});
   config.bos_token = index.bos_token;
-  config.eos_token = index.eos_token;
+  config.eos_tokens = {index.eos_token};
   return config;
 }
 
@@ -97,16 +97,15 @@ TrainOutcome train_next_tokens(const LoadedModel& model, const WindowSampler& sa
 
 ForwardFlops forward_flops(const ModelConfig& config, int64_t sequence_tokens) {
   ForwardFlops flops;
-  const auto dim = static_cast<double>(config.model_dim);
   for (int64_t i = 0; i < config.n_layers(); ++i) {
-    const auto query = static_cast<double>(config.query_width(i));
-    const auto kv = static_cast<double>(config.kv_width(i));
-    const double weights = dim * (query + 2 * kv) + query * dim +
-                           3 * dim * static_cast<double>(config.layers[i].ffn_dim);
+    for (const Weight& weight : layer_weights(config, i)) {
+      if (weight.is_matrix()) flops.layers += 2 * static_cast<double>(weight.elements());
+    }
     const double attended = static_cast<double>(sequence_tokens) / 2;  // causal, on average
-    flops.layers += 2 * weights + 4 * query * attended;
+    flops.layers += 4 * static_cast<double>(config.query_width(i)) * attended;
   }
-  flops.lm_head = 2 * dim * static_cast<double>(config.vocab_size);
+  flops.lm_head =
+      2 * static_cast<double>(config.model_dim) * static_cast<double>(config.vocab_size);
   return flops;
 }
 

@@ -98,7 +98,7 @@ ProbeResult probe(const ProbeOptions& options) {
       with_prefix("auxiliary.", model_parameter_specs(auxiliary_config));
   const auto predictor_specs = with_prefix(
       "predictor.",
-      predictor_parameter_specs(base_config, auxiliary_config, bundle.manifest.layer_map));
+      predictor_parameter_specs(base_config, auxiliary_config, bundle.manifest.plan.layer_map()));
   specs.insert(specs.end(), predictor_specs.begin(), predictor_specs.end());
   TensorMap values;
   add_with_prefix(values, "auxiliary.", bundle.auxiliary.values);
@@ -107,12 +107,10 @@ ProbeResult probe(const ProbeOptions& options) {
 
   const TensorMap views = parameters.views(at::kFloat);
   const int64_t tokens = batch.input_ids.size(1);
-  const auto rope = [&](const ModelConfig& config) {
-    return make_rope_table(tokens, config.head_dim, config.rope_theta, at::kCPU);
-  };
+  const auto rope = [&](const ModelConfig& config) { return rope_table(config, tokens, at::kCPU); };
   const Model base = bind_model(base_config, rope(base_config), bundle.base.values, "");
   const Model auxiliary = bind_model(auxiliary_config, rope(auxiliary_config), views, "auxiliary.");
-  const Predictor predictor = bind_predictor(bundle.manifest.layer_map, views, "predictor.");
+  const Predictor predictor = bind_predictor(bundle.manifest.plan.layer_map(), views, "predictor.");
 
   KvpTrace trace;
   const KvpLosses losses =

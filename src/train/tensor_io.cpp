@@ -23,22 +23,19 @@ Tensor to_tensor(const TensorView& view) {
   return tensor;
 }
 
-TensorMap read_parameters(const Safetensors& file, const std::vector<ParameterSpec>& specs,
-                          std::string (*stored_name)(std::string_view)) {
+TensorMap read_parameters(const Safetensors& file, const std::vector<ParameterSpec>& specs) {
   TensorMap values;
   for (const auto& spec : specs) {
-    values.emplace(spec.name,
-                   to_tensor(unwrap(file.find_float(stored_name(spec.name), spec.shape))));
+    values.emplace(spec.name, to_tensor(unwrap(file.find_float(spec.name, spec.shape))));
   }
   return values;
 }
 
 TensorMap read_parameters(const std::map<std::string, FloatTensor>& tensors,
-                          const std::vector<ParameterSpec>& specs,
-                          std::string (*stored_name)(std::string_view)) {
+                          const std::vector<ParameterSpec>& specs) {
   TensorMap values;
   for (const auto& spec : specs) {
-    const FloatTensor& tensor = tensors.at(stored_name(spec.name));
+    const FloatTensor& tensor = tensors.at(spec.name);
     Tensor value = at::empty(tensor.shape, at::kFloat);
     std::ranges::copy(tensor.values, value.data_ptr<float>());
     values.emplace(spec.name, std::move(value));

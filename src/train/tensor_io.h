@@ -4,11 +4,10 @@
 #include <filesystem>
 #include <map>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "io/safetensors.h"
-#include "model/weights.h"
+#include "prefill/predictor.h"
 #include "train/parameters.h"
 #include "train/torch.h"
 
@@ -17,14 +16,12 @@ namespace kvcast::train {
 /// A copy on the CPU; F32, F16 and BF16 become f32, I64 stays.
 Tensor to_tensor(const TensorView& view);
 
-/// Reads the tensors that `specs` name, in f32 on the CPU; `stored_name` maps a spec's name to the
-/// name in the file. Throws TrainError naming file, tensor and shape.
-TensorMap read_parameters(const Safetensors& file, const std::vector<ParameterSpec>& specs,
-                          std::string (*stored_name)(std::string_view));
-/// The same from unpacked weights, which must hold them all.
+/// Reads the tensors that `specs` name, in f32 on the CPU. Throws TrainError naming file, tensor
+/// and shape.
+TensorMap read_parameters(const Safetensors& file, const std::vector<ParameterSpec>& specs);
+/// The same from an unpacked predictor, which must hold them all.
 TensorMap read_parameters(const std::map<std::string, FloatTensor>& tensors,
-                          const std::vector<ParameterSpec>& specs,
-                          std::string (*stored_name)(std::string_view));
+                          const std::vector<ParameterSpec>& specs);
 
 /// Writes `tensors` (f32 ones as `dtype`, kF32 or kBF16; int64 ones as I64), atomically.
 void write_tensors(const std::filesystem::path& file, const TensorMap& tensors, DType dtype,

@@ -116,7 +116,7 @@ TEST(InfoCommand, ShowsTheTokenizer) {
 TEST(InfoCommand, DirectoriesThatHoldNoModelAreOneLineAndExitOne) {
   expect_one_line_error(run_kvcast("info /nowhere"), 1, "/nowhere/config.json");
   const TemporaryDirectory directory;
-  directory.write("kvcast.json", "{\"format\": 2}");
+  directory.write("kvcast.json", "{\"format\": 3}");
   expect_one_line_error(run_kvcast("info '" + directory.path().string() + "'"), 1, "\"format\"");
 }
 

@@ -5,6 +5,8 @@
 
 #include "io/json.h"
 #include "model/bundle.h"
+#include "model/checkpoint.h"
+#include "model/weight_reader.h"
 #include "prefill/strategy.h"
 #include "support/bundle_files.h"
 #include "support/tensors.h"
@@ -70,21 +72,20 @@ TEST_P(Convert, PackedWeightsLoadInEveryType) {
 
 TEST_P(Convert, UnpackedWeightsAreThoseOfTheCheckpoint) {
   expect_converted({.source = kGolden, .output = out_, .type = GetParam()});
-  const ModelConfig config = *read_model_config(kGolden / "base");
-  const auto plain = *Safetensors::open_checkpoint(kGolden / "base");
-  auto weights =
-      load_weights(*Safetensors::open_checkpoint(out_ / "base"), config, WeightType::kF32, 2);
-  ASSERT_TRUE(weights) << weights.error().message;
-  const auto unpacked = unpack_weights(*weights, config, 2);
-  ASSERT_EQ(unpacked.size(), plain->tensors().size());
+  const Checkpoint plain = *open_checkpoint(kGolden / "base");
+  const Checkpoint packed = *open_checkpoint(out_ / "base");
+  const auto reader = WeightReader::open(packed.weights, std::nullopt, 2);
+  ASSERT_TRUE(reader) << reader.error().message;
   const double rounding = GetParam() == WeightType::kF32    ? 0.0
                           : GetParam() == WeightType::kBf16 ? 1.0 / 256
                                                             : 1.0 / 127;
-  for (const auto& [name, tensor] : unpacked) {
-    const auto stored = plain->find(name);
-    ASSERT_TRUE(stored) << name;
-    EXPECT_EQ(tensor.shape, stored->shape) << name;
-    EXPECT_LE(relative_to_largest(tensor.values, float_values(*plain, name)), rounding) << name;
+  const auto layout = tensor_layout(plain.config, plain.form, packed.form);
+  ASSERT_EQ(layout.size(), plain.weights->tensors().size());
+  for (const LayoutEntry& entry : layout) {
+    const auto values = reader->floats(entry);
+    ASSERT_TRUE(values) << values.error().message;
+    const auto stored = float_values(*plain.weights, entry.name);
+    EXPECT_LE(relative_to_largest(*values, stored), rounding) << entry.name;
   }
 }
 
@@ -94,7 +95,7 @@ TEST_P(Convert, AnUnpackedPredictorIsThatOfTheFile) {
   const auto plain = *Safetensors::open(kGolden / "predictor.safetensors");
   const auto predictor =
       Predictor::load(manifest.predictor, *read_model_config(manifest.base),
-                      *read_model_config(manifest.auxiliary), manifest.layer_map, GetParam(), 2);
+                      *read_model_config(manifest.auxiliary), manifest.plan.layer_map(), GetParam(), 2);
   ASSERT_TRUE(predictor) << predictor.error().message;
   const auto unpacked = (*predictor)->unpacked(2);
   ASSERT_EQ(unpacked.size(), plain->tensors().size());

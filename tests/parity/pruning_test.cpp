@@ -38,7 +38,7 @@ class PlainModel {
   /// `layer`, from what the last token paid each of them in the layer before.
   template <typename Next>
   std::vector<Vector> run(const std::vector<int32_t>& tokens, Rows rows, int64_t last, Next next) {
-    const Vector embeddings = tensor(std::string(kEmbeddingsTensor));
+    const Vector embeddings = tensor("transformer.token_embeddings.weight");
     const auto dim = static_cast<size_t>(config_.model_dim);
     std::vector<Vector> hidden(tokens.size());
     for (const int64_t row : rows) {
@@ -54,8 +54,8 @@ class PlainModel {
   }
 
   Vector logits(const Vector& hidden) {
-    return multiply(tensor(std::string(kEmbeddingsTensor)),
-                    norm(hidden, tensor(std::string(kFinalNormTensor))));
+    return multiply(tensor("transformer.token_embeddings.weight"),
+                    norm(hidden, tensor("transformer.norm.weight")));
   }
 
   [[nodiscard]] int64_t n_layers() const { return config_.n_layers(); }
@@ -91,7 +91,7 @@ class PlainModel {
     for (int64_t j = 0; j < half; ++j) {
       const double angle =
           static_cast<double>(position) *
-          std::pow(static_cast<double>(config_.rope_theta), -2.0 * static_cast<double>(j) / dim);
+          std::pow(static_cast<double>(config_.rope.theta), -2.0 * static_cast<double>(j) / dim);
       out[j] = x[j] * std::cos(angle) - x[j + half] * std::sin(angle);
       out[j + half] = x[j + half] * std::cos(angle) + x[j] * std::sin(angle);
     }
@@ -101,7 +101,7 @@ class PlainModel {
   /// Updates the rows' hidden states; returns the last row's attention to each, mean over heads.
   Vector run_layer(int64_t layer, const Rows& rows, std::vector<Vector>& hidden) {
     const auto weight = [&](const char* suffix) {
-      return tensor(layer_tensor_name(layer, suffix));
+      return tensor("transformer.layers." + std::to_string(layer) + "." + suffix);
     };
     const Vector qkv_proj = weight("attn.qkv_proj.weight"), q_norm = weight("attn.q_norm.weight"),
                  k_norm = weight("attn.k_norm.weight"), attn_norm = weight("attn_norm.weight"),

@@ -10,7 +10,8 @@
 #include <vector>
 
 #include "io/safetensors.h"
-#include "model/config.h"
+#include "model/architectures.h"
+#include "model/family.h"
 #include "support/temporary_directory.h"
 
 namespace kvcast {
@@ -90,23 +91,14 @@ class TinyBundle {
   void write_model(const std::string& name, const ModelConfig& config, unsigned seed) {
     directory_.write(name + "/config.json", to_config_json(config));
     RandomTensors tensors(seed);
-    const int64_t dim = config.model_dim;
-    const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
-    tensors.add(std::string(kEmbeddingsTensor), {config.vocab_size, dim}, 1.0F);
-    tensors.add_ones(std::string(kFinalNormTensor), dim);
-    for (int64_t i = 0; i < config.n_layers(); ++i) {
-      const int64_t ffn = config.layers[static_cast<size_t>(i)].ffn_dim;
-      const auto add = [&](const char* suffix, std::vector<int64_t> shape) {
-        tensors.add(layer_tensor_name(i, suffix), std::move(shape), scale);
-      };
-      add("attn.qkv_proj.weight", {config.query_width(i) + 2 * config.kv_width(i), dim});
-      add("attn.out_proj.weight", {dim, config.query_width(i)});
-      add("ffn.proj_1.weight", {2 * ffn, dim});
-      add("ffn.proj_2.weight", {dim, ffn});
-      tensors.add_ones(layer_tensor_name(i, "attn.q_norm.weight"), config.head_dim);
-      tensors.add_ones(layer_tensor_name(i, "attn.k_norm.weight"), config.head_dim);
-      tensors.add_ones(layer_tensor_name(i, "attn_norm.weight"), dim);
-      tensors.add_ones(layer_tensor_name(i, "ffn_norm.weight"), dim);
+    const float scale = 1.0F / std::sqrt(static_cast<float>(config.model_dim));
+    const StoredForm& form = family_of(config).checkpoint;
+    for (const LayoutEntry& entry : tensor_layout(config, form, form)) {
+      if (entry.is_matrix()) {
+        tensors.add(entry.name, entry.shape(), entry.role == Role::kEmbeddings ? 1.0F : scale);
+      } else {
+        tensors.add_ones(entry.name, entry.rows);
+      }
     }
     tensors.write(path() / name / "model.safetensors");
   }

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "io/json.h"
-#include "model/config.h"
+#include "model/family.h"
 #include "support/temporary_directory.h"
 
 namespace kvcast {
@@ -70,23 +70,9 @@ struct ModelFiles {
   /// What `shape` describes, with weights that are numbers but mean nothing.
   static ModelFiles of(const ModelConfig& shape, int seed) {
     ModelFiles files{Json::parse(to_config_json(shape)), {}};
-    const auto add = [&](const std::string& name, std::vector<int64_t> dimensions) {
-      files.tensors[name] = some_numbers(std::move(dimensions), ++seed);
-    };
-    const int64_t dim = shape.model_dim;
-    add(std::string(kEmbeddingsTensor), {shape.vocab_size, dim});
-    if (!shape.tied_embeddings) add(std::string(kLmHeadTensor), {shape.vocab_size, dim});
-    add(std::string(kFinalNormTensor), {dim});
-    for (int64_t i = 0; i < shape.n_layers(); ++i) {
-      const int64_t query = shape.query_width(i), ffn = shape.layers[i].ffn_dim;
-      add(layer_tensor_name(i, "attn_norm.weight"), {dim});
-      add(layer_tensor_name(i, "ffn_norm.weight"), {dim});
-      add(layer_tensor_name(i, "attn.q_norm.weight"), {shape.head_dim});
-      add(layer_tensor_name(i, "attn.k_norm.weight"), {shape.head_dim});
-      add(layer_tensor_name(i, "attn.qkv_proj.weight"), {query + 2 * shape.kv_width(i), dim});
-      add(layer_tensor_name(i, "attn.out_proj.weight"), {dim, query});
-      add(layer_tensor_name(i, "ffn.proj_1.weight"), {2 * ffn, dim});
-      add(layer_tensor_name(i, "ffn.proj_2.weight"), {dim, ffn});
+    const StoredForm& form = family_of(shape).checkpoint;
+    for (const LayoutEntry& entry : tensor_layout(shape, form, form)) {
+      files.tensors[entry.name] = some_numbers(entry.shape(), ++seed);
     }
     return files;
   }

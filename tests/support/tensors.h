@@ -13,7 +13,7 @@
 
 namespace kvcast {
 
-inline std::vector<float> float_values(const Safetensors& file, const std::string& name) {
+inline std::vector<float> float_values(const TensorSource& file, const std::string& name) {
   const auto tensor = file.find(name);
   EXPECT_TRUE(tensor) << name;
   std::vector<float> values(static_cast<size_t>(tensor->element_count()));
@@ -21,7 +21,7 @@ inline std::vector<float> float_values(const Safetensors& file, const std::strin
   return values;
 }
 
-inline std::vector<int64_t> int_values(const Safetensors& file, const std::string& name) {
+inline std::vector<int64_t> int_values(const TensorSource& file, const std::string& name) {
   const auto tensor = file.find(name);
   EXPECT_TRUE(tensor) << name;
   EXPECT_EQ(tensor->dtype, DType::kI64) << name;

@@ -43,7 +43,7 @@ class CudaOps : public testing::Test {
                              .clone()
                              .set_requires_grad(true));
       }
-      const RopeTable rope = make_rope_table(kPositions, kHeadDim, 10000.0, device);
+      const RopeTable rope = make_rope_table(kPositions, Rope{}.frequencies(kHeadDim), device);
       outputs[side] = operation(leaves, rope);
       at::manual_seed(11);
       Tensor total;

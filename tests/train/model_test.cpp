@@ -24,7 +24,7 @@ TEST(Swiglu, ValueAndGradientEqualThePlainForm) {
 }
 
 TEST(Rope, ValueAndGradientEqualThePlainForm) {
-  const RopeTable table = make_rope_table(20, 6, 10000.0, at::kCPU);
+  const RopeTable table = make_rope_table(20, Rope{}.frequencies(6), at::kCPU);
   const Tensor x = at::randn({2, 7, 3, 6}).set_requires_grad(true);
   const Tensor weights = at::randn({2, 7, 3, 6});
   const Tensor cos = at::cat({table.cos, table.cos}, -1).narrow(0, 4, 7);
@@ -113,7 +113,7 @@ TEST(Recompute, GivesTheSameLossAndGradients) {
   std::vector<double> losses;
   for (const bool recompute : {false, true}) {
     FlatParameters parameters(specs, initial_values(specs, 1), at::kCPU);
-    const RopeTable rope = make_rope_table(64, config.head_dim, config.rope_theta, at::kCPU);
+    const RopeTable rope = rope_table(config, 64, at::kCPU);
     Model auxiliary = bind_model(config, rope, parameters.views(at::kFloat), "");
     Model base = small_model(config, 2);
     auxiliary.recompute = base.recompute = recompute;

@@ -1,6 +1,7 @@
 // Models small enough to check by hand, with random weights.
 #pragma once
 
+#include "model/architectures.h"
 #include "train/kvp_loss.h"
 #include "train/model.h"
 #include "train/ops.h"
@@ -23,7 +24,7 @@ inline ModelConfig small_config(int64_t layers = 3, int64_t model_dim = 48) {
 }
 
 inline Model small_model(const ModelConfig& config, uint64_t seed) {
-  return bind_model(config, make_rope_table(64, config.head_dim, config.rope_theta, at::kCPU),
+  return bind_model(config, rope_table(config, 64, at::kCPU),
                     initial_values(model_parameter_specs(config), seed), "");
 }
 

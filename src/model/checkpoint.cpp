@@ -1,0 +1,46 @@
+#include "model/checkpoint.h"
+
+#include "base/macros.h"
+#include "base/mapped_file.h"
+#include "io/safetensors.h"
+#include "model/family.h"
+#include "model/weights.h"
+
+namespace kvcast {
+namespace {
+
+/// As far as kvcast and Hugging Face know them.
+constexpr const char* kCompanions[] = {
+    "generation_config.json",  "tokenizer.model",     "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "chat_template.jinja", "README.md",      "LICENSE"};
+
+}  // namespace
+
+Result<Checkpoint> open_checkpoint(const std::filesystem::path& path) {
+  Checkpoint checkpoint;
+  checkpoint.path = path;
+  KVCAST_TRY(checkpoint.config, read_model_config(path));
+  KVCAST_TRY(checkpoint.weights, Safetensors::open_checkpoint(path));
+  checkpoint.form =
+      is_packed(*checkpoint.weights) ? kPackedForm : family_of(checkpoint.config).checkpoint;
+  return checkpoint;
+}
+
+std::vector<std::filesystem::path> companions(const std::filesystem::path& model) {
+  std::vector<std::filesystem::path> files;
+  std::error_code ignored;
+  for (const char* name : kCompanions) {
+    if (std::filesystem::exists(model / name, ignored)) files.push_back(model / name);
+  }
+  return files;
+}
+
+Status copy_companions(const std::filesystem::path& model, const std::filesystem::path& directory) {
+  for (const auto& file : companions(model)) {
+    KVCAST_TRY(const std::string contents, read_text_file(file));
+    KVCAST_CHECK(write_file_atomically(directory / file.filename(), contents));
+  }
+  return {};
+}
+
+}  // namespace kvcast

@@ -1,5 +1,5 @@
 # The commands of the README. Everything else is CMake: see CMakePresets.json.
-.PHONY: run test build setup setup-runtime install asan format clean
+.PHONY: run test build models test-models setup setup-runtime install asan format clean
 
 JOBS ?= $(shell nproc)
 CONFIGURE = cmake --preset release
@@ -12,7 +12,16 @@ run: setup-runtime
 
 ## The same set-up, the trainer's included, then every test.
 test: build
-	ctest --preset release -j 1
+	ctest --preset release -LE models -j 1
+
+## Fetches the models of models/known.json (1.6 GiB) into models/hub, or what MODELS="NAME ..." names.
+models:
+	python3 -m pip --version > /dev/null 2>&1 || scripts/install-dependencies.sh models
+	scripts/fetch-models.py $(MODELS)
+
+## The tests that need these models.
+test-models: build
+	ctest --preset release -L models --no-tests=error -j 1
 
 build: setup
 	$(CONFIGURE) -DKVCAST_BUILD_TESTS=ON

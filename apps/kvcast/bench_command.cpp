@@ -40,7 +40,10 @@ Result<WeightType> weight_type(const std::string& dtype) {
   if (dtype == "f32") return WeightType::kF32;
   if (dtype == "bf16") return WeightType::kBf16;
   if (dtype == "int8") return WeightType::kInt8;
-  return fail(fmt::format("unknown dtype \"{}\": expected f32, bf16 or int8", dtype));
+  if (dtype == "int4") return WeightType::kInt4Blocks;
+  if (dtype == "int8-blocks") return WeightType::kInt8Blocks;
+  return fail(
+      fmt::format("unknown dtype \"{}\": expected f32, bf16, int8, int4 or int8-blocks", dtype));
 }
 
 Result<Subject> make_random_subject(const BenchOptions& options, WeightType type, int threads) {
@@ -205,9 +208,9 @@ void register_bench(CLI::App& app, int& exit_code) {
   command.add_option("--prefill", options->prefills, "strategies, measured in turns")
       ->delimiter(',')
       ->check(is_prefill_spec());
-  command.add_option("--dtype", options->dtypes, "f32, bf16, int8")
+  command.add_option("--dtype", options->dtypes, "f32, bf16, int8, int4, int8-blocks")
       ->delimiter(',')
-      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
+      ->check(CLI::IsMember({"f32", "bf16", "int8", "int4", "int8-blocks"}))
       ->default_val(std::vector<std::string>{"bf16"});
   options->model.add_kv_dtype_to(command);
   command.add_option("-r,--repetitions", options->repetitions, "of each case")

@@ -50,7 +50,8 @@ void ModelOptions::add_to(CLI::App& command) {
   command.add_option("MODEL", directory,
                      "model directory or KV-prediction bundle (default: the bundle shipped with "
                      "kvcast)");
-  command.add_option("--dtype", dtype, "weights in memory: auto, f32, bf16 or int8")
+  command
+      .add_option("--dtype", dtype, "weights in memory: auto, f32, bf16, int8, int4 or int8-blocks")
       ->check(checked_by(parse_dtype))
       ->capture_default_str();
   add_kv_dtype_to(command);

@@ -53,7 +53,9 @@ void register_convert(CLI::App& app, int& exit_code) {
   command->add_option("MODEL", options->source, "model directory or KV-prediction bundle")
       ->required();
   command->add_option("OUT", options->output, "directory to write; must not exist")->required();
-  command->add_option("--dtype", options->dtype, "weights: auto (as stored), f32, bf16 or int8")
+  command
+      ->add_option("--dtype", options->dtype,
+                   "weights: auto (as stored), f32, bf16, int8, int4 or int8-blocks")
       ->check(checked_by(parse_dtype))
       ->capture_default_str();
   command

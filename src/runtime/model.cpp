@@ -25,9 +25,13 @@ Dtype dtype_of(WeightType type) {
     case WeightType::kBf16:
       return Dtype::kBf16;
     case WeightType::kInt8:
+      return Dtype::kInt8;
+    case WeightType::kInt4Blocks:
+      return Dtype::kInt4;
+    case WeightType::kInt8Blocks:
       break;
   }
-  return Dtype::kInt8;
+  return Dtype::kInt8Blocks;
 }
 
 KvType kv_type(Dtype asked, Dtype weights) {
@@ -62,6 +66,10 @@ std::optional<WeightType> weight_type(Dtype dtype) {
       return WeightType::kBf16;
     case Dtype::kInt8:
       return WeightType::kInt8;
+    case Dtype::kInt4:
+      return WeightType::kInt4Blocks;
+    case Dtype::kInt8Blocks:
+      return WeightType::kInt8Blocks;
     case Dtype::kAuto:
       break;
   }
@@ -69,10 +77,12 @@ std::optional<WeightType> weight_type(Dtype dtype) {
 }
 
 Result<Dtype> parse_dtype(std::string_view name) {
-  for (const Dtype dtype : {Dtype::kAuto, Dtype::kF32, Dtype::kBf16, Dtype::kInt8}) {
+  for (const Dtype dtype :
+       {Dtype::kAuto, Dtype::kF32, Dtype::kBf16, Dtype::kInt8, Dtype::kInt4, Dtype::kInt8Blocks}) {
     if (name == dtype_text(dtype)) return dtype;
   }
-  return fail(fmt::format("unknown dtype \"{}\": expected auto, f32, bf16 or int8", name));
+  return fail(fmt::format(
+      "unknown dtype \"{}\": expected auto, f32, bf16, int8, int4 or int8-blocks", name));
 }
 
 Result<Dtype> parse_kv_dtype(std::string_view name) {
@@ -90,6 +100,10 @@ std::string_view dtype_text(Dtype dtype) {
       return "bf16";
     case Dtype::kInt8:
       return "int8";
+    case Dtype::kInt4:
+      return "int4";
+    case Dtype::kInt8Blocks:
+      return "int8-blocks";
     case Dtype::kAuto:
       break;
   }
@@ -108,7 +122,7 @@ Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& di
   if (options.threads < 0 || options.threads > kMaxThreads) {
     return fail(fmt::format("threads: {} is not within 0..{}", options.threads, kMaxThreads));
   }
-  if (options.kv_dtype == Dtype::kInt8) return fail("kv_dtype int8: expected auto, f32 or bf16");
+  KVCAST_CHECK(parse_kv_dtype(dtype_text(options.kv_dtype)));
   KVCAST_CHECK(isa_from_environment());  // a KVCAST_ISA that cannot be met is an error here
   try {
     const int threads = options.threads > 0 ? options.threads : available_processors();

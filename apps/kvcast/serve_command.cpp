@@ -9,6 +9,8 @@
 #include "base/macros.h"
 #include "base/mapped_file.h"
 #include "command.h"
+#include "models_folder.h"
+#include "runtime/model_impl.h"
 #include "server/server.h"
 
 namespace kvcast {
@@ -51,10 +53,8 @@ Result<int> serve(const ServeOptions& chosen) {
   give_caches_pages_of_their_own();
   const InterruptScope interrupt;
   ServerOptions options = chosen.server;
-  options.model_directory = chosen.model.directory;
-  if (options.model_directory.empty()) {
-    KVCAST_TRY(options.model_directory, default_model_directory());
-  }
+  KVCAST_TRY(options.model_directory, find_model(chosen.model.directory));
+  KVCAST_CHECK(chosen.model.check_prefill(options.scheduler.default_prefill));
   KVCAST_TRY(options.load.dtype, parse_dtype(chosen.model.dtype));
   KVCAST_TRY(options.load.kv_dtype, parse_kv_dtype(chosen.model.kv_dtype));
   options.load.threads = chosen.model.threads;
@@ -74,15 +74,20 @@ Result<int> serve(const ServeOptions& chosen) {
   const std::string url =
       fmt::format("http://{}:{}", is_ipv6 ? "[" + host + "]" : host, server->port());
   fmt::print(stderr, "kvcast: loading; {}/health says when it is done\n", url);
-  KVCAST_CHECK(server->run(interrupt.token(),
-                           [&url] { fmt::print(stderr, "kvcast: ready at {}/\n", url); }));
+  KVCAST_CHECK(server->run(interrupt.token(), [&url](const Model& model) {
+    if (!model.has_tokenizer()) {
+      fmt::print(stderr, "kvcast: prompts as token ids only, no text, no chat: {}\n",
+                 model.impl().tokenizer_hint);
+    }
+    fmt::print(stderr, "kvcast: ready at {}/\n", url);
+  }));
   return kExitOk;
 }
 
 void add_limits(CLI::App& command, ServeOptions& options) {
   ServerOptions& server = options.server;
   SchedulerOptions& scheduler = server.scheduler;
-  const CLI::Range positive(int64_t{1}, int64_t{1} << 40);
+  const CLI::Validator positive = is_whole_number(1, int64_t{1} << 40);
   const CLI::Range seconds(0.0, 1e9);
   command
       .add_option("--chunk-tokens", scheduler.chunk_tokens,
@@ -124,11 +129,17 @@ void register_serve(CLI::App& app, int& exit_code) {
   options->model.add_to(command);
   ServerOptions& server = options->server;
   command.add_option("--host", server.host, "address to listen on")->capture_default_str();
-  command.add_option("--port", server.port, "0: a free one")->capture_default_str();
-  command.add_option("--prefill", server.scheduler.default_prefill,
-                     "strategy of requests that name none (default: the model's)");
-  command.add_option("--model-name", server.model_name,
-                     "name for clients (default: the directory's)");
+  command.add_option("--port", server.port, "0: a free one")
+      ->check(is_whole_number(0, 65535))
+      ->capture_default_str();
+  command
+      .add_option("--prefill", server.scheduler.default_prefill,
+                  "strategy of requests that name none (default: the model's)")
+      ->check(is_prefill_spec());
+  command.add_option("--alias,--model-name", server.model_name,
+                     "name for clients (default: the model's own)");
+  command.add_flag("--strict-model-name", server.strict_model_name,
+                   "refuse requests that name another model; else every name is this one's");
   command.add_option("--api-key-file", options->api_key_file,
                      "API keys, one a line; KVCAST_API_KEY in the environment is one more");
   command

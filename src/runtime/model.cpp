@@ -17,18 +17,6 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 
-Dtype dtype_of(WeightType type) {
-  switch (type) {
-    case WeightType::kF32:
-      return Dtype::kF32;
-    case WeightType::kBf16:
-      return Dtype::kBf16;
-    case WeightType::kInt8:
-      break;
-  }
-  return Dtype::kInt8;
-}
-
 KvType kv_type(Dtype asked, Dtype weights) {
   const Dtype chosen = asked == Dtype::kAuto ? weights : asked;
   return chosen == Dtype::kF32 ? KvType::kF32 : KvType::kBf16;
@@ -53,6 +41,18 @@ Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& 
   if (tokenizer.vocab_size() <= model.vocab_size) return {};
   return fail(fmt::format("{}: {} tokens, but the model's vocab_size is {}", file.string(),
                           tokenizer.vocab_size(), model.vocab_size));
+}
+
+Dtype dtype_of(WeightType type) {
+  switch (type) {
+    case WeightType::kF32:
+      return Dtype::kF32;
+    case WeightType::kBf16:
+      return Dtype::kBf16;
+    case WeightType::kInt8:
+      break;
+  }
+  return Dtype::kInt8;
 }
 
 std::optional<WeightType> weight_type(Dtype dtype) {

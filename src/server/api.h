@@ -19,7 +19,8 @@ namespace kvcast {
 
 struct ApiOptions {
   std::string model_name;
-  double request_seconds = 600;  ///< longest a request may take; 0: no limit
+  bool strict_model_name = false;  ///< other names in requests are a 404
+  double request_seconds = 600;    ///< longest a request may take; 0: no limit
   RequestLimits limits;
 };
 

@@ -42,7 +42,7 @@ ApiResult<void> check_length(std::string_view text, const Model& model) {
 
 ApiResult<EngineRequest> Api::engine_request(const Call& call, const GenerationFields& fields,
                                              int64_t default_max_tokens) const {
-  if (!fields.model.empty() && fields.model != options_.model_name) {
+  if (options_.strict_model_name && !fields.model.empty() && fields.model != options_.model_name) {
     return tl::unexpected(ApiError{
         404, "invalid_request_error", "model_not_found", "model",
         fmt::format("no model \"{}\"; this server has \"{}\"", fields.model, options_.model_name)});

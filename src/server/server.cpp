@@ -64,7 +64,7 @@ struct Server::Impl {
   std::mutex mutex;                      // guards scheduler and error
   std::optional<Error> error;
 
-  Status load(const std::stop_token& stop, const std::function<void()>& on_ready);
+  Status load(const std::stop_token& stop, const OnReady& on_ready);
   void drain();
 };
 
@@ -80,7 +80,8 @@ Result<std::unique_ptr<Server>> Server::listen(ServerOptions options) {
                                               state.api->handle(std::move(request), exchange);
                                             }));
   state.api = std::make_unique<Api>(
-      ApiOptions{chosen.model_name, chosen.request_seconds, chosen.requests},
+      ApiOptions{chosen.model_name, chosen.strict_model_name, chosen.request_seconds,
+                 chosen.requests},
       Access({chosen.api_keys, chosen.cors_origins, state.http->is_loopback(), chosen.host}),
       state.metrics, [&state](std::function<void()> task) { state.http->post(std::move(task)); },
       [&state](std::function<void()> task) { state.preparing->post(std::move(task)); });
@@ -98,7 +99,7 @@ Server::~Server() {
 
 uint16_t Server::port() const { return impl_->http->port(); }
 
-Status Server::Impl::load(const std::stop_token& stop, const std::function<void()>& on_ready) {
+Status Server::Impl::load(const std::stop_token& stop, const OnReady& on_ready) {
   KVCAST_TRY(const auto model, Model::load(options.model_directory, options.load));
   if (stop.stop_requested()) return {};
   KVCAST_TRY(auto started, Scheduler::start(model, options.scheduler));
@@ -115,7 +116,7 @@ Status Server::Impl::load(const std::stop_token& stop, const std::function<void(
   http->post([this, &ready,
               template_of_model = std::make_shared<std::unique_ptr<ChatTemplate>>(
                   std::move(chat))] { api->set_ready(ready, std::move(*template_of_model)); });
-  if (on_ready) on_ready();
+  if (on_ready) on_ready(ready.model());
   return {};
 }
 
@@ -145,7 +146,7 @@ void Server::Impl::drain() {
   http->stop();
 }
 
-Status Server::run(const std::stop_token& stop, const std::function<void()>& on_ready) {
+Status Server::run(const std::stop_token& stop, const OnReady& on_ready) {
   Impl& state = *impl_;
   std::mutex mutex;
   std::condition_variable_any changed;

@@ -20,7 +20,8 @@ namespace kvcast {
 struct ServerOptions {
   std::filesystem::path model_directory;
   LoadOptions load;
-  std::string model_name;  ///< as clients call it; empty: the directory's name
+  std::string model_name;          ///< as clients call it; empty: the directory's name
+  bool strict_model_name = false;  ///< refuse requests that name another
   std::string host = "127.0.0.1";
   uint16_t port = 8080;  ///< 0: a free one
   SchedulerOptions scheduler;
@@ -45,7 +46,8 @@ class Server {
   [[nodiscard]] uint16_t port() const;
   /// Serves until `stop` fires, then drains: no new requests, running answers go on for up to
   /// drain_seconds. `on_ready` is called once, on another thread, when the model is loaded.
-  Status run(const std::stop_token& stop, const std::function<void()>& on_ready = {});
+  using OnReady = std::function<void(const Model&)>;
+  Status run(const std::stop_token& stop, const OnReady& on_ready = {});
 
  private:
   struct Impl;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian 12 packages that kvcast is built from, if any are missing.
-#   scripts/install-dependencies.sh [runtime] [trainer] [tests] [aarch64]
+#   scripts/install-dependencies.sh [runtime] [trainer] [tests] [clients] [aarch64]
 set -euo pipefail
 
 packages=()
@@ -11,8 +11,9 @@ for group in "${@:-runtime}"; do
     trainer) packages+=(libtorch-dev libopenblas0-openmp libgloo-dev libtomlplusplus-dev libzstd-dev zlib1g-dev) ;;
     tests) packages+=(libgtest-dev libgmock-dev libbenchmark-dev zstd mandoc zsh bubblewrap python3-minimal
       python3-matplotlib python3-pandas python3-jinja2) ;;
+    clients) packages+=(python3-venv curl chromium nginx-light) ;;
     aarch64) packages+=(g++-aarch64-linux-gnu qemu-user googletest) ;;
-    *) echo "$0: unknown group $group: expected runtime, trainer, tests or aarch64" >&2; exit 2 ;;
+    *) echo "$0: unknown group $group: expected runtime, trainer, tests, clients or aarch64" >&2; exit 2 ;;
   esac
 done
 

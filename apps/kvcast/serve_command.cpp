@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <malloc.h>
 
+#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -10,7 +12,7 @@
 #include "base/mapped_file.h"
 #include "command.h"
 #include "models_folder.h"
-#include "runtime/model_impl.h"
+#include "server/access_log.h"
 #include "server/server.h"
 
 namespace kvcast {
@@ -20,6 +22,7 @@ struct ServeOptions {
   ModelOptions model;
   ServerOptions server;
   std::string api_key_file;
+  std::string log_format = "none";
   int64_t cache_mib = 2048;
 };
 
@@ -49,6 +52,18 @@ void give_caches_pages_of_their_own() {
 #endif
 }
 
+/// Prints a line for each request on stdout, where a service manager or a container collects it.
+std::function<void(const HttpAccess&)> access_printer(const std::string& format) {
+  if (format == "none") return {};
+  std::signal(SIGPIPE, SIG_IGN);  // whoever reads the log may go; the server stays
+  return [print = format == "json" ? access_json : access_text](const HttpAccess& access) {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    const std::string line = print(access, std::chrono::duration<double>(now).count()) + "\n";
+    std::fwrite(line.data(), 1, line.size(), stdout);
+    std::fflush(stdout);
+  };
+}
+
 Result<int> serve(const ServeOptions& chosen) {
   give_caches_pages_of_their_own();
   const InterruptScope interrupt;
@@ -61,6 +76,7 @@ Result<int> serve(const ServeOptions& chosen) {
   options.load.tokenizer = chosen.model.tokenizer;
   options.scheduler.max_cache_bytes = chosen.cache_mib << 20;
   KVCAST_TRY(options.api_keys, read_api_keys(chosen.api_key_file));
+  options.on_access = access_printer(chosen.log_format);
   const std::string host = options.host;
   const bool loopback = host == "localhost" || host == "::1" || host.starts_with("127.");
   if (!loopback && options.api_keys.empty()) {
@@ -74,11 +90,8 @@ Result<int> serve(const ServeOptions& chosen) {
   const std::string url =
       fmt::format("http://{}:{}", is_ipv6 ? "[" + host + "]" : host, server->port());
   fmt::print(stderr, "kvcast: loading; {}/health says when it is done\n", url);
-  KVCAST_CHECK(server->run(interrupt.token(), [&url](const Model& model) {
-    if (!model.has_tokenizer()) {
-      fmt::print(stderr, "kvcast: prompts as token ids only, no text, no chat: {}\n",
-                 model.impl().tokenizer_hint);
-    }
+  KVCAST_CHECK(server->run(interrupt.token(), [&url](const std::string& note) {
+    if (!note.empty()) fmt::print(stderr, "kvcast: {}\n", note);
     fmt::print(stderr, "kvcast: ready at {}/\n", url);
   }));
   return kExitOk;
@@ -146,6 +159,11 @@ void register_serve(CLI::App& app, int& exit_code) {
       .add_option("--cors-origin", server.cors_origins,
                   "origin whose pages may call the API; may be repeated")
       ->take_all();
+  command
+      .add_option("--log-format", options->log_format,
+                  "a line on stdout for each request, never with its text: none, text or json")
+      ->check(CLI::IsMember({"none", "text", "json"}))
+      ->capture_default_str();
   add_limits(command, *options);
   command.callback([options, &exit_code] {
     const auto result = serve(*options);

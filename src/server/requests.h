@@ -23,8 +23,8 @@ using PromptInput = std::variant<std::string, std::vector<int32_t>>;
 /// What /v1/completions and /v1/chat/completions share.
 struct GenerationFields {
   std::string model;
-  std::string prefill;  ///< empty: the server's default
-  std::optional<int64_t> max_tokens;
+  std::string prefill;                ///< empty: the server's default
+  std::optional<int64_t> max_tokens;  ///< kAsManyTokensAsFit: no other limit than the context
   int64_t n = 1;
   SamplingOptions sampling;
   std::vector<std::string> stop;
@@ -36,9 +36,13 @@ struct GenerationFields {
   std::optional<int64_t> logprobs;  ///< alternatives per token
 };
 
+/// max_tokens: up to the end of the context.
+inline constexpr int64_t kAsManyTokensAsFit = -1;
+
 struct CompletionRequest {
   GenerationFields fields;
   std::vector<PromptInput> prompts;
+  std::string suffix;  ///< fill in between the prompt and this; empty: go on from the prompt
   bool echo = false;
   std::optional<int64_t> context_length;
 };
@@ -68,6 +72,8 @@ struct RequestLimits {
 ApiResult<CompletionRequest> parse_completion_request(std::string_view body,
                                                       const RequestLimits& limits);
 ApiResult<ChatRequest> parse_chat_request(std::string_view body, const RequestLimits& limits);
+/// POST /v1/responses, text in and out.
+ApiResult<ChatRequest> parse_responses_request(std::string_view body, const RequestLimits& limits);
 ApiResult<TokenizeRequest> parse_tokenize_request(std::string_view body,
                                                   const RequestLimits& limits);
 ApiResult<std::vector<int32_t>> parse_detokenize_request(std::string_view body);

@@ -31,6 +31,8 @@ struct ServerOptions {
   double drain_seconds = 30;     ///< how long running answers may go on after a stop request
   std::vector<std::string> api_keys;
   std::vector<std::string> cors_origins;
+  /// Called once for each request, on the server's thread: the access log.
+  std::function<void(const HttpAccess&)> on_access;
 };
 
 /// Listens at once, loads the model meanwhile (/health says 503 until it is there). Errors of
@@ -45,8 +47,9 @@ class Server {
 
   [[nodiscard]] uint16_t port() const;
   /// Serves until `stop` fires, then drains: no new requests, running answers go on for up to
-  /// drain_seconds. `on_ready` is called once, on another thread, when the model is loaded.
-  using OnReady = std::function<void(const Model&)>;
+  /// drain_seconds. `on_ready` is called once, on another thread, when the model is loaded; its
+  /// note says what will not work with this model, if anything.
+  using OnReady = std::function<void(const std::string& note)>;
   Status run(const std::stop_token& stop, const OnReady& on_ready = {});
 
  private:

@@ -1,0 +1,232 @@
+// What the fields of a request mean, as clients send them.
+#include <gmock/gmock.h>
+
+#include <fstream>
+
+#include "kvcast/kvcast.h"
+#include "server/server_fixture.h"
+#include "server/text_offsets.h"
+
+namespace kvcast {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+constexpr auto kCompletions = "/v1/completions";
+constexpr auto kChat = "/v1/chat/completions";
+const std::string kPrompt = "The cache is predicted from a smaller model, and the base model";
+
+class RequestFields : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { server_ = std::make_unique<RunningServer>(); }
+  static void TearDownTestSuite() { server_.reset(); }
+  static ClientResponse post(const char* path, const json& body) {
+    return HttpClient(server_->port()).post(path, body);
+  }
+  static json complete(json body, const char* path = kCompletions) {
+    if (!body.contains("temperature")) body["temperature"] = 0;
+    const ClientResponse response = post(path, body);
+    EXPECT_EQ(response.status, 200) << response.body;
+    return response.json();
+  }
+  static inline std::unique_ptr<RunningServer> server_;
+};
+
+TEST_F(RequestFields, AnAssistantMayHaveSaidNothing) {
+  const auto tokens = [](const json& content) {
+    return post("/tokenize", {{"messages",
+                               {{{"role", "user"}, {"content", "Hi"}},
+                                {{"role", "assistant"}, {"content", content}},
+                                {{"role", "user"}, {"content", "And?"}}}}})
+        .json()["tokens"];
+  };
+  EXPECT_EQ(tokens(nullptr), tokens(""));
+  EXPECT_GT(tokens(nullptr).size(), 3U);
+  const json user = {{"messages", {{{"role", "user"}, {"content", nullptr}}}}};
+  EXPECT_EQ(post(kChat, user).status, 400);
+}
+
+TEST_F(RequestFields, ATopPOfNothingIsGreedy) {
+  const json greedy = complete({{"prompt", kPrompt}, {"max_tokens", 12}});
+  const json none = complete(
+      {{"prompt", kPrompt}, {"max_tokens", 12}, {"temperature", 1.5}, {"top_p", 0}, {"seed", 3}});
+  EXPECT_EQ(greedy["choices"], none["choices"]);
+}
+
+TEST_F(RequestFields, MinusOneTokenIsAsLongAsFits) {
+  const json answer = complete({{"prompt", kPrompt}, {"max_tokens", -1}, {"ignore_eos", true}});
+  EXPECT_EQ(answer["choices"][0]["finish_reason"], "length");
+  EXPECT_GE(answer["usage"]["total_tokens"], 256);
+  const json chat = complete({{"messages", {{{"role", "user"}, {"content", "Hi"}}}},
+                              {"max_completion_tokens", -1},
+                              {"ignore_eos", true}},
+                             kChat);
+  EXPECT_GE(chat["usage"]["total_tokens"], 256);
+}
+
+TEST_F(RequestFields, WhatIsNotSupportedIsRefusedByName) {
+  const std::pair<const char*, json> fields[] = {{"use_beam_search", true},
+                                                 {"include_stop_str_in_output", true},
+                                                 {"guided_json", json::object()},
+                                                 {"guided_regex", "a+"},
+                                                 {"grammar", "root ::= \"a\""},
+                                                 {"structured_outputs", {{"regex", "a"}}},
+                                                 {"response_format", {{"type", "json_object"}}},
+                                                 {"length_penalty", 2},
+                                                 {"mirostat", 2},
+                                                 {"best_of", 7},
+                                                 {"suffix", "end"}};
+  for (const auto& [field, value] : fields) {
+    const ClientResponse response =
+        post(kCompletions, {{"prompt", "a"}, {"max_tokens", 1}, {field, value}});
+    EXPECT_EQ(response.status, 400) << field;
+    EXPECT_EQ(response.json()["error"]["param"], field);
+    EXPECT_EQ(response.json()["error"]["code"], "unsupported_parameter") << field;
+  }
+  const json harmless = {{"prompt", "a"},       {"max_tokens", 1},      {"presence_penalty", 0},
+                         {"grammar", ""},       {"bad_words", nullptr}, {"use_beam_search", false},
+                         {"unknown_field", 17}, {"tool_choice", "none"}};
+  EXPECT_EQ(post(kCompletions, harmless).status, 200);
+}
+
+TEST_F(RequestFields, ScoringIsExactUnlessTheRequestSaysOtherwise) {
+  const json scored = {{"prompt", kPrompt}, {"max_tokens", 1}, {"echo", true}, {"logprobs", 1}};
+  json exact = scored;
+  exact["prefill"] = "exact";
+  const json answer = complete(scored);
+  EXPECT_EQ(answer["timings"]["prefill"], "exact");
+  EXPECT_EQ(answer["choices"], complete(exact)["choices"]);
+  json forecast = scored;
+  forecast["prefill"] = "kv-prediction";
+  EXPECT_EQ(post(kCompletions, forecast).status, 400);
+}
+
+/// The characters of valid UTF-8.
+std::vector<std::string> characters(const std::string& text) {
+  std::vector<std::string> all;
+  for (const char byte : text) {
+    if ((static_cast<unsigned char>(byte) & 0xC0) != 0x80) all.emplace_back();
+    all.back() += byte;
+  }
+  return all;
+}
+
+TEST_F(RequestFields, TextOffsetsAreThePlacesOfTheTokensInTheText) {
+  for (const std::string prompt :
+       {"日本語の文章、猫。", "The cache naïve", "a 日b", " two spaces"}) {
+    json body = {{"prompt", prompt}, {"max_tokens", 24},   {"echo", true},      {"logprobs", 0},
+                 {"temperature", 0}, {"prefill", "exact"}, {"ignore_eos", true}};
+    const json whole = complete(body)["choices"][0];
+    const std::vector<std::string> text = characters(whole["text"]);
+    const json& logprobs = whole["logprobs"];
+    ASSERT_EQ(logprobs["tokens"].size(), logprobs["text_offset"].size());
+    int64_t last = 0;
+    for (size_t i = 0; i < logprobs["tokens"].size(); ++i) {
+      const std::string token = logprobs["tokens"][i];
+      const int64_t offset = logprobs["text_offset"][i];
+      ASSERT_GE(offset, last) << prompt << " " << i;
+      last = offset;
+      if (token.starts_with("bytes:") || token.starts_with("<")) continue;
+      std::string rest;
+      for (size_t c = static_cast<size_t>(offset); c < text.size(); ++c) rest += text[c];
+      const bool first_word = offset == 0 && token.starts_with(' ') && !prompt.starts_with(' ');
+      EXPECT_TRUE(rest.starts_with(first_word ? token.substr(1) : token))
+          << prompt << ": token " << i << " \"" << token << "\" at " << offset << " of " << rest;
+    }
+    body["stream"] = true;
+    json offsets = json::array();
+    for (const json& event : Events(post(kCompletions, body).body).data) {
+      const json& piece = event["choices"][0]["logprobs"];
+      if (piece.is_null()) continue;
+      for (const json& offset : piece["text_offset"]) offsets.push_back(offset);
+    }
+    EXPECT_EQ(offsets, logprobs["text_offset"]) << prompt;
+  }
+}
+
+TEST(TextOffsets, CountCharactersOfTokensThatAreParts) {
+  TextOffsets offsets("日本 x");
+  EXPECT_EQ(offsets.place(""), 0);  // BOS
+  EXPECT_EQ(offsets.place(" \xE6"), 0);
+  EXPECT_EQ(offsets.place("\x97"), 0);
+  EXPECT_EQ(offsets.place("\xA5"), 0);
+  EXPECT_EQ(offsets.place("本"), 1);
+  EXPECT_EQ(offsets.place(" x"), 2);
+  offsets.end_known_text();
+  EXPECT_EQ(offsets.place("\xFF"), 4);  // shown as one character
+  EXPECT_EQ(offsets.place("\xE6"), 5);
+  EXPECT_EQ(offsets.place("a"), 6);  // the byte before has become a character of its own
+  EXPECT_EQ(offsets.place("b"), 7);
+}
+
+TEST_F(RequestFields, ResponsesSayWhatChatSays) {
+  const json chat = complete({{"messages",
+                               {{{"role", "system"}, {"content", "Be brief."}},
+                                {{"role", "user"}, {"content", "She said that"}}}},
+                              {"max_tokens", 12},
+                              {"ignore_eos", true}},
+                             kChat);
+  const json body = {{"instructions", "Be brief."},
+                     {"input", "She said that"},
+                     {"max_output_tokens", 12},
+                     {"temperature", 0},
+                     {"ignore_eos", true}};
+  const json response = complete(body, "/v1/responses");
+  EXPECT_EQ(response["object"], "response");
+  EXPECT_EQ(response["status"], "incomplete");
+  EXPECT_EQ(response["incomplete_details"]["reason"], "max_output_tokens");
+  EXPECT_EQ(response["output"][0]["content"][0]["text"], chat["choices"][0]["message"]["content"]);
+  EXPECT_EQ(response["usage"]["output_tokens"], 12);
+
+  json streamed = body;
+  streamed["input"] = {
+      {{"role", "user"}, {"content", {{{"type", "input_text"}, {"text", "She said that"}}}}}};
+  streamed["stream"] = true;
+  const std::string events = post("/v1/responses", streamed).body;
+  std::string text;
+  std::vector<std::string> types;
+  for (size_t at = events.find("data: "); at != std::string::npos;
+       at = events.find("data: ", at + 1)) {
+    const json event = json::parse(events.substr(at + 6, events.find('\n', at) - at - 6));
+    EXPECT_EQ(event["sequence_number"], types.size());
+    types.push_back(event["type"]);
+    if (event["type"] == "response.output_text.delta") text += event["delta"];
+    EXPECT_THAT(events, HasSubstr("event: " + types.back() + "\n"));
+  }
+  EXPECT_EQ(types.front(), "response.created");
+  EXPECT_EQ(types.back(), "response.incomplete");
+  EXPECT_EQ(text, chat["choices"][0]["message"]["content"]);
+  EXPECT_EQ(post("/v1/responses", {{"input", "a"}, {"previous_response_id", "resp_1"}}).status,
+            400);
+}
+
+TEST_F(RequestFields, PropsDescribeTheServer) {
+  const json props = HttpClient(server_->port()).get("/props").json();
+  EXPECT_EQ(props["default_generation_settings"]["n_ctx"], 256);
+  EXPECT_EQ(props["model_alias"], "tiny");
+  EXPECT_TRUE(props["chat_template"].is_null());
+  EXPECT_EQ(props["prefill"]["default"], "kv-prediction");
+}
+
+TEST(BrokenTemplate, StopsChatAndNothingElse) {
+  const auto file = tiny_bundle().path() / "base/chat_template.jinja";
+  std::ofstream(file) << "{% for m in %}";
+  {
+    RunningServer server;
+    EXPECT_EQ(HttpClient(server.port())
+                  .post(kCompletions, json{{"prompt", "a"}, {"max_tokens", 1}})
+                  .status,
+              200);
+    const ClientResponse chat =
+        HttpClient(server.port())
+            .post(kChat, json{{"messages", {{{"role", "user"}, {"content", "a"}}}}});
+    EXPECT_EQ(chat.status, 500);
+    EXPECT_THAT(chat.body, HasSubstr("chat_template.jinja"));
+    EXPECT_EQ(HttpClient(server.port()).get("/tokenizer_info").status, 200);
+  }
+  std::filesystem::remove(file);
+}
+
+}  // namespace
+}  // namespace kvcast

@@ -40,6 +40,32 @@ ApiResult<void> check_length(std::string_view text, const Model& model) {
   return {};
 }
 
+/// A prompt that fills the context leaves no room for an answer. (A longer one the scheduler
+/// refuses; scoring needs no answer.)
+ApiResult<void> check_room(const EngineRequest& request, const Model& model) {
+  const bool is_full = std::ssize(request.prompt) == model.context_tokens();
+  if (!is_full || request.max_tokens == 0 || request.score_prompt) return {};
+  return tl::unexpected(to_api_error(
+      {EngineError::Kind::kContextLength,
+       fmt::format(
+           "the prompt has {0} tokens and leaves no room for an answer; the model's context "
+           "is {0} tokens",
+           request.prompt.size())}));
+}
+
+/// Each word at the beginning of a text and after another word: the tokens differ.
+std::vector<std::vector<int32_t>> tokens_of_words(const Tokenizer& tokenizer,
+                                                  const std::vector<std::string>& words) {
+  std::vector<std::vector<int32_t>> all;
+  for (const std::string& word : words) {
+    for (const std::string& form : {word, " " + word}) {
+      auto tokens = tokenizer.encode(form, false);
+      if (!tokens.empty()) all.push_back(std::move(tokens));
+    }
+  }
+  return all;
+}
+
 /// Control tokens around prefix, suffix and what is to be filled in, by the names that models give
 /// them.
 constexpr std::array<std::array<std::string_view, 3>, 4> kFillInTokens = {{
@@ -106,6 +132,14 @@ ApiResult<EngineRequest> Api::engine_request(const Call& call, const GenerationF
   request.sampling = fields.sampling;
   request.stop = fields.stop;
   request.ignore_end_of_text = fields.ignore_end_of_text;
+  request.tokens = fields.tokens;
+  if (!fields.bad_words.empty()) {
+    const Tokenizer* tokenizer = scheduler_->model().impl().tokenizer.get();
+    if (!tokenizer) {
+      return tl::unexpected(bad_request(scheduler_->model().impl().tokenizer_hint, "bad_words"));
+    }
+    request.tokens.banned = tokens_of_words(*tokenizer, fields.bad_words);
+  }
   request.top_logprobs = fields.logprobs;
   request.report_progress = fields.stream && fields.return_progress;
   request.reuse_prefix = fields.cache_prompt;
@@ -148,6 +182,8 @@ ApiResult<TaskPrompt> Api::encode(const CompletionRequest& asked, const PromptIn
     request.prefill = "exact";
   }
   prompt.request = std::move(request);
+  if (auto ok = check_room(prompt.request, model); !ok)
+    return tl::unexpected(std::move(ok.error()));
   return prompt;
 }
 
@@ -190,6 +226,7 @@ void Api::answer_chat(Call& call, const ApiResult<ChatRequest>& asked, AnswerKin
   prompt.request = std::move(*request);
   prompt.request.prompt = std::move(rendered->tokens);
   prompt.request.tokenize_ms = watch.elapsed_ms();
+  if (auto ok = check_room(prompt.request, model); !ok) return refuse(call, ok.error());
   for (std::string& stop : chat_->stop_strings()) prompt.request.stop.push_back(std::move(stop));
   std::vector<TaskPrompt> prompts;
   prompts.push_back(std::move(prompt));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <limits>
 #include <random>
 
@@ -40,6 +41,62 @@ void read_stop(JsonObject& object, const RequestLimits& limits, std::vector<std:
   }
 }
 
+/// {"token id": bias}, as OpenAI's clients send it.
+void read_logit_bias(JsonObject& object, TokenRules& rules) {
+  constexpr size_t kMostBiases = 1024;
+  const Json* value = object.find("logit_bias");
+  if (!value) return;
+  const auto refuse = [&] {
+    object.refuse("logit_bias", fmt::format("an object of at most {} token ids with numbers within "
+                                            "-100..100",
+                                            kMostBiases));
+  };
+  if (!value->is_object() || value->size() > kMostBiases) return refuse();
+  for (const auto& [name, bias] : value->items()) {
+    int32_t token = 0;
+    const char* const end = name.data() + name.size();
+    const auto [after, error] = std::from_chars(name.data(), end, token);
+    const bool is_token = error == std::errc{} && after == end && token >= 0;
+    if (!is_token || !bias.is_number()) return refuse();
+    const auto number = bias.get<double>();
+    if (!(number >= -100 && number <= 100)) return refuse();
+    rules.logit_bias.emplace_back(token, static_cast<float>(number));
+  }
+}
+
+void read_token_rules(JsonObject& object, const RequestLimits& limits, GenerationFields& fields) {
+  fields.tokens.presence_penalty =
+      static_cast<float>(object.number("presence_penalty", -2, 2).value_or(0.0));
+  fields.tokens.frequency_penalty =
+      static_cast<float>(object.number("frequency_penalty", -2, 2).value_or(0.0));
+  read_logit_bias(object, fields.tokens);
+  if (const Json* value = object.find("stop_token_ids")) {
+    auto ids = token_ids(*value);
+    if (!ids || static_cast<int64_t>(ids->size()) > limits.max_stop_strings) {
+      object.refuse("stop_token_ids",
+                    fmt::format("a list of at most {} token ids", limits.max_stop_strings));
+    } else {
+      fields.tokens.stop_tokens = std::move(*ids);
+    }
+  }
+  fields.tokens.min_tokens = object.clamped_integer("min_tokens", 0, kMostTokens).value_or(0);
+  const Json* words = object.find("bad_words");
+  if (!words) return;
+  const auto refuse = [&] {
+    object.refuse("bad_words", fmt::format("a list of at most {} words of 1..{} bytes",
+                                           limits.max_bad_words, limits.max_stop_bytes));
+  };
+  if (!words->is_array() || static_cast<int64_t>(words->size()) > limits.max_bad_words) {
+    return refuse();
+  }
+  for (const Json& word : *words) {
+    if (!word.is_string()) return refuse();
+    const auto& text = word.get_ref<const std::string&>();
+    if (text.empty() || static_cast<int64_t>(text.size()) > limits.max_stop_bytes) return refuse();
+    fields.bad_words.push_back(text);
+  }
+}
+
 void read_sampling(JsonObject& object, SamplingOptions& sampling) {
   constexpr double kHuge = 1e6;
   sampling.temperature = static_cast<float>(object.number("temperature", 0, kHuge).value_or(1.0));
@@ -63,9 +120,6 @@ void read_sampling(JsonObject& object, SamplingOptions& sampling) {
 /// they do not.
 void refuse_unsupported(JsonObject& object) {
   static const std::vector<std::pair<std::string, std::vector<Json>>> kFields = {
-      {"presence_penalty", {0, 0.0}},
-      {"frequency_penalty", {0, 0.0}},
-      {"logit_bias", {Json::object()}},
       {"functions", {Json::array()}},
       {"function_call", {"none", "auto"}},
       {"tools", {Json::array()}},
@@ -74,9 +128,6 @@ void refuse_unsupported(JsonObject& object) {
       {"modalities", {Json::array({"text"})}},
       {"audio", {}},
       // vLLM
-      {"stop_token_ids", {Json::array()}},
-      {"min_tokens", {0}},
-      {"bad_words", {Json::array()}},
       {"allowed_token_ids", {Json::array()}},
       {"use_beam_search", {false}},
       {"length_penalty", {1, 1.0}},
@@ -121,6 +172,7 @@ GenerationFields read_generation(JsonObject& object, const RequestLimits& limits
   fields.n = object.integer("n", 1, limits.max_choices).value_or(1);
   read_sampling(object, fields.sampling);
   read_stop(object, limits, fields.stop);
+  read_token_rules(object, limits, fields);
   fields.ignore_end_of_text = object.boolean("ignore_eos").value_or(false);
   fields.stream = object.boolean("stream").value_or(false);
   fields.cache_prompt = object.boolean("cache_prompt").value_or(true);

@@ -10,6 +10,7 @@
 
 #include "kvcast/sampling.h"
 #include "runtime/chat_template.h"
+#include "runtime/token_rules.h"
 #include "server/api_error.h"
 
 namespace kvcast {
@@ -29,6 +30,8 @@ struct GenerationFields {
   SamplingOptions sampling;
   std::vector<std::string> stop;
   bool ignore_end_of_text = false;
+  TokenRules tokens;                   ///< but for the banned sequences, which need a tokenizer
+  std::vector<std::string> bad_words;  ///< that no answer holds
   bool stream = false;
   bool include_usage = false;       ///< stream_options.include_usage
   bool cache_prompt = true;         ///< false: neither take from nor leave to other requests
@@ -63,6 +66,7 @@ struct RequestLimits {
   int64_t max_choices = 64;
   int64_t max_stop_strings = 16;
   int64_t max_stop_bytes = 1024;
+  int64_t max_bad_words = 256;
   int64_t max_messages = 1024;
   int64_t max_logprobs = 20;
 };

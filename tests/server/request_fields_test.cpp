@@ -1,7 +1,9 @@
 // What the fields of a request mean, as clients send them.
 #include <gmock/gmock.h>
 
+#include <cctype>
 #include <fstream>
+#include <set>
 
 #include "kvcast/kvcast.h"
 #include "server/server_fixture.h"
@@ -57,12 +59,76 @@ TEST_F(RequestFields, ATopPOfNothingIsGreedy) {
 TEST_F(RequestFields, MinusOneTokenIsAsLongAsFits) {
   const json answer = complete({{"prompt", kPrompt}, {"max_tokens", -1}, {"ignore_eos", true}});
   EXPECT_EQ(answer["choices"][0]["finish_reason"], "length");
-  EXPECT_GE(answer["usage"]["total_tokens"], 256);
+  EXPECT_EQ(answer["usage"]["total_tokens"], 256);
   const json chat = complete({{"messages", {{{"role", "user"}, {"content", "Hi"}}}},
                               {"max_completion_tokens", -1},
                               {"ignore_eos", true}},
                              kChat);
-  EXPECT_GE(chat["usage"]["total_tokens"], 256);
+  EXPECT_EQ(chat["usage"]["total_tokens"], 256);
+  std::vector<int32_t> full(256, 5);
+  const ClientResponse refused = post(kCompletions, {{"prompt", full}, {"max_tokens", 1}});
+  EXPECT_EQ(refused.json()["error"]["code"], "context_length_exceeded");
+}
+
+TEST_F(RequestFields, PenaltiesAndBiasesChangeTheChoice) {
+  const json common = {
+      {"prompt", kPrompt}, {"max_tokens", 20}, {"ignore_eos", true}, {"logprobs", 0}};
+  json forced = common;
+  forced["logit_bias"] = {{"300", 100}};
+  const json& tokens = complete(forced)["choices"][0]["logprobs"]["tokens"];
+  for (const json& token : tokens) EXPECT_EQ(token, tokens[0]);
+  // The same token cannot go on for ever once it costs something.
+  json varied = forced;
+  varied["logit_bias"] = {{"300", 3}};
+  varied["frequency_penalty"] = 2;
+  varied["presence_penalty"] = 2;
+  const json other = complete(varied)["choices"][0]["logprobs"]["tokens"];
+  EXPECT_NE(std::set<std::string>(other.begin(), other.end()).size(), 1U);
+  json banned = common;
+  const std::string first = complete(common)["choices"][0]["logprobs"]["tokens"][0];
+  banned["logit_bias"] = json::object();
+  for (int id = 0; id < 400; ++id) {
+    if (HttpClient(server_->port())
+            .post("/detokenize", json{{"tokens", {5, id}}})
+            .json()["prompt"]
+            .get<std::string>()
+            .ends_with(first)) {
+      banned["logit_bias"][std::to_string(id)] = -100;
+    }
+  }
+  EXPECT_NE(complete(banned)["choices"][0]["logprobs"]["tokens"][0], first);
+  for (const json& wrong : {json{{"x", 1}}, json{{"5", 101}}, json{{"-5", 1}}, json::array()}) {
+    EXPECT_EQ(post(kCompletions, {{"prompt", "a"}, {"logit_bias", wrong}}).status, 400) << wrong;
+  }
+}
+
+TEST_F(RequestFields, StopTokensEndAnAnswerAndMinTokensHoldThemBack) {
+  const auto ask = [](json more) {
+    more.update(
+        {{"prompt", kPrompt}, {"max_tokens", 20}, {"logit_bias", {{"300", 100}}}, {"logprobs", 0}});
+    return complete(std::move(more));
+  };
+  const json stopped = ask({{"stop_token_ids", {300}}});
+  EXPECT_EQ(stopped["choices"][0]["finish_reason"], "stop");
+  EXPECT_EQ(stopped["choices"][0]["text"], "");
+  EXPECT_EQ(stopped["usage"]["completion_tokens"], 1);
+  const json later = ask({{"stop_token_ids", {300}}, {"min_tokens", 7}, {"ignore_eos", true}});
+  EXPECT_EQ(later["usage"]["completion_tokens"], 8);
+  EXPECT_EQ(later["choices"][0]["finish_reason"], "stop");
+}
+
+TEST_F(RequestFields, BadWordsDoNotAppear) {
+  const json common = {{"prompt", kPrompt}, {"max_tokens", 24}, {"ignore_eos", true}};
+  const std::string text = complete(common)["choices"][0]["text"];
+  // Any letters that it did say, as a word of their own.
+  const size_t begin = text.find_first_of("abcdefghijklmnopqrstuvwxyz");
+  ASSERT_NE(begin, std::string::npos) << text;
+  size_t end = begin;
+  while (end < text.size() && std::islower(static_cast<unsigned char>(text[end])) != 0) ++end;
+  json without = common;
+  without["bad_words"] = {text.substr(begin, end - begin)};
+  EXPECT_NE(complete(without)["choices"][0]["text"], text);
+  EXPECT_EQ(post(kCompletions, {{"prompt", "a"}, {"bad_words", {""}}}).status, 400);
 }
 
 TEST_F(RequestFields, WhatIsNotSupportedIsRefusedByName) {

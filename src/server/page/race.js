@@ -73,7 +73,7 @@ async function runLane(lane, lanes, prompt, signal) {
     }, signal, (json) => {
       for (const choice of json.choices) {
         over = true;
-        lane.answer += choice.text;
+        lane.answer = (lane.answer + choice.text).trimStart();
         lane.text.textContent = lane.answer;
       }
       if (json.timings) lane.timings = json.timings;

@@ -10,6 +10,7 @@
 
 #include "base/stopwatch.h"
 #include "kvcast/version.h"
+#include "runtime/jinja/template.h"
 #include "runtime/model_impl.h"
 #include "server/http_text.h"
 #include "server/page.h"
@@ -276,7 +277,7 @@ void Api::tokenize(Call& call) {
   if (const auto* messages = std::get_if<std::vector<ChatMessage>>(&asked->input)) {
     if (!chat_) return refuse(call, no_chat());
     auto prompt = chat_->render(*messages);
-    if (!prompt) return refuse(call, bad_request(prompt.error().message, "messages"));
+    if (!prompt) return refuse(call, template_error(prompt.error().message));
     tokens = std::move(prompt->tokens);
   } else {
     const auto& text = std::get<std::string>(asked->input);
@@ -327,6 +328,13 @@ void Api::tokenizer_info(Call& call) {
 OrderedJson Api::template_json() const {
   const bool has_one = chat_ && !chat_->source().empty();
   return has_one ? OrderedJson(chat_->source()) : OrderedJson();
+}
+
+/// What the template refuses is the client's to change; what it does wrong is the model's.
+ApiError Api::template_error(const std::string& message) const {
+  const bool is_refusal = message.find(jinja::kRefusal) != std::string::npos;
+  if (is_refusal || chat_->source().empty()) return bad_request(message, "messages");
+  return {500, "server_error", "chat_template", {}, message};
 }
 
 ApiError Api::no_chat() const {

@@ -79,6 +79,7 @@ class Api {
   void answer_chat(Call& call, const ApiResult<ChatRequest>& asked, AnswerKind kind);
   /// What a request for a chat gets where there is none.
   [[nodiscard]] ApiError no_chat() const;
+  [[nodiscard]] ApiError template_error(const std::string& message) const;
 
   [[nodiscard]] std::string model_json() const;
   [[nodiscard]] nlohmann::ordered_json strategies_json() const;

@@ -221,7 +221,7 @@ void Api::answer_chat(Call& call, const ApiResult<ChatRequest>& asked, AnswerKin
     if (auto ok = check_length(message.content, model); !ok) return refuse(call, ok.error());
   }
   auto rendered = chat_->render(asked->messages);
-  if (!rendered) return refuse(call, bad_request(rendered.error().message, "messages"));
+  if (!rendered) return refuse(call, template_error(rendered.error().message));
   TaskPrompt prompt;
   prompt.request = std::move(*request);
   prompt.request.prompt = std::move(rendered->tokens);

@@ -28,10 +28,12 @@ class ResponseFormat final : public AnswerFormat {
     OrderedJson begun = response("in_progress");
     begun["output"] = OrderedJson::array();
     text_.clear();
-    return event("response.created", {{"response", begun}}) +
-           event("response.in_progress", {{"response", begun}}) +
-           event("response.output_item.added", {{"output_index", 0}, {"item", empty}}) +
-           event("response.content_part.added", in_content({{"part", part()}}));
+    // One after the other: each takes the next number.
+    std::string events = event("response.created", {{"response", begun}});
+    events += event("response.in_progress", {{"response", begun}});
+    events += event("response.output_item.added", {{"output_index", 0}, {"item", empty}});
+    events += event("response.content_part.added", in_content({{"part", part()}}));
+    return events;
   }
 
   std::string event(const StreamPiece& piece) override {
@@ -44,11 +46,12 @@ class ResponseFormat final : public AnswerFormat {
   }
 
   std::string last_events(const Usage& usage, std::span<const EngineTimings> timings) override {
-    return event("response.output_text.done",
-                 in_content({{"text", text_}, {"logprobs", OrderedJson::array()}})) +
-           event("response.content_part.done", in_content({{"part", part()}})) +
-           event("response.output_item.done", {{"output_index", 0}, {"item", item(status())}}) +
-           event("response." + status(), {{"response", finished(usage, timings)}});
+    std::string events = event("response.output_text.done",
+                               in_content({{"text", text_}, {"logprobs", OrderedJson::array()}}));
+    events += event("response.content_part.done", in_content({{"part", part()}}));
+    events += event("response.output_item.done", {{"output_index", 0}, {"item", item(status())}});
+    events += event("response." + status(), {{"response", finished(usage, timings)}});
+    return events;
   }
 
   std::string error_events(const ApiError& error) override {

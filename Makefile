@@ -1,5 +1,5 @@
 # The commands of the README. Everything else is CMake: see CMakePresets.json.
-.PHONY: run test build models test-models setup setup-runtime install asan format clean
+.PHONY: run test test-clients build models test-models setup setup-runtime install asan format clean
 
 JOBS ?= $(shell nproc)
 CONFIGURE = cmake --preset release
@@ -22,6 +22,13 @@ models:
 ## The tests that need these models.
 test-models: build
 	ctest --preset release -L models --no-tests=error -j 1
+
+## Other people's clients, a browser and a proxy against the server (downloads them).
+test-clients: setup-runtime
+	scripts/install-dependencies.sh clients
+	$(CONFIGURE)
+	cmake --build --preset release -j $(JOBS) --target kvcast_program
+	tests/clients/run.sh build/release/kvcast
 
 build: setup
 	$(CONFIGURE) -DKVCAST_BUILD_TESTS=ON

@@ -1,5 +1,6 @@
 #include "runtime/answer_writer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/macros.h"
@@ -14,9 +15,14 @@ AnswerWriter::AnswerWriter(AnswerRules rules, const Tokenizer* tokenizer)
 Result<AnswerStep> AnswerWriter::take(std::span<const float> logits, Sequence& sequence,
                                       const ModelConfig& model) {
   AnswerStep step;
+  const std::span<const int64_t> end_tokens =
+      rules_.ignore_end_of_text ? std::span<const int64_t>() : model.eos_tokens;
+  logits = apply_rules(rules_.tokens, tokens_, end_tokens, logits, logits_);
   KVCAST_TRY(step.token, sampler_.sample(logits, sequence.tokens));
   sequence.tokens.push_back(step.token);
-  if (model.ends_text(step.token) && !rules_.ignore_end_of_text) {
+  const auto& stop_tokens = rules_.tokens.stop_tokens;
+  const bool ends_text = model.ends_text(step.token) && !rules_.ignore_end_of_text;
+  if (ends_text || std::ranges::find(stop_tokens, step.token) != stop_tokens.end()) {
     step.end_of_text = true;
     finished_ = FinishReason::kEndOfText;
     return step;
@@ -27,7 +33,7 @@ Result<AnswerStep> AnswerWriter::take(std::span<const float> logits, Sequence& s
     finished_ = FinishReason::kStopString;
   } else if (std::ssize(tokens_) >= rules_.max_tokens) {
     finished_ = FinishReason::kMaxTokens;
-  } else if (std::ssize(sequence.tokens) > model.max_context_tokens) {
+  } else if (std::ssize(sequence.tokens) >= model.max_context_tokens) {
     finished_ = FinishReason::kContextFull;
   }
   return step;

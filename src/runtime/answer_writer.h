@@ -11,6 +11,7 @@
 #include "prefill/token_runs.h"
 #include "runtime/sampler.h"
 #include "runtime/stop_matcher.h"
+#include "runtime/token_rules.h"
 #include "tokenizer/tokenizer.h"
 
 namespace kvcast {
@@ -21,12 +22,13 @@ struct AnswerRules {
   SamplingOptions sampling;
   std::vector<std::string> stop;
   bool ignore_end_of_text = false;
+  TokenRules tokens = {};
 };
 
 /// What one token added to an answer.
 struct AnswerStep {
   int32_t token = 0;
-  bool end_of_text = false;  ///< the token is the end-of-text token, and ends the answer
+  bool end_of_text = false;  ///< the token is the end-of-text or a stop token: it ends the answer
   std::string text;          ///< certain new text, whole UTF-8; may be empty
 };
 
@@ -50,7 +52,7 @@ class AnswerWriter {
   /// Text that was held back, once the answer is over. A stop string in it becomes the reason.
   std::string flush();
 
-  /// The end-of-text token is not among them.
+  /// The token that ended the answer is not among them.
   [[nodiscard]] const std::vector<int32_t>& tokens() const { return tokens_; }
 
  private:
@@ -59,6 +61,7 @@ class AnswerWriter {
   std::optional<IncrementalDetokenizer> detokenizer_;
   StopMatcher matcher_;
   std::vector<int32_t> tokens_;
+  std::vector<float> logits_;  // under the rules
   std::optional<FinishReason> finished_;
 };
 

@@ -11,6 +11,7 @@
 
 #include "kvcast/sampling.h"
 #include "kvcast/session.h"
+#include "runtime/token_rules.h"
 
 namespace kvcast {
 
@@ -25,6 +26,7 @@ struct EngineRequest {
   SamplingOptions sampling;
   std::vector<std::string> stop;
   bool ignore_end_of_text = false;
+  TokenRules tokens;
   /// Report each token's log-probability and this many most probable alternatives.
   std::optional<int64_t> top_logprobs;
   /// Report the prompt tokens' log-probabilities too.

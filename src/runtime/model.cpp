@@ -18,22 +18,6 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 
-Dtype dtype_of(WeightType type) {
-  switch (type) {
-    case WeightType::kF32:
-      return Dtype::kF32;
-    case WeightType::kBf16:
-      return Dtype::kBf16;
-    case WeightType::kInt8:
-      return Dtype::kInt8;
-    case WeightType::kInt4Blocks:
-      return Dtype::kInt4;
-    case WeightType::kInt8Blocks:
-      break;
-  }
-  return Dtype::kInt8Blocks;
-}
-
 KvType kv_type(Dtype asked, Dtype weights) {
   const Dtype chosen = asked == Dtype::kAuto ? weights : asked;
   return chosen == Dtype::kF32 ? KvType::kF32 : KvType::kBf16;
@@ -56,6 +40,22 @@ Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& 
   if (tokenizer.vocab_size() <= model.vocab_size) return {};
   return fail(fmt::format("{}: {} tokens, but the model's vocab_size is {}", file.string(),
                           tokenizer.vocab_size(), model.vocab_size));
+}
+
+Dtype dtype_of(WeightType type) {
+  switch (type) {
+    case WeightType::kF32:
+      return Dtype::kF32;
+    case WeightType::kBf16:
+      return Dtype::kBf16;
+    case WeightType::kInt8:
+      return Dtype::kInt8;
+    case WeightType::kInt4Blocks:
+      return Dtype::kInt4;
+    case WeightType::kInt8Blocks:
+      break;
+  }
+  return Dtype::kInt8Blocks;
 }
 
 std::optional<WeightType> weight_type(Dtype dtype) {

@@ -21,6 +21,7 @@ struct Model::Impl {
 
 /// What weights are held as; nullopt for Dtype::kAuto.
 std::optional<WeightType> weight_type(Dtype dtype);
+Dtype dtype_of(WeightType type);
 
 /// That every token of the tokenizer, read from `file`, has an embedding in the model.
 Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& file,

@@ -13,7 +13,7 @@ ChatFormat::ChatFormat(std::shared_ptr<const Model> model,
 
 Result<ChatFormat> ChatFormat::of(std::shared_ptr<const Model> model) {
   const Model::Impl& impl = model->impl();
-  if (!impl.tokenizer) return tl::unexpected(model->tokenize("").error());
+  if (const auto tokens = model->tokenize(""); !tokens) return tl::unexpected(tokens.error());
   KVCAST_TRY(auto written, ChatTemplate::load(impl.path, *impl.tokenizer));
   return ChatFormat(std::move(model), std::move(written));
 }

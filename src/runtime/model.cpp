@@ -127,6 +127,7 @@ Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& di
   try {
     const int threads = options.threads > 0 ? options.threads : available_processors();
     auto impl = std::make_unique<Impl>();
+    impl->path = directory;
     KVCAST_TRY(impl->models, load_models(directory, weight_type(options.dtype), threads));
     impl->dtype = dtype_of(impl->models.base->weights().embeddings.type());
     impl->models.kv_type = kv_type(options.kv_dtype, impl->dtype);

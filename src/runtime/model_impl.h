@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@ namespace kvcast {
 
 /// What a loaded Model owns.
 struct Model::Impl {
+  std::filesystem::path path;  // as it was asked for
   Models models;
   std::unique_ptr<Tokenizer> tokenizer;  // null: only token ids in and out
   std::string tokenizer_hint;            // what to tell somebody who needs one

@@ -120,10 +120,12 @@ TEST_P(Convert, AnUnpackedPredictorIsThatOfTheFile) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, Convert, testing::ValuesIn(kWeightTypes), [](const auto& type) {
+std::string type_name(const testing::TestParamInfo<WeightType>& type) {
   constexpr const char* kNames[] = {"f32", "bf16", "int8", "int4_blocks", "int8_blocks"};
   return kNames[static_cast<int>(type.param)];
-});
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, Convert, testing::ValuesIn(kWeightTypes), type_name);
 
 TEST(ConvertBundle, ASharedBaseComesToLieInTheBundleAndOtherKeysStay) {
   const TemporaryDirectory root;

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import threading
+import weakref
 from ctypes import byref, c_char_p, c_float, c_size_t, c_ubyte, c_void_p
 from dataclasses import dataclass
 from typing import Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union
@@ -291,8 +292,6 @@ class Answer(Iterator[str]):
             library.kvcast_answer_end(self._handle)
             self._final = _completion(self._handle)
             self._handle.close()
-        if self._session._answer is self:
-            self._session._answer = None
 
     def __enter__(self) -> "Answer":
         return self
@@ -328,7 +327,7 @@ class Session:
     def __init__(self, model: Model):
         self._model = model
         self._handle = Handle(library.kvcast_session_new(model._handle), "kvcast_session_free")
-        self._answer = None
+        self._answer = lambda: None  # a weak reference: an answer that nobody holds is over
 
     def generate(self, prompt: Prompt, *, prefill: Optional[str] = None, max_tokens: int = 64, temperature: float = 0.0, top_k: int = 0,
                  top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, seed: int = 0,
@@ -343,23 +342,26 @@ class Session:
         Returns an Answer to iterate over. An answer of this session that is not over is ended first.
         """
         options = _options(prefill, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, ignore_end_of_text)
-        if self._answer is not None:
-            self._answer.close()
+        self._end_answer()
         if isinstance(prompt, str):
             data = prompt.encode("utf-8")
             pointer = call("kvcast_answer_text", self._handle, data, len(data), byref(options))
         else:
             array = _library.token_array(prompt)
             pointer = call("kvcast_answer_tokens", self._handle, _library.pointer_to(array), array.size, byref(options))
-        self._answer = Answer(self, Handle(pointer, "kvcast_answer_free"))
-        return self._answer
+        answer = Answer(self, Handle(pointer, "kvcast_answer_free"))
+        self._answer = weakref.ref(answer)
+        return answer
+
+    def _end_answer(self):
+        if (answer := self._answer()) is not None:
+            answer.close()
 
     def chat(self, messages: Messages, **options) -> Answer:
         """Answers a conversation, [{"role": "user", "content": "..."}, ...], by the model's chat template. What this session has
         already read of it is not read again. Options: see `generate`."""
         prompt, read = self._model.chat_prompt(messages), self.tokens
-        if self._answer is not None:
-            self._answer.close()
+        self._end_answer()
         if read.size and (read.size >= prompt.size or not np.array_equal(prompt[:read.size], read)):
             self.reset()
             read = read[:0]
@@ -369,8 +371,7 @@ class Session:
 
     def reset(self) -> None:
         """Forgets the conversation."""
-        if self._answer is not None:
-            self._answer.close()
+        self._end_answer()
         library.kvcast_session_reset(self._handle)
 
     @property

@@ -59,8 +59,7 @@ class ModelTest(Shipped):
                                (lambda: self.answer(temperature=-1), "temperature"),
                                (lambda: self.answer(prompt=[10**6]), "1000000"),
                                (lambda: self.model.generate([[10**6]]), "prompt 0"),
-                               (lambda: self.model.score([[1]], [[]]), "prompt 0"),
-                               (lambda: self.model.chat_prompt([]), "message")]:
+                               (lambda: self.model.score([[1]], [[]]), "prompt 0")]:
             with self.assertRaises(kvcast.KvcastError) as caught:
                 call()
             self.assertIn(expected, str(caught.exception))

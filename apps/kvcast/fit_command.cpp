@@ -8,6 +8,7 @@
 #include "base/stopwatch.h"
 #include "command.h"
 #include "fit/fit.h"
+#include "models_folder.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
@@ -50,7 +51,7 @@ Status read_auxiliary(const FitCommand& command, FitOptions& options) {
     ModelOptions auxiliary = command.base;
     auxiliary.directory = text;
     KVCAST_TRY(options.auxiliary, auxiliary.load());
-    options.auxiliary_path = text;
+    KVCAST_TRY(options.auxiliary_path, find_model(text));
     return {};
   }
   const ModelConfig& base = options.base->impl().models.base->config();
@@ -98,7 +99,7 @@ Result<int> run_fit(const FitCommand& command) {
   const Stopwatch watch;
   FitOptions options;
   KVCAST_TRY(options.base, command.base.load());
-  options.base_path = command.base.directory;
+  KVCAST_TRY(options.base_path, find_model(command.base.directory));
   options.exact_layers = command.exact_layers;
   KVCAST_CHECK(read_auxiliary(command, options));
   KVCAST_CHECK(parse_shard(command.shard, options.shard, options.shards));

@@ -5,6 +5,7 @@
 #include "base/macros.h"
 #include "io/json.h"
 #include "model/json_fields.h"
+#include "model/model_text.h"
 
 namespace kvcast {
 namespace {
@@ -64,11 +65,9 @@ Result<BundleManifest> read_bundle_manifest(const std::filesystem::path& directo
 
   KVCAST_TRY(const ModelConfig base, read_model_config(manifest.base));
   KVCAST_TRY(const ModelConfig auxiliary, read_model_config(manifest.auxiliary));
-  if (auxiliary.vocab_size != base.vocab_size) {
-    return fail(fmt::format(
-        "{}: key \"auxiliary\": expected a model with the base's vocab_size {}, {} has {}",
-        path.string(), base.vocab_size, manifest.auxiliary.string(), auxiliary.vocab_size));
-  }
+  KVCAST_CHECK(check_same_tokens({manifest.base, base.vocab_size},
+                                 {manifest.auxiliary, auxiliary.vocab_size},
+                                 path.string() + ": key \"auxiliary\""));
   KVCAST_TRY(manifest.layer_map,
              fields.integers("layer_map", base.n_layers(), 0, auxiliary.n_layers() - 1));
   KVCAST_CHECK(check_layer_map(manifest.layer_map, base, auxiliary, path.string()));

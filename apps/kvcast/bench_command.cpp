@@ -12,6 +12,7 @@
 #include "kvcast/version.h"
 #include "model/architectures.h"
 #include "model/bundle.h"
+#include "model/model_text.h"
 #include "models_folder.h"
 #include "runtime/model_impl.h"
 
@@ -53,11 +54,6 @@ Result<Subject> make_random_subject(const BenchOptions& options, std::optional<W
   return subject;
 }
 
-Status load_tokenizer(Subject& subject, const std::filesystem::path& file) {
-  KVCAST_TRY(subject.tokenizer, Tokenizer::load(file));
-  return check_tokenizer(*subject.tokenizer, file, subject.models.base->config());
-}
-
 Result<Subject> make_subject(const BenchOptions& options, const std::string& dtype, int threads,
                              InterruptScope& interrupt) {
   const InterruptScope::ImmediateExit loading(interrupt);
@@ -69,16 +65,15 @@ Result<Subject> make_subject(const BenchOptions& options, const std::string& dty
   subject.name = directory.filename().empty() ? directory.parent_path().filename().string()
                                               : directory.filename().string();
   KVCAST_TRY(subject.models, load_models(directory, type, threads));
-  std::filesystem::path tokenizer = directory / "tokenizer.model";
+  std::filesystem::path base = directory;
   if (is_bundle(directory)) {
     KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-    tokenizer = manifest.base / "tokenizer.model";
+    base = manifest.base;
   }
-  std::error_code ignored;
-  if (!options.model.tokenizer.empty()) {
-    KVCAST_CHECK(load_tokenizer(subject, options.model.tokenizer));
-  } else if (std::filesystem::exists(tokenizer, ignored)) {
-    KVCAST_CHECK(load_tokenizer(subject, tokenizer));
+  KVCAST_TRY(subject.tokenizer, open_tokenizer(base, options.model.tokenizer));
+  if (subject.tokenizer) {
+    KVCAST_CHECK(check_tokenizer(*subject.tokenizer, subject.tokenizer->source(),
+                                 subject.models.base->config()));
   }
   return subject;
 }
@@ -123,7 +118,7 @@ Result<bool> measure_dtype(const BenchOptions& options, const std::string& dtype
                            InterruptScope& interrupt, BenchRun& run) {
   const Stopwatch loading;
   KVCAST_TRY(Subject subject, make_subject(options, dtype, run.threads, interrupt));
-  const WeightType type = subject.models.base->weights().embeddings.type();
+  const WeightType type = subject.models.base->weights().main_type();
   const std::string loaded_dtype(dtype_text(dtype_of(type)));  // what `auto` came to
   BenchRun::Loaded loaded{.dtype = loaded_dtype, .load_ms = loading.elapsed_ms(), .peak = {}};
   KVCAST_TRY(const auto strategies, make_strategies(options, subject.models));
@@ -204,8 +199,9 @@ void register_bench(CLI::App& app, int& exit_code) {
       ->delimiter(',')
       ->check(is_prefill_spec());
   command
-      .add_option("--dtype", options->dtypes,
-                  "auto (as the model is stored; bf16 with --arch), f32, bf16, int8, int4, int8-blocks")
+      .add_option(
+          "--dtype", options->dtypes,
+          "auto (as the model is stored; bf16 with --arch), f32, bf16, int8, int4, int8-blocks")
       ->delimiter(',')
       ->check(checked_by(parse_dtype))
       ->default_val(std::vector<std::string>{"auto"});

@@ -39,12 +39,14 @@ int64_t layer_parameters(const ModelConfig& config, int64_t layer) {
 std::string model_text(std::string_view role, const ModelInfo& info) {
   const ModelConfig& config = info.config;
   std::string text = fmt::format(
-      "{}: {}\n  {} parameters, {} layers, model_dim {}, head_dim {}, vocabulary {}, context {} "
-      "tokens\n  embeddings {}, q/k norm {}, RoPE theta {:g}\n  stored: {}\n\n",
-      role, info.directory.string(), with_thousands(config.parameter_count()), config.n_layers(),
-      config.model_dim, config.head_dim, config.vocab_size, config.max_context_tokens,
-      config.tied_embeddings ? "tied" : "untied", config.normalize_qk ? "on" : "off",
-      config.rope.theta, stored_text(info.stored));
+      "{}: {}\n  family {}, {} parameters, {} layers, model_dim {}, head_dim {}, vocabulary {}, "
+      "context {} "
+      "tokens\n  embeddings {}, q/k norm {}, q/k/v bias {}, RoPE theta {:g}{}\n  stored: {}\n\n",
+      role, info.directory.string(), config.family, with_thousands(config.parameter_count()),
+      config.n_layers(), config.model_dim, config.head_dim, config.vocab_size,
+      config.max_context_tokens, config.tied_embeddings ? "tied" : "untied",
+      config.normalize_qk ? "on" : "off", config.qkv_bias ? "on" : "off", config.rope.theta,
+      config.rope.factors.empty() ? "" : " with scaled frequencies", stored_text(info.stored));
   Table table;
   table.headers = {"layer",    "query heads", "KV heads",  "query width",
                    "KV width", "FFN width",   "parameters"};
@@ -150,6 +152,7 @@ Json model_json(const ModelInfo& info) {
                       {"parameters", layer_parameters(config, i)}});
   }
   return {{"directory", info.directory.string()},
+          {"family", config.family},
           {"parameters", config.parameter_count()},
           {"model_dim", config.model_dim},
           {"head_dim", config.head_dim},
@@ -157,6 +160,8 @@ Json model_json(const ModelInfo& info) {
           {"context_tokens", config.max_context_tokens},
           {"tied_embeddings", config.tied_embeddings},
           {"normalize_qk", config.normalize_qk},
+          {"qkv_bias", config.qkv_bias},
+          {"eos_tokens", config.eos_tokens},
           {"rope_theta", config.rope.theta},
           {"stored", stored_json(info.stored)},
           {"layers", std::move(layers)}};

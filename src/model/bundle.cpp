@@ -6,6 +6,7 @@
 #include "io/json.h"
 #include "model/config_limits.h"
 #include "model/json_fields.h"
+#include "model/model_text.h"
 #include "model/plan_json.h"
 
 namespace kvcast {
@@ -143,11 +144,9 @@ Result<BundleManifest> read_bundle_manifest(const std::filesystem::path& directo
   ModelConfig auxiliary;
   if (!manifest.auxiliary.empty()) {
     KVCAST_TRY(auxiliary, read_model_config(manifest.auxiliary));
-    if (auxiliary.vocab_size != base.vocab_size) {
-      return fail(fmt::format(
-          "{}: key \"auxiliary\": expected a model with the base's vocab_size {}, {} has {}",
-          path.string(), base.vocab_size, manifest.auxiliary.string(), auxiliary.vocab_size));
-    }
+    KVCAST_CHECK(check_same_tokens({manifest.base, base.vocab_size},
+                                   {manifest.auxiliary, auxiliary.vocab_size},
+                                   path.string() + ": key \"auxiliary\""));
   }
   if (format == 1) {
     KVCAST_TRY(manifest.plan, read_layer_map(fields, base, auxiliary, path.string()));

@@ -14,6 +14,12 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
                                                        std::optional<WeightType> type,
                                                        int threads) {
   KVCAST_TRY(Checkpoint checkpoint, open_checkpoint(path));
+  return load(std::move(checkpoint), type, threads);
+}
+
+Result<std::unique_ptr<Transformer>> Transformer::load(Checkpoint checkpoint,
+                                                       std::optional<WeightType> type,
+                                                       int threads) {
   KVCAST_TRY(ModelWeights weights, load_weights(checkpoint, type, threads));
   return std::make_unique<Transformer>(std::move(checkpoint.config), std::move(weights), threads);
 }

@@ -93,7 +93,10 @@ struct RunLayersOptions {
 /// once, each with its own caches and Workspace.
 class Transformer {
  public:
-  /// Loads what open_checkpoint opens. `type` null: each matrix as it is stored.
+  /// `type` null: each matrix as it is stored.
+  static Result<std::unique_ptr<Transformer>> load(Checkpoint checkpoint,
+                                                   std::optional<WeightType> type, int threads);
+  /// The same of what open_checkpoint opens.
   static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& path,
                                                    std::optional<WeightType> type, int threads);
   /// Takes weights that fit `config`; `threads` is how many threads each call uses.

@@ -1,9 +1,10 @@
 #include "prefill/models.h"
 
-#include <fmt/format.h>
+#include <algorithm>
 
 #include "base/macros.h"
 #include "model/bundle.h"
+#include "model/checkpoint.h"
 
 namespace kvcast {
 
@@ -26,15 +27,19 @@ Result<Models> load_models(const std::filesystem::path& directory, std::optional
     return models;
   }
   KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-  KVCAST_TRY(models.base, Transformer::load(manifest.base, type, threads));
+  KVCAST_TRY(Checkpoint base, open_checkpoint(manifest.base));
   if (!manifest.auxiliary.empty()) {
-    KVCAST_TRY(models.auxiliary, Transformer::load(manifest.auxiliary, type, threads));
+    KVCAST_TRY(Checkpoint auxiliary, open_checkpoint(manifest.auxiliary));
+    const int64_t tokens = std::min(base.config.vocab_size, auxiliary.config.vocab_size);
+    base.config.use_tokens(tokens);
+    auxiliary.config.use_tokens(tokens);
+    KVCAST_TRY(models.auxiliary, Transformer::load(std::move(auxiliary), type, threads));
   }
-  const ModelConfig& base = models.base->config();
-  const ModelConfig auxiliary = models.auxiliary ? models.auxiliary->config() : ModelConfig{};
-  const WeightType predictor_type = type.value_or(models.base->weights().embeddings.type());
-  KVCAST_TRY(models.predictor, Predictor::load(manifest.predictor, base, auxiliary,
-                                               manifest.plan, predictor_type, threads));
+  KVCAST_TRY(models.base, Transformer::load(std::move(base), type, threads));
+  const WeightType predictor_type = type.value_or(models.base->weights().main_type());
+  KVCAST_TRY(models.predictor,
+             Predictor::load(manifest.predictor, models.base->config(), models.shapes().auxiliary,
+                             manifest.plan, predictor_type, threads));
   models.plan = manifest.plan;
   return models;
 }

@@ -31,7 +31,7 @@ struct Models {
 };
 
 /// Loads a bundle, or a plain model directory as a base alone. `type` null: as stored, the
-/// predictor as the base's embeddings.
+/// predictor as most of the base.
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
                            int threads);
 

@@ -24,16 +24,16 @@ class Converter {
  public:
   explicit Converter(const ConvertOptions& options) : options_(options) {}
 
-  /// Returns what the embeddings are packed as.
+  /// Returns what most of it is packed as.
   Result<WeightType> model(const fs::path& from, const fs::path& to) const {
     KVCAST_CHECK(check_stop());
     KVCAST_TRY(const Checkpoint checkpoint, open_checkpoint(from));
-    KVCAST_CHECK(copy_files(from, to));
+    KVCAST_CHECK(copy_files(checkpoint, to));
     KVCAST_TRY(ModelWeights weights, load_weights(checkpoint, options_.type, options_.threads));
     KVCAST_CHECK(check_stop());
     KVCAST_CHECK(write_checkpoint(to, packed_tensors(weights, checkpoint.config), packed_metadata(),
                                   options_.shard_bytes));
-    return weights.embeddings.type();
+    return weights.main_type();
   }
 
   Status bundle(const fs::path& from, const fs::path& to) const {
@@ -65,11 +65,15 @@ class Converter {
     return {{kPackedKey, kPackedVersion}};
   }
 
-  static Status copy_files(const fs::path& from, const fs::path& to) {
+  static Status copy_files(const Checkpoint& checkpoint, const fs::path& to) {
+    const fs::path& from = checkpoint.path;
     std::error_code error;
     fs::create_directories(to, error);
     if (error) return fail(fmt::format("{}: cannot create: {}", to.string(), error.message()));
-    KVCAST_TRY(const std::string config, read_text_file(from / "config.json"));
+    std::string config = to_config_json(checkpoint.config);
+    if (const auto file = from / "config.json"; fs::exists(file, error)) {
+      KVCAST_TRY(config, read_text_file(file));  // with keys that kvcast does not read
+    }
     KVCAST_CHECK(write_file_atomically(to / "config.json", config));
     return copy_companions(from, to);
   }

@@ -185,7 +185,9 @@ int64_t Scheduler::Impl::cache_bytes_of(const EngineRequest& request, const Cach
   const bool by_base = use.answerer == Sequence::Answerer::kBase;
   int64_t total = by_base ? bytes(whole, base) : 0;
   const auto& auxiliary = models.auxiliary;
-  if (use.auxiliary_reads && auxiliary) total += bytes(by_base ? prompt : whole, auxiliary->config());
+  if (use.auxiliary_reads && auxiliary) {
+    total += bytes(by_base ? prompt : whole, auxiliary->config());
+  }
   return total * request.choices;
 }
 

@@ -172,9 +172,11 @@ tl::expected<void, PromptError> check_prompt(const PrefillStrategy& strategy, co
     limit = std::min(limit, models.auxiliary->config().max_context_tokens);
   }
   if (std::ssize(tokens) > limit) {
-    return refuse(fmt::format("the prompt is too long: {} tokens, the model's context is {} tokens",
-                              tokens.size(), limit),
-                  true);
+    return refuse(
+        fmt::format(
+            "the prompt is too long: {} tokens, this model's maximum context length is {} tokens",
+            tokens.size(), limit),
+        true);
   }
   for (const int32_t token : tokens) {
     if (token >= 0 && token < base.vocab_size) continue;

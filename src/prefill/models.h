@@ -11,6 +11,7 @@
 #include "model/architectures.h"
 #include "model/transformer.h"
 #include "prefill/predictor.h"
+#include "prefill/refine_pace.h"
 
 namespace kvcast {
 
@@ -22,6 +23,8 @@ struct Models {
   std::vector<int64_t> layer_map;  // [base layers] -> auxiliary layer; empty for a plain model
   /// How the caches of a Sequence hold keys and values.
   KvType kv_type = KvType::kF32;
+  /// What this machine can refine beside decode steps of the base.
+  std::unique_ptr<RefinePace> pace = std::make_unique<RefinePace>();
 
   [[nodiscard]] bool is_bundle() const { return predictor != nullptr; }
   [[nodiscard]] int64_t weight_bytes() const;

@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/macros.h"
 #include "base/stopwatch.h"
 
 namespace kvcast {
@@ -15,7 +16,8 @@ namespace {
 
 using Strategy = Result<std::unique_ptr<PrefillStrategy>>;
 
-constexpr std::string_view kTail = "tail=";
+constexpr std::string_view kTail = "tail=", kRefine = "refine=";
+constexpr int64_t kMostRefined = 512;  // rows a step: more would keep an answer waiting
 
 /// The whole text as a number.
 template <typename Number>
@@ -32,13 +34,36 @@ std::optional<double> parse_fraction(std::string_view text) {
   return fraction && *fraction > 0 && *fraction <= 1 ? fraction : std::nullopt;
 }
 
-Strategy parse_tail(std::string_view spec, std::string_view argument,
-                    std::unique_ptr<PrefillStrategy> (*make)(int64_t)) {
-  if (argument.empty()) return make(1);
-  const auto tail = parse_number<int64_t>(argument.substr(kTail.size()));
-  if (tail && *tail >= 1) return make(*tail);
-  return fail(
-      fmt::format("prefill strategy \"{}\": tail must be a whole number of at least 1", spec));
+/// `tail=N` and, where it `may_refine`, `refine=auto|N|off`, with commas between. None: another
+/// option.
+Result<std::optional<KvPredictionOptions>> parse_options(std::string_view spec,
+                                                         std::string_view text, bool may_refine) {
+  KvPredictionOptions options;
+  while (!text.empty()) {
+    const std::string_view option = text.substr(0, text.find(','));
+    text.remove_prefix(std::min(option.size() + 1, text.size()));
+    if (option.starts_with(kTail)) {
+      const auto tail = parse_number<int64_t>(option.substr(kTail.size()));
+      if (!tail || *tail < 1) {
+        return fail(fmt::format(
+            "prefill strategy \"{}\": tail must be a whole number of at least 1", spec));
+      }
+      options.tail = *tail;
+    } else if (may_refine && option.starts_with(kRefine)) {
+      const std::string_view value = option.substr(kRefine.size());
+      const auto rows = parse_number<int64_t>(value);
+      if (value != "auto" && value != "off" && (!rows || *rows < 1 || *rows > kMostRefined)) {
+        return fail(
+            fmt::format("prefill strategy \"{}\": refine must be auto, off or a whole number "
+                        "from 1 to {}",
+                        spec, kMostRefined));
+      }
+      options.refine = value == "auto" ? kRefineAuto : rows.value_or(0);
+    } else {
+      return std::nullopt;
+    }
+  }
+  return options;
 }
 
 Strategy parse_keep(std::string_view spec, std::string_view argument,
@@ -72,16 +97,18 @@ Strategy PrefillStrategy::parse(std::string_view spec) {
   const std::string_view name = spec.substr(0, colon);
   const bool bare = colon == spec.size();
   const std::string_view argument = bare ? "" : spec.substr(colon + 1);
-  if (bare || argument.starts_with(kTail)) {
-    if (name == "kv-prediction") return parse_tail(spec, argument, make_kv_prediction_strategy);
-    if (name == "zero-cache") return parse_tail(spec, argument, make_zero_cache_strategy);
+  const bool forecasts = name == "kv-prediction";
+  if ((forecasts || name == "zero-cache") && (bare || !argument.empty())) {
+    KVCAST_TRY(const auto options, parse_options(spec, argument, forecasts));
+    if (options && forecasts) return make_kv_prediction_strategy(*options);
+    if (options) return make_zero_cache_strategy(options->tail);
   }
   if (name == "random") return parse_keep(spec, argument, make_random_strategy);
   if (name == "static") return parse_keep(spec, argument, make_static_strategy);
   if (name == "lazy") return parse_lazy(spec, argument);
   return fail(
       fmt::format("unknown prefill strategy \"{}\": expected exact, auxiliary, kv-prediction, "
-                  "kv-prediction:tail=N, random:R, static:R, lazy:A-B or zero-cache",
+                  "kv-prediction:tail=N,refine=auto, random:R, static:R, lazy:A-B or zero-cache",
                   spec));
 }
 

@@ -43,6 +43,7 @@ enum class CacheFamily {
   kNone,  ///< never
   kExact,
   kForecast,
+  kHealing,  ///< forecast rows of which the first exact_rows() have been refined
   kAuxiliary,
 };
 
@@ -74,8 +75,8 @@ struct PrefillStep {
 /// A strategy is immutable and may be used by many threads at once.
 class PrefillStrategy {
  public:
-  /// `exact`, `kv-prediction`, `kv-prediction:tail=16`, `auxiliary`, `random:0.5`, `static:0.5`,
-  /// `lazy:0.75-0.25`, `zero-cache`, `zero-cache:tail=16`. Errors list what is known.
+  /// `exact`, `kv-prediction`, `kv-prediction:tail=16,refine=auto`, `auxiliary`, `random:0.5`,
+  /// `static:0.5`, `lazy:0.75-0.25`, `zero-cache`, `zero-cache:tail=16`. Errors list what is known.
   static Result<std::unique_ptr<PrefillStrategy>> parse(std::string_view spec);
   virtual ~PrefillStrategy() = default;
 
@@ -83,6 +84,8 @@ class PrefillStrategy {
   [[nodiscard]] virtual std::string spec() const = 0;
   [[nodiscard]] virtual bool needs_bundle() const = 0;
   [[nodiscard]] virtual CacheUse cache_use() const = 0;
+  /// Rows to be refined beside each decode step: 0 is none, or kRefineAuto.
+  [[nodiscard]] virtual int64_t refine_rows() const { return 0; }
   /// How many leading rows of a prompt's cache may come from its family's earlier prompts.
   [[nodiscard]] virtual int64_t reusable_rows(int64_t /*prompt_tokens*/) const { return 0; }
 
@@ -131,8 +134,11 @@ void reserve_answer(const PrefillStrategy& strategy, const Models& models, Seque
 
 std::unique_ptr<PrefillStrategy> make_exact_strategy();
 std::unique_ptr<PrefillStrategy> make_auxiliary_strategy();
-/// `tail` >= 1: how many of the last prompt tokens the base runs itself; 1 is the paper.
-std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(int64_t tail);
+struct KvPredictionOptions {
+  int64_t tail = 1;    ///< at least 1: last prompt tokens that the base runs itself; 1 is the paper
+  int64_t refine = 0;  ///< PrefillStrategy::refine_rows
+};
+std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(const KvPredictionOptions& options);
 /// Baselines of the paper (method §8) that drop prompt tokens; fractions in (0, 1] of the prompt.
 std::unique_ptr<PrefillStrategy> make_random_strategy(double keep);
 std::unique_ptr<PrefillStrategy> make_static_strategy(double keep);

@@ -104,8 +104,7 @@ bool decode_step(const Models& models, std::span<Sequence* const> sequences, flo
     const bool to_the_end =
         pass.ends.front() == static_cast<int64_t>(pass.sequences.front()->tokens.size());
     RunLayersOptions options;
-    options.output =
-        to_the_end ? LastLayerOutput::kLastRowOfEachSequence : LastLayerOutput::kNothing;
+    options.output = to_the_end ? LastLayerOutput::kLastRows : LastLayerOutput::kNothing;
     options.stop = stop;
     const float* rows = run_tokens({&model, cache, pass.sequences, pass.ends, options}, workspace);
     if (!rows) return false;

@@ -1,14 +1,13 @@
 // One answer being written: tokens chosen from logits, turned into text, up to what ends it.
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "kvcast/session.h"
-#include "prefill/token_runs.h"
+#include "prefill/sequence.h"
 #include "runtime/sampler.h"
 #include "runtime/stop_matcher.h"
 #include "tokenizer/tokenizer.h"
@@ -26,8 +25,9 @@ struct AnswerRules {
 /// What one token added to an answer.
 struct AnswerStep {
   int32_t token = 0;
-  bool end_of_text = false;  ///< the token is the end-of-text token, and ends the answer
-  std::string text;          ///< certain new text, whole UTF-8; may be empty
+  bool end_of_text = false;             ///< the token is the end-of-text token, and ends the answer
+  std::string text;                     ///< certain new text, whole UTF-8; may be empty
+  std::optional<KeptAnswer> kept = {};  ///< set where tokens were taken back
 };
 
 /// Not thread-safe.
@@ -41,6 +41,9 @@ class AnswerWriter {
   Result<AnswerStep> take(std::span<const float> logits, Sequence& sequence,
                           const ModelConfig& model);
 
+  /// Takes back all tokens but the first `kept`, of `sequence` too, and goes on with `token`.
+  AnswerStep revise(int64_t kept, int32_t token, Sequence& sequence, const ModelConfig& model);
+
   /// Ends the answer for a reason from outside, unless it is over.
   void end(FinishReason reason);
 
@@ -53,26 +56,19 @@ class AnswerWriter {
   /// The end-of-text token is not among them.
   [[nodiscard]] const std::vector<int32_t>& tokens() const { return tokens_; }
 
+  [[nodiscard]] Sampler& sampler() { return sampler_; }
+
  private:
+  AnswerStep put(int32_t token, Sequence& sequence, const ModelConfig& model);
+
   AnswerRules rules_;
+  const Tokenizer* tokenizer_;
   Sampler sampler_;
   std::optional<IncrementalDetokenizer> detokenizer_;
   StopMatcher matcher_;
   std::vector<int32_t> tokens_;
+  int64_t taken_ = 0;  // tokens_, and the end-of-text token
   std::optional<FinishReason> finished_;
 };
-
-/// An answer and the sequence that it continues.
-struct Answering {
-  Sequence* sequence = nullptr;
-  AnswerWriter* writer = nullptr;
-};
-
-/// Decodes until every answer is over. `logits` [answers, vocab_size] are those after the prompts;
-/// all sequences have the same answering model. `on_step` hears of each token, by the index of its
-/// answer. An error: no token could be chosen for one of them, and it is not over; the others are.
-Status write_answers(const Models& models, std::span<const Answering> answers,
-                     std::vector<float> logits, PrefillWorkspace& workspace,
-                     const std::function<void(size_t answer, const AnswerStep&)>& on_step);
 
 }  // namespace kvcast

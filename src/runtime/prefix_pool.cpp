@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <span>
 
+#include "prefill/refine.h"
+
 namespace kvcast {
 namespace {
 
@@ -22,12 +24,20 @@ void take_over(KVCache& cache, int64_t position, KVCache& kept) {
 
 }  // namespace
 
+int64_t PrefixPool::rows_for(CacheFamily family, const Entry& entry) {
+  const bool all = entry.family == family ||
+                   (family == CacheFamily::kHealing && entry.family == CacheFamily::kExact);
+  if (all) return std::ssize(entry.sequence.tokens);
+  const bool exact_part = family == CacheFamily::kExact && entry.family == CacheFamily::kHealing;
+  return exact_part ? entry.sequence.base.exact_rows() : 0;
+}
+
 int64_t PrefixPool::take(CacheFamily family, int64_t limit, Sequence& sequence) {
   auto best = entries_.end();
   int64_t best_rows = kFewestRows - 1;
   for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
-    if (entry->family != family) continue;
-    const int64_t rows = std::min(common_prefix(entry->sequence.tokens, sequence.tokens), limit);
+    const int64_t rows = std::min(
+        {rows_for(family, *entry), limit, common_prefix(entry->sequence.tokens, sequence.tokens)});
     if (rows > best_rows) {
       best = entry;
       best_rows = rows;
@@ -44,16 +54,15 @@ void PrefixPool::put(CacheFamily family, int64_t rows, Sequence&& sequence) {
   if (family == CacheFamily::kNone || rows < kFewestRows || max_bytes_ <= 0) return;
   const auto tokens = std::span(sequence.tokens).first(static_cast<size_t>(rows));
   for (auto entry = entries_.begin(); entry != entries_.end();) {
-    const int64_t shared =
-        entry->family == family ? common_prefix(entry->sequence.tokens, tokens) : 0;
-    if (shared == rows) {
+    const int64_t shared = common_prefix(entry->sequence.tokens, tokens);
+    if (std::min(rows_for(family, *entry), shared) == rows) {
       entries_.splice(entries_.begin(), entries_, entry);
       return;
     }
-    const bool covered =
-        entry->family == family && shared == static_cast<int64_t>(entry->sequence.tokens.size());
-    if (covered) bytes_ -= entry->bytes;
-    entry = covered ? entries_.erase(entry) : std::next(entry);
+    const bool same = entry->family == family ||
+                      (family == CacheFamily::kExact && entry->family == CacheFamily::kHealing);
+    const bool covered = same && shared == std::ssize(entry->sequence.tokens);
+    entry = covered ? erase(entry) : std::next(entry);
   }
   Entry entry{family, Sequence(models_), 0};
   entry.sequence.tokens.assign(tokens.begin(), tokens.end());
@@ -63,6 +72,25 @@ void PrefixPool::put(CacheFamily family, int64_t rows, Sequence&& sequence) {
   bytes_ += entry.bytes;
   entries_.push_front(std::move(entry));
   shrink_to(max_bytes_);
+}
+
+bool PrefixPool::refine_next(const std::function<bool(Sequence&)>& refine) {
+  const auto entry = std::ranges::find(entries_, CacheFamily::kHealing, &Entry::family);
+  if (entry == entries_.end()) return false;
+  if (!refine(entry->sequence)) {
+    erase(entry);
+  } else if (inexact_rows(entry->sequence) == 0) {
+    Sequence exact = std::move(entry->sequence);
+    erase(entry);
+    const int64_t rows = std::ssize(exact.tokens);
+    put(CacheFamily::kExact, rows, std::move(exact));
+  }
+  return true;
+}
+
+PrefixPool::Entries::iterator PrefixPool::erase(Entries::iterator entry) {
+  bytes_ -= entry->bytes;
+  return entries_.erase(entry);
 }
 
 void PrefixPool::shrink_to(int64_t bytes) {

@@ -7,8 +7,9 @@
 
 #include "base/macros.h"
 #include "base/stopwatch.h"
+#include "prefill/refine.h"
 #include "prefill/strategy.h"
-#include "runtime/answer_writer.h"
+#include "runtime/answer_step.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
@@ -43,40 +44,74 @@ struct Session::Impl {
 
 namespace {
 
+/// Gives the answer's text to the caller as it comes.
+class AnswerSink {
+ public:
+  AnswerSink(const GenerateOptions& options, const TextSink& sink, std::string& text)
+      : options_(options), sink_(sink), text_(text) {}
+
+  void take(const AnswerStep& step) {
+    if (step.kept) {
+      text_.resize(static_cast<size_t>(step.kept->bytes));
+      if (options_.on_revision) options_.on_revision(*step.kept);
+    }
+    emit(step.text);
+  }
+  void emit(const std::string& piece) {
+    text_ += piece;
+    if (!waits()) give(piece);
+  }
+  /// Nothing more is taken back.
+  void finish() {
+    if (waits()) give(text_);
+  }
+  [[nodiscard]] bool wanted() const { return wanted_; }
+
+ private:
+  [[nodiscard]] bool waits() const { return options_.revise && !options_.on_revision; }
+  void give(const std::string& piece) {
+    wanted_ = wanted_ && (piece.empty() || !sink_ || sink_(piece));
+  }
+
+  const GenerateOptions& options_;
+  const TextSink& sink_;
+  std::string& text_;
+  bool wanted_ = true;
+};
+
 /// Samples and decodes until something ends the answer. On entry `state.logits` are those of the
 /// prompt's last token; `arrival` has run since the prompt came.
-Status decode(Session::Impl& state, const GenerateOptions& options, const Stopwatch& arrival,
-              const TextSink& sink, Completion& answer) {
+Status decode(Session::Impl& state, const GenerateOptions& options, int64_t refine_rows,
+              const Stopwatch& arrival, const TextSink& sink, Completion& answer) {
   AnswerWriter writer({.max_tokens = options.max_tokens,
                        .sampling = options.sampling,
                        .stop = options.stop,
                        .ignore_end_of_text = options.ignore_end_of_text},
                       state.model->impl().tokenizer.get());
+  AnswerRefiner refiner(state.sequence, {.rows = refine_rows, .revise = options.revise});
+  AnswerSink text(options, sink, answer.text);
+  const Answering one[] = {{&state.sequence, &writer, refine_rows == 0 ? nullptr : &refiner}};
   int64_t steps = 0;
-  bool wanted = true;
   Stopwatch since_first;
-  const auto emit = [&](const std::string& piece) {
-    answer.text += piece;
-    wanted = wanted && (piece.empty() || !sink || sink(piece));
-  };
-  const Answering one[] = {{&state.sequence, &writer}};
   KVCAST_CHECK(write_answers(state.models(), one, state.logits, state.workspace,
                              [&](size_t, const AnswerStep& step) {
                                if (steps++ == 0) {
                                  answer.timings.ttft_ms = arrival.elapsed_ms();
                                  since_first.restart();
                                }
-                               emit(step.text);
-                               if (!wanted || options.cancel.stop_requested()) {
+                               text.take(step);
+                               if (!text.wanted() || options.cancel.stop_requested()) {
                                  writer.end(FinishReason::kCancelled);
                                }
                              }));
   answer.timings.decode_tokens = steps - 1;
   answer.timings.decode_ms = since_first.elapsed_ms();
-  if (wanted) emit(writer.flush());
+  if (refine_rows != 0) answer.timings.refinement = refiner.report();
+  if (text.wanted()) text.emit(writer.flush());
+  text.finish();
   answer.tokens = writer.tokens();
   answer.finish_reason = *writer.finished();
-  if (!wanted && answer.finish_reason != FinishReason::kStopString) {
+  if (!text.wanted() && answer.finish_reason != FinishReason::kStopString) {
     answer.finish_reason = FinishReason::kCancelled;
   }
   return {};
@@ -150,7 +185,7 @@ Result<Completion> answer_tokens(Session::Impl& state, std::span<const int32_t> 
     answer.finish_reason = FinishReason::kCancelled;
     return answer;
   }
-  KVCAST_CHECK(decode(state, options, arrival, sink, answer));
+  KVCAST_CHECK(decode(state, options, strategy->refine_rows(), arrival, sink, answer));
   rollback.dismiss();
   return answer;
 }
@@ -187,6 +222,17 @@ Result<Completion> Session::generate(std::span<const int32_t> prompt,
                                      const GenerateOptions& options, const TextSink& sink) {
   const Stopwatch arrival;
   return without_exceptions([&] { return answer_tokens(*impl_, prompt, options, arrival, sink); });
+}
+
+Result<int64_t> Session::refine(std::chrono::milliseconds budget, const std::stop_token& cancel) {
+  const Stopwatch watch;
+  try {
+    refine_alone(impl_->models(), impl_->sequence, impl_->workspace, cancel,
+                 [&] { return watch.elapsed_ms() < static_cast<double>(budget.count()); });
+  } catch (const std::bad_alloc&) {
+    return fail("not enough memory for the activations of a refinement");
+  }
+  return inexact_rows(impl_->sequence);
 }
 
 void Session::reset() { impl_->sequence = Sequence(impl_->models()); }

@@ -67,6 +67,9 @@ std::string answer_json(const AnswerHead& head, const WholeAnswer& answer, bool 
 /// "data: {...}\n\n"
 std::string answer_event(const AnswerHead& head, const StreamPiece& piece, bool logprobs,
                          const Tokenizer* tokenizer);
+/// The event of a revision ("event: revision"): of the choice's text so far only the first
+/// `characters` stay. Only where "revise" was asked for.
+std::string revision_event(const AnswerHead& head, int64_t choice, int64_t characters);
 /// OpenAI's finish_reason: "stop" or "length".
 std::string_view api_finish_reason(FinishReason reason);
 /// Characters (code points) of valid UTF-8.

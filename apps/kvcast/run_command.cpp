@@ -56,6 +56,10 @@ nlohmann::ordered_json to_json(const Answer& answer) {
         {"predictor", t.predictor_ms},
         {"base", t.base_ms}}},
       {"decode_tokens_per_s", t.decode_tokens_per_s()}};
+  if (t.estimated_ttft_ms) {
+    json["chosen"] = t.prefill;
+    json["estimated_ttft_ms"] = *t.estimated_ttft_ms;
+  }
   if (t.refinement) {
     const Refinement& r = *t.refinement;
     const auto agreement = r.agreement();
@@ -230,10 +234,11 @@ void register_run(CLI::App& app, int& exit_code) {
       ->check(is_whole_number(1))
       ->capture_default_str();
   command
-      .add_option("--prefill", generate.prefill,
-                  "exact, kv-prediction, kv-prediction:tail=N,refine=auto|N|off, auxiliary, "
-                  "random:R, static:R, lazy:A-B "
-                  "or zero-cache (default: the model's)")
+      .add_option(
+          "--prefill", generate.prefill,
+          "exact, kv-prediction, kv-prediction:tail=N,refine=auto|N|off, auto:ttft=MS, auxiliary, "
+          "random:R, static:R, lazy:A-B "
+          "or zero-cache (default: the model's)")
       ->check(is_prefill_spec());
   command.add_option("--compare", options->compare, "a second strategy to show beside the first")
       ->check(is_prefill_spec());

@@ -76,9 +76,11 @@ struct Timings {
   double ttft_ms = 0;
   double decode_ms = 0;  ///< all tokens after the first
   int64_t prompt_tokens = 0;
-  int64_t predicted_tokens = 0;          ///< prompt tokens whose K/V were forecast
-  int64_t decode_tokens = 0;             ///< tokens that decode_ms covers
-  std::optional<Refinement> refinement;  ///< none where nothing is refined
+  int64_t predicted_tokens = 0;             ///< prompt tokens whose K/V were forecast
+  int64_t decode_tokens = 0;                ///< tokens that decode_ms covers
+  std::string prefill;                      ///< the strategy that ran: for `auto` what it decided
+  std::optional<double> estimated_ttft_ms;  ///< what `auto` decided by
+  std::optional<Refinement> refinement;     ///< none where nothing is refined
 
   [[nodiscard]] double decode_tokens_per_s() const {
     return decode_ms > 0 ? 1e3 * static_cast<double>(decode_tokens) / decode_ms : 0;

@@ -9,6 +9,7 @@
 
 #include "base/macros.h"
 #include "base/stopwatch.h"
+#include "prefill/tail_run.h"
 
 namespace kvcast {
 
@@ -16,7 +17,7 @@ namespace {
 
 using Strategy = Result<std::unique_ptr<PrefillStrategy>>;
 
-constexpr std::string_view kTail = "tail=", kRefine = "refine=";
+constexpr std::string_view kTail = "tail=", kRefine = "refine=", kTtft = "ttft=";
 constexpr int64_t kMostRefined = 512;  // rows a step: more would keep an answer waiting
 
 /// The whole text as a number.
@@ -103,13 +104,20 @@ Strategy PrefillStrategy::parse(std::string_view spec) {
     if (options && forecasts) return make_kv_prediction_strategy(*options);
     if (options) return make_zero_cache_strategy(options->tail);
   }
+  if (name == "auto" && argument.starts_with(kTtft)) {
+    const auto ms = parse_number<int64_t>(argument.substr(kTtft.size()));
+    if (ms && *ms >= 1) return make_auto_strategy(*ms);
+    return fail(fmt::format(
+        "prefill strategy \"{}\": ttft must be a whole number of milliseconds of at least 1",
+        spec));
+  }
   if (name == "random") return parse_keep(spec, argument, make_random_strategy);
   if (name == "static") return parse_keep(spec, argument, make_static_strategy);
   if (name == "lazy") return parse_lazy(spec, argument);
-  return fail(
-      fmt::format("unknown prefill strategy \"{}\": expected exact, auxiliary, kv-prediction, "
-                  "kv-prediction:tail=N,refine=auto, random:R, static:R, lazy:A-B or zero-cache",
-                  spec));
+  return fail(fmt::format(
+      "unknown prefill strategy \"{}\": expected exact, auxiliary, kv-prediction, "
+      "kv-prediction:tail=N,refine=auto, auto:ttft=MS, random:R, static:R, lazy:A-B or zero-cache",
+      spec));
 }
 
 PrefillReport PrefillStrategy::prefill(const Models& models, std::span<Sequence* const> sequences,
@@ -132,6 +140,19 @@ PrefillReport PrefillStrategy::prefill(const Models& models, std::span<Sequence*
   }
   if (!report.stopped) rollback.dismiss();
   return report;
+}
+
+void observe_prefill(const PrefillStrategy& strategy, const Models& models, int64_t start,
+                     const PrefillReport& report) {
+  const CacheFamily family = strategy.cache_use().family;
+  const double ms = report.auxiliary_ms + report.predictor_ms + report.base_ms;
+  if (family == CacheFamily::kExact) {
+    models.prefill_pace->observe(models, PrefillPace::Kind::kExact, start, report.computed_tokens,
+                                 ms);
+  } else if (report.predicted_tokens > 0 && report.computed_tokens <= TailRun::kMostRows) {
+    models.prefill_pace->observe(models, PrefillPace::Kind::kForecast, start,
+                                 report.predicted_tokens, ms);
+  }
 }
 
 PrefillState PrefillStrategy::advance(const Models& models, Sequence& sequence, int64_t max_rows,

@@ -35,6 +35,8 @@ struct EngineRequest {
   std::optional<int64_t> context_tokens;
   /// Start from rows that an earlier request left, and leave this one's.
   bool reuse_prefix = true;
+  /// What it leaves stays for as long as the scheduler lives.
+  bool pin_prefix = false;
   /// Take back what `exact` would not have chosen (GenerateOptions::revise): TokenEvent::kept.
   bool revise = false;
   bool report_progress = false;
@@ -61,11 +63,13 @@ struct EngineTimings {
   double ttft_ms = 0;     ///< from arrival to the first token
   double decode_ms = 0;   ///< first to last token
   int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;             ///< prompt tokens whose K/V an earlier request had left
-  int64_t predicted_tokens = 0;          ///< prompt tokens whose K/V were forecast now
-  int64_t generated_tokens = 0;          ///< of all choices
-  int64_t decode_tokens = 0;             ///< generated_tokens less the first of each choice
-  std::string prefill;                   ///< the strategy that ran
+  int64_t cached_tokens = 0;     ///< prompt tokens whose K/V an earlier request had left
+  int64_t predicted_tokens = 0;  ///< prompt tokens whose K/V were forecast now
+  int64_t generated_tokens = 0;  ///< of all choices
+  int64_t decode_tokens = 0;     ///< generated_tokens less the first of each choice
+  std::string prefill;           ///< the strategy that ran
+  /// What `auto` decided by: from the end of the queue to the first token, with nothing beside it.
+  std::optional<double> estimated_ms;
   std::optional<Refinement> refinement;  ///< of all choices; none where nothing is refined
 };
 

@@ -49,6 +49,13 @@ void Job::begin(const Models& models, const Tokenizer* tokenizer, PrefixPool& po
     timings.cached_tokens = pool.take(strategy->cache_use().family,
                                       strategy->reusable_rows(prefill_tokens()), sequence);
   }
+  if (auto chosen = strategy->choose(models, sequence)) {
+    timings.estimated_ms = chosen->estimated_ms;
+    strategy = std::move(chosen->strategy);
+    timings.prefill = strategy->spec();
+    timings.cached_tokens = std::min(timings.cached_tokens, sequence.base.next_position());
+  }
+  start_rows = sequence.base.next_position();
   if (request.report_progress) observer->on_progress(timings.cached_tokens, timings.cached_tokens);
 }
 
@@ -94,6 +101,10 @@ void Job::end_choices() {
     const std::string text = choice->writer.flush();
     observer->on_choice_finished(choice->index, text, *choice->writer.finished());
   }
+}
+
+void Job::observe_prefill(const Models& models) const {
+  kvcast::observe_prefill(*strategy, models, start_rows, report);
 }
 
 void Job::fork(const Models& models, const Tokenizer* tokenizer) {
@@ -143,7 +154,7 @@ void Job::store_prefix(PrefixPool& pool) {
       if (exact < forecast) return pool.put(family, forecast, std::move(sequence));
       [[fallthrough]];
     case CacheFamily::kExact:
-      return pool.put(CacheFamily::kExact, exact, std::move(sequence));
+      return pool.put(CacheFamily::kExact, exact, std::move(sequence), request.pin_prefix);
     case CacheFamily::kForecast:
       return pool.put(family, forecast, std::move(sequence));
     case CacheFamily::kAuxiliary:

@@ -58,6 +58,8 @@ class Job {
   void report_token(Choice& choice, const AnswerStep& step, std::span<const float> logits);
   /// Tells the observer about choices that are over.
   void end_choices();
+  /// What this prefill took, for later estimates; where nothing else was done meanwhile.
+  void observe_prefill(const Models& models) const;
   /// From one prefilled choice to all that were asked for, ready to be decoded.
   void fork(const Models& models, const Tokenizer* tokenizer);
   /// All choices hold the exact rows of the prompt that one of them has; one goes on with them.
@@ -79,6 +81,7 @@ class Job {
   std::vector<std::unique_ptr<Choice>> choices;
   PrefillReport report;
   EngineTimings timings;
+  int64_t start_rows = 0;  // of the base's cache before prefill
   int64_t reserved_bytes = 0;
   SteadyClock::time_point began, first_token, last_token;
 };

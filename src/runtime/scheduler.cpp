@@ -100,6 +100,12 @@ Result<std::unique_ptr<Scheduler>> Scheduler::start(std::shared_ptr<const Model>
   KVCAST_TRY(scheduler->impl_->options.default_prefill,
              scheduler->check_strategy(scheduler->impl_->options.default_prefill));
   Impl& state = *scheduler->impl_;
+  if (!options.prefix_store.empty()) {
+    const Model& served = *state.model;
+    KVCAST_TRY(auto store, PrefixStore::open(options.prefix_store, prefix_key(served),
+                                             served.impl().models, options.max_store_bytes));
+    state.engine.pool().keep_in(std::move(store));
+  }
   state.thread = std::jthread([&state](const std::stop_token& stop) { state.run(stop); });
   return scheduler;
 }
@@ -187,7 +193,8 @@ int64_t Scheduler::Impl::cache_bytes_of(const EngineRequest& request, const Cach
   };
   const bool by_base = use.answerer == Sequence::Answerer::kBase;
   int64_t total = by_base ? bytes(whole, base) : 0;
-  if (use.auxiliary_reads) total += bytes(by_base ? prompt : whole, models.auxiliary->config());
+  if (use.auxiliary_reads && models.auxiliary)
+    total += bytes(by_base ? prompt : whole, models.auxiliary->config());
   return total * request.choices;
 }
 

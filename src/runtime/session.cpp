@@ -158,7 +158,7 @@ Result<Completion> answer_tokens(Session::Impl& state, std::span<const int32_t> 
                                  const TextSink& sink) {
   KVCAST_CHECK(check_options(options));
   const Models& models = state.models();
-  KVCAST_TRY(const auto strategy,
+  KVCAST_TRY(auto strategy,
              PrefillStrategy::parse(options.prefill.empty() ? state.model->default_prefill()
                                                             : options.prefill));
   if (prompt.empty()) return fail("the prompt is empty: expected at least one token");
@@ -174,9 +174,16 @@ Result<Completion> answer_tokens(Session::Impl& state, std::span<const int32_t> 
   answer.timings.tokenize_ms = arrival.elapsed_ms();
   reserve_answer(*strategy, models, sequence, static_cast<int64_t>(sequence.tokens.size()),
                  options.max_tokens);
+  if (auto chosen = strategy->choose(models, sequence)) {
+    answer.timings.estimated_ttft_ms = answer.timings.tokenize_ms + chosen->estimated_ms;
+    strategy = std::move(chosen->strategy);
+  }
   Sequence* const batch[] = {&sequence};
+  const int64_t start = sequence.base.next_position();
   const PrefillReport report =
       strategy->prefill(models, batch, state.logits.data(), state.workspace, options.cancel);
+  if (!report.stopped) observe_prefill(*strategy, models, start, report);
+  answer.timings.prefill = strategy->spec();
   answer.timings.auxiliary_ms = report.auxiliary_ms;
   answer.timings.predictor_ms = report.predictor_ms;
   answer.timings.base_ms = report.base_ms;

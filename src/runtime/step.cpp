@@ -65,6 +65,7 @@ bool StepEngine::drop_dead(Job& job) {
 
 void StepEngine::step(std::span<const std::unique_ptr<Job>> jobs) {
   bool decoding = false;
+  alone_ = jobs.size() == 1;
   for (const auto& job : jobs) {
     if (!drop_dead(*job)) decoding = decoding || job->stage == Job::Stage::kDecode;
   }
@@ -125,6 +126,7 @@ int64_t StepEngine::advance(Job& job, int64_t budget) {
     return rows;
   }
   job.stage = Job::Stage::kLastRun;
+  job.report.computed_tokens += sequence.pending_tokens();
   return rows + job.choices.front()->sequence.pending_tokens();
 }
 
@@ -240,6 +242,7 @@ void StepEngine::run_batch(Sequence::Answerer answerer, std::span<const std::uni
 }
 
 void StepEngine::first_token(Job& job, std::span<const float> logits) {
+  if (alone_) job.observe_prefill(models_);
   job.fork(models_, tokenizer_);
   job.stage = Job::Stage::kDecode;
   for (const auto& choice : job.choices) {

@@ -59,6 +59,7 @@ class StepEngine {
   AlignedBuffer<float> logits_;       // [batch, vocab_size]
   std::vector<float> prompt_logits_;  // [vocab_size]
   size_t turn_ = 0;                   // which prompt goes first
+  bool alone_ = false;                // one job is all there is in this step
   int64_t steps_ = 0;
   SteadyClock::time_point last_step_end_;
   double longest_step_ms_ = 0;

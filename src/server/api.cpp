@@ -199,6 +199,9 @@ std::string Api::model_json() const {
                            "random:0.5", "static:0.5", "lazy:0.75-0.25", "zero-cache"}) {
     if (scheduler_->check_strategy(spec)) available.push_back(spec);
   }
+  if (std::ranges::find(available, scheduler_->default_prefill()) == available.end()) {
+    available.insert(available.begin(), scheduler_->default_prefill());
+  }
   return OrderedJson{
       {"id", options_.model_name},
       {"object", "model"},

@@ -95,6 +95,7 @@ OrderedJson to_json(const EngineTimings& t) {
                       {"predicted_tokens", t.predicted_tokens},
                       {"generated_tokens", t.generated_tokens},
                       {"decode_tokens_per_s", per_second}};
+  if (t.estimated_ms) json["estimated_ms"] = *t.estimated_ms;
   if (t.refinement) {
     const Refinement& r = *t.refinement;
     const auto agreement = r.agreement();

@@ -111,7 +111,7 @@ uint64_t prefix_key(const Model& model) {
   const ModelConfig& config = models.base->config();
   std::string text =
       fmt::format("{} {} {} {} {}", version(), isa_name(active_isa()), dtype_text(model.dtype()),
-                  dtype_text(model.kv_dtype()), config.rope_theta);
+                  dtype_text(model.kv_dtype()), config.rope.theta);
   const Tokenizer* tokenizer = model.impl().tokenizer.get();
   for (int32_t id = 0; tokenizer != nullptr && id < tokenizer->vocab_size(); ++id) {
     text += tokenizer->piece_bytes(id) + '\n';

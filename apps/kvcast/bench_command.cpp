@@ -12,6 +12,7 @@
 #include "kvcast/version.h"
 #include "model/architectures.h"
 #include "model/bundle.h"
+#include "models_folder.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
@@ -36,14 +37,9 @@ struct Subject {
   std::unique_ptr<Tokenizer> tokenizer;
 };
 
-Result<WeightType> weight_type(const std::string& dtype) {
-  if (dtype == "f32") return WeightType::kF32;
-  if (dtype == "bf16") return WeightType::kBf16;
-  if (dtype == "int8") return WeightType::kInt8;
-  return fail(fmt::format("unknown dtype \"{}\": expected f32, bf16 or int8", dtype));
-}
-
-Result<Subject> make_random_subject(const BenchOptions& options, WeightType type, int threads) {
+Result<Subject> make_random_subject(const BenchOptions& options, std::optional<WeightType> asked,
+                                    int threads) {
+  const WeightType type = asked.value_or(WeightType::kBf16);
   KVCAST_TRY(const ModelConfig base, named_architecture(options.arch));
   Subject subject;
   subject.name = options.arch;
@@ -65,13 +61,11 @@ Status load_tokenizer(Subject& subject, const std::filesystem::path& file) {
 Result<Subject> make_subject(const BenchOptions& options, const std::string& dtype, int threads,
                              InterruptScope& interrupt) {
   const InterruptScope::ImmediateExit loading(interrupt);
-  KVCAST_TRY(const WeightType type, weight_type(dtype));
+  KVCAST_TRY(const Dtype parsed, parse_dtype(dtype));
+  const std::optional<WeightType> type = weight_type(parsed);
   if (!options.arch.empty()) return make_random_subject(options, type, threads);
   Subject subject;
-  std::filesystem::path directory = options.model.directory;
-  if (directory.empty()) {
-    KVCAST_TRY(directory, default_model_directory());
-  }
+  KVCAST_TRY(const std::filesystem::path directory, find_model(options.model.directory));
   subject.name = directory.filename().empty() ? directory.parent_path().filename().string()
                                               : directory.filename().string();
   KVCAST_TRY(subject.models, load_models(directory, type, threads));
@@ -125,10 +119,11 @@ Result<bool> measure_dtype(const BenchOptions& options, const std::string& dtype
                            InterruptScope& interrupt, BenchRun& run) {
   const Stopwatch loading;
   KVCAST_TRY(Subject subject, make_subject(options, dtype, run.threads, interrupt));
-  BenchRun::Loaded loaded{.dtype = dtype, .load_ms = loading.elapsed_ms(), .peak = {}};
+  const WeightType type = subject.models.base->weights().embeddings.type();
+  const std::string loaded_dtype(dtype_text(dtype_of(type)));  // what `auto` came to
+  BenchRun::Loaded loaded{.dtype = loaded_dtype, .load_ms = loading.elapsed_ms(), .peak = {}};
   KVCAST_TRY(const auto strategies, make_strategies(options, subject.models));
   KVCAST_CHECK(check_lengths(options, subject.models));
-  KVCAST_TRY(const WeightType type, weight_type(dtype));
   const bool f32_cache = options.model.kv_dtype == "f32" ||
                          (options.model.kv_dtype == "auto" && type == WeightType::kF32);
   subject.models.kv_type = f32_cache ? KvType::kF32 : KvType::kBf16;
@@ -136,7 +131,7 @@ Result<bool> measure_dtype(const BenchOptions& options, const std::string& dtype
   for (const int64_t batch : options.batches) {
     for (const int64_t tokens : options.prompt_tokens) {
       cases.push_back({.arch = subject.name,
-                       .dtype = dtype,
+                       .dtype = loaded_dtype,
                        .type = type,
                        .models = &subject.models,
                        .tokenizer = subject.tokenizer.get(),
@@ -185,8 +180,7 @@ void register_bench(CLI::App& app, int& exit_code) {
   CLI::App& command = *app.add_subcommand(
       "bench",
       "time to first token and decode speed of a model, or of a shape with random weights");
-  command.add_option("MODEL", options->model.directory,
-                     "model directory or bundle (default: the bundle shipped with kvcast)");
+  command.add_option("MODEL", options->model.directory, kModelHelp);
   auto* arch = command.add_option("--arch", options->arch, "a known shape, e.g. openelm-1.1b");
   command.add_option("--aux", options->auxiliary, "the auxiliary's shape, e.g. openelm-270m")
       ->needs(arch);
@@ -205,10 +199,12 @@ void register_bench(CLI::App& app, int& exit_code) {
   command.add_option("--prefill", options->prefills, "strategies, measured in turns")
       ->delimiter(',')
       ->check(is_prefill_spec());
-  command.add_option("--dtype", options->dtypes, "f32, bf16, int8")
+  command
+      .add_option("--dtype", options->dtypes,
+                  "auto (as the model is stored; bf16 with --arch), f32, bf16, int8, int4, int8-blocks")
       ->delimiter(',')
-      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
-      ->default_val(std::vector<std::string>{"bf16"});
+      ->check(checked_by(parse_dtype))
+      ->default_val(std::vector<std::string>{"auto"});
   options->model.add_kv_dtype_to(command);
   command.add_option("-r,--repetitions", options->repetitions, "of each case")
       ->check(is_whole_number(1, 1000))

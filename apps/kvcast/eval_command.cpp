@@ -13,6 +13,7 @@
 #include "eval/data_file.h"
 #include "eval/result_file.h"
 #include "eval/run.h"
+#include "models_folder.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
@@ -239,10 +240,7 @@ Result<int> eval(EvalOptions& options) {
   options.task.shots_data = options.shots_data;
   options.task.samples = options.samples;
   options.task.add_bos = !options.no_bos;
-  std::filesystem::path directory = options.model.directory;
-  if (directory.empty()) {
-    KVCAST_TRY(directory, default_model_directory());
-  }
+  KVCAST_TRY(const std::filesystem::path directory, find_model(options.model.directory));
   std::shared_ptr<const Model> model;
   {
     const InterruptScope::ImmediateExit loading(interrupt);

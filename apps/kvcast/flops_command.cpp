@@ -11,6 +11,7 @@
 #include "model/architectures.h"
 #include "model/bundle.h"
 #include "model/flops.h"
+#include "models_folder.h"
 
 namespace kvcast {
 namespace {
@@ -48,13 +49,14 @@ constexpr std::array<std::array<const char*, 2>, 11> kPaperPairs = {{
 Result<std::vector<NamedPair>> select_pairs(const FlopsOptions& options) {
   std::vector<NamedPair> pairs;
   if (!options.bundle.empty()) {
-    if (!is_bundle(options.bundle)) {
+    KVCAST_TRY(const auto path, find_model(options.bundle));
+    if (!is_bundle(path)) {
       return fail(
           fmt::format("{}: expected a bundle directory with a kvcast.json; for shapes "
                       "without files use --arch and --aux",
-                      options.bundle));
+                      path.string()));
     }
-    KVCAST_TRY(auto manifest, read_bundle_manifest(options.bundle));
+    KVCAST_TRY(auto manifest, read_bundle_manifest(path));
     ModelPair models;
     KVCAST_TRY(models.base, read_model_config(manifest.base));
     KVCAST_TRY(models.auxiliary, read_model_config(manifest.auxiliary));

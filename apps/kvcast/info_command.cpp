@@ -11,6 +11,7 @@
 #include "command.h"
 #include "model/flops.h"
 #include "model_info.h"
+#include "models_folder.h"
 
 namespace kvcast {
 namespace {
@@ -178,10 +179,7 @@ struct InfoOptions {
 };
 
 Result<int> run_info(const InfoOptions& options) {
-  std::filesystem::path path = options.path;
-  if (path.empty()) {
-    KVCAST_TRY(path, default_model_directory());
-  }
+  KVCAST_TRY(const std::filesystem::path path, find_model(options.path));
   KVCAST_TRY(const Info info, gather_info(path));
   fmt::print("{}\n", options.json ? to_json(info) : to_text(info));
   return kExitOk;
@@ -192,9 +190,7 @@ Result<int> run_info(const InfoOptions& options) {
 void register_info(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<InfoOptions>();
   CLI::App* command = app.add_subcommand("info", "what a model directory or bundle holds");
-  command->add_option("MODEL", options->path,
-                      "model directory or KV-prediction bundle (default: the bundle shipped with "
-                      "kvcast)");
+  command->add_option("MODEL", options->path, kModelHelp);
   command->add_flag("--json", options->json, "print JSON");
   command->callback([options, &exit_code] {
     const auto result = run_info(*options);

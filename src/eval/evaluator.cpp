@@ -243,7 +243,7 @@ std::vector<Evaluator::Answer> Evaluator::answer(PrefilledBatch batch,
     answering.push_back({&batch.sequences[s], &writers.back()});
   }
   // Logits without a number end the answers where they are.
-  (void)write_answers(models_, answering, batch.logits, workspace_,
+  (void)write_answers(models_, answering, std::move(batch.logits), workspace_,
                       [&](size_t s, const AnswerStep& step) { answers[s].text += step.text; });
   for (size_t s = 0; s < answers.size(); ++s) {
     answers[s].text += writers[s].flush();

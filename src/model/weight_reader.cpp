@@ -33,26 +33,42 @@ DType packed_dtype(WeightType type) {
     case WeightType::kBf16:
       return DType::kBF16;
     case WeightType::kInt8:
+      return DType::kI8;
+    case WeightType::kInt4Blocks:
+    case WeightType::kInt8Blocks:
       break;
   }
-  return DType::kI8;
+  return DType::kU8;
 }
 
-Result<WeightType> packed_type(const TensorSource& file, std::string_view name, DType dtype) {
-  for (const WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kInt8}) {
-    if (packed_dtype(type) == dtype) return type;
+/// Blocks are told apart by how many bytes they have.
+Result<WeightType> packed_type(const TensorSource& file, std::string_view name,
+                               const TensorView& tensor) {
+  for (const WeightType type : kWeightTypes) {
+    if (packed_dtype(type) != tensor.dtype) continue;
+    if (is_blocks(type) &&
+        (tensor.shape.empty() || tensor.shape.back() != PackedMatrix::unit_bytes(type))) {
+      continue;
+    }
+    return type;
   }
-  return fail(fmt::format("{}: tensor {}: dtype {}, expected F32, BF16 or I8", file.path().string(),
-                          name, dtype_name(dtype)));
+  return fail(
+      fmt::format("{}: tensor {}: dtype {}, shape {}, expected F32, BF16, I8, or U8 in "
+                  "blocks of {} or {} bytes",
+                  file.path().string(), name, dtype_name(tensor.dtype), shape_text(tensor.shape),
+                  PackedMatrix::unit_bytes(WeightType::kInt4Blocks),
+                  PackedMatrix::unit_bytes(WeightType::kInt8Blocks)));
 }
 
 /// [panels, rows of 4-byte groups in a panel, columns of a panel, elements of a group]; an int8
-/// panel's scales and sums count as two rows. Empty if there is no such matrix.
+/// panel's scales and sums count as two rows. [panels, blocks, bytes of a block] of weights in
+/// blocks. Empty if there is no such matrix.
 std::vector<int64_t> packed_shape(int64_t n, int64_t k, WeightType type) {
   const auto bytes = PackedMatrix::packed_bytes(n, k, type);
   if (!bytes) return {};
   const int64_t panels = (n + PackedMatrix::kPanelColumns - 1) / PackedMatrix::kPanelColumns;
-  const int64_t rows = static_cast<int64_t>(*bytes) / panels / PackedMatrix::kGroupRowBytes;
+  const int64_t rows = static_cast<int64_t>(*bytes) / panels / PackedMatrix::unit_bytes(type);
+  if (is_blocks(type)) return {panels, rows, PackedMatrix::unit_bytes(type)};
   return {panels, rows, PackedMatrix::kPanelColumns, PackedMatrix::group_size(type)};
 }
 
@@ -211,7 +227,7 @@ Result<PackedMatrix> WeightReader::read_packed(std::string_view plain_name, int6
                                                int64_t k) const {
   const std::string name = packed_name(plain_name);
   KVCAST_TRY(const TensorView tensor, file_->find(name));
-  KVCAST_TRY(const WeightType type, packed_type(*file_, name, tensor.dtype));
+  KVCAST_TRY(const WeightType type, packed_type(*file_, name, tensor));
   const auto expected = packed_shape(n, k, type);
   if (expected.empty() || tensor.shape != expected) {
     return fail(fmt::format("{}: tensor {}: shape {}, expected {} for a matrix of {} by {}",

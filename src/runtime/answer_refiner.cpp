@@ -35,7 +35,7 @@ void AnswerRefiner::chosen(std::span<const float> logits, AnswerWriter& writer) 
     return;
   }
   Draft& draft = drafts_.emplace_back();
-  if (writer.sampler().is_greedy()) return;
+  if (writer.is_greedy()) return;
   draft.log_probability = log_probability(logits, sequence_->tokens.back());
   if (options_.revise) draft.logits.assign(logits.begin(), logits.end());
 }
@@ -52,18 +52,24 @@ Result<std::optional<AnswerRefiner::Revision>> AnswerRefiner::refined(const Refi
                                        vocab);
     const auto before = std::span(sequence_->tokens).first(static_cast<size_t>(position) + 1);
     const int32_t token = sequence_->tokens[before.size()];
-    compare(exact, position, writer);
-    if (options_.revise) {
-      KVCAST_TRY(const auto other,
-                 writer.sampler().verify(exact, drafts_.front().logits, before, token));
-      if (other) {
-        drafts_.clear();
-        const int64_t kept = position + 1 - answer_begin_;
-        report_.revised_tokens += std::ssize(sequence_->tokens) - answer_begin_ - kept;
-        report_.exact_after_tokens = kept;
-        sequence_->base.truncate(position + 1);
-        return Revision{writer.revise(kept, *other, *sequence_, model), exact};
-      }
+    std::optional<int32_t> other;
+    if (writer.is_greedy() || options_.revise) {
+      KVCAST_TRY(other,
+                 writer.verify(verified_, exact, drafts_.front().logits, before, token, model));
+    }
+    if (writer.is_greedy()) {
+      ++report_.compared_tokens;
+      report_.agreed_tokens += other ? 0 : 1;
+    } else {
+      compare(exact, token);
+    }
+    if (other && options_.revise) {
+      drafts_.clear();
+      const int64_t kept = verified_;
+      report_.revised_tokens += std::ssize(sequence_->tokens) - answer_begin_ - kept;
+      report_.exact_after_tokens = kept;
+      sequence_->base.truncate(position + 1);
+      return Revision{writer.revise(kept, *other, *sequence_, model), exact};
     }
     drafts_.pop_front();
     ++verified_;
@@ -72,16 +78,9 @@ Result<std::optional<AnswerRefiner::Revision>> AnswerRefiner::refined(const Refi
   return std::nullopt;
 }
 
-void AnswerRefiner::compare(std::span<const float> exact, int64_t position, AnswerWriter& writer) {
-  const auto before = std::span(sequence_->tokens).first(static_cast<size_t>(position) + 1);
-  const int32_t token = sequence_->tokens[before.size()];
-  ++report_.compared_tokens;
-  if (writer.sampler().is_greedy()) {
-    const auto chosen = writer.sampler().sample(exact, before);
-    report_.agreed_tokens += chosen && *chosen == token ? 1 : 0;
-    return;
-  }
+void AnswerRefiner::compare(std::span<const float> exact, int32_t token) {
   const double log_ratio = log_probability(exact, token) - drafts_.front().log_probability;
+  ++report_.compared_tokens;
   report_.agreed_tokens += std::min(1.0, std::exp(log_ratio));
   report_.log_ratio_sum += log_ratio;
 }

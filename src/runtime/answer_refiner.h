@@ -54,7 +54,7 @@ class AnswerRefiner {
     std::vector<float> logits;   // sampling with revision only
   };
   void note_exact();
-  void compare(std::span<const float> exact, int64_t position, AnswerWriter& writer);
+  void compare(std::span<const float> exact, int32_t token);
 
   Sequence* sequence_;
   RefineOptions options_;

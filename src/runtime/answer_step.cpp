@@ -1,6 +1,8 @@
 #include "runtime/answer_step.h"
 
 #include <algorithm>
+#include <numeric>
+#include <utility>
 
 #include "base/stopwatch.h"
 
@@ -92,45 +94,67 @@ Status step_answers(const Models& models, std::span<const Answering> answers, in
   return status;
 }
 
-Status write_answers(const Models& models, std::span<const Answering> answers,
-                     std::span<const float> logits, PrefillWorkspace& workspace,
-                     const std::function<void(size_t answer, const AnswerStep&)>& on_step) {
-  const ModelConfig& model = answers.front().sequence->answering_model(models).config();
-  const auto vocab = static_cast<size_t>(model.vocab_size);
-  Status status;
-  std::vector<Answering> writing;
-  std::vector<size_t> indices;  // [writing]
-  std::vector<bool> failed(answers.size());
-  const auto take = [&](size_t answer, std::span<const float> next) {
-    const auto& [sequence, writer, refiner, may_refine] = answers[answer];
-    const auto step = writer->take(next, *sequence, model);
-    if (!step) {
-      status = tl::unexpected(step.error());
-      failed[answer] = true;
-      return;
-    }
-    if (refiner != nullptr) refiner->chosen(next, *writer);
-    on_step(answer, *step);
-  };
-  for (size_t i = 0; i < answers.size(); ++i) take(i, logits.subspan(i * vocab, vocab));
-  AlignedBuffer<float> rows;
-  while (true) {
-    writing.clear();
-    indices.clear();
-    for (size_t i = 0; i < answers.size(); ++i) {
-      if (answers[i].over() || failed[i]) continue;
-      writing.push_back(answers[i]);
-      indices.push_back(i);
-    }
-    if (writing.empty()) return status;
+AnswerLoop::AnswerLoop(const Models& models, std::span<const Answering> answers,
+                       std::vector<float> logits, PrefillWorkspace& workspace)
+    : models_(models),
+      answers_(answers.begin(), answers.end()),
+      writing_(answers.size()),
+      logits_(std::move(logits)),
+      workspace_(workspace) {
+  std::iota(writing_.begin(), writing_.end(), size_t{0});
+}
+
+Result<bool> AnswerLoop::step(const OnStep& on_step) {
+  std::erase_if(writing_, [&](size_t i) { return answers_[i].over(); });
+  if (writing_.empty()) return false;
+  status_ = {};
+  failed_.clear();
+  if (!logits_.empty()) {
+    const std::vector<float> logits = std::exchange(logits_, {});
+    const size_t vocab = logits.size() / answers_.size();
+    for (const size_t i : writing_) take(i, std::span(logits).subspan(i * vocab, vocab), on_step);
+  } else {
+    std::vector<Answering> stepping;
+    for (const size_t i : writing_) stepping.push_back(answers_[i]);
     const Status stepped = step_answers(
-        models, writing, kMostRows, rows, workspace,
-        {.on_logits = [&](size_t i, std::span<const float> next) { take(indices[i], next); },
+        models_, stepping, kMostRows, rows_, workspace_,
+        {.on_logits = [&](size_t i,
+                          std::span<const float> next) { take(writing_[i], next, on_step); },
          .on_revised =
              [&](size_t i, const AnswerRefiner::Revision& revision) {
-               on_step(indices[i], revision.step);
+               on_step(writing_[i], revision.step);
              }});
-    if (!stepped) return stepped;
+    if (!stepped) status_ = stepped;
+  }
+  std::erase_if(writing_, [&](size_t i) { return std::ranges::find(failed_, i) != failed_.end(); });
+  if (!status_) return tl::unexpected(status_.error());
+  return true;
+}
+
+void AnswerLoop::take(size_t answer, std::span<const float> logits, const OnStep& on_step) {
+  const auto& [sequence, writer, refiner, may_refine] = answers_[answer];
+  const auto step = writer->take(logits, *sequence, sequence->answering_model(models_).config());
+  if (!step) {
+    status_ = tl::unexpected(step.error());
+    failed_.push_back(answer);
+    return;
+  }
+  if (refiner != nullptr) refiner->chosen(logits, *writer);
+  on_step(answer, *step);
+}
+
+Status write_answers(const Models& models, std::span<const Answering> answers,
+                     std::vector<float> logits, PrefillWorkspace& workspace,
+                     const OnStep& on_step) {
+  AnswerLoop loop(models, answers, std::move(logits), workspace);
+  Status status;
+  while (true) {
+    const Result<bool> more = loop.step(on_step);
+    if (!more) {
+      status = tl::unexpected(more.error());
+    } else if (!*more) {
+      return status;
+    }
   }
 }
 

@@ -37,11 +37,38 @@ Status step_answers(const Models& models, std::span<const Answering> answers, in
                     AlignedBuffer<float>& logits, PrefillWorkspace& workspace,
                     const AnswerEvents& events);
 
-/// Decodes until every answer is over. `logits` [answers, vocab_size] are those after the prompts.
-/// `on_step` hears of each token, by the index of its answer. An error: no token could be chosen
-/// for one of them, and it is not over; the others are.
+/// Called with each token, by the index of its answer.
+using OnStep = std::function<void(size_t answer, const AnswerStep&)>;
+
+/// Answers that are decoded together, a token at a time. Not thread-safe; what it is given must
+/// outlive it.
+class AnswerLoop {
+ public:
+  /// `logits` [answers, vocab_size] are those after the prompts; all sequences have the same
+  /// answering model.
+  AnswerLoop(const Models& models, std::span<const Answering> answers, std::vector<float> logits,
+             PrefillWorkspace& workspace);
+
+  /// One more token of every answer that is not over, and what refinement says; false: all were.
+  /// An error: no token could be chosen for one of them, and that one is not over; the others go
+  /// on.
+  Result<bool> step(const OnStep& on_step);
+
+ private:
+  void take(size_t answer, std::span<const float> logits, const OnStep& on_step);
+
+  const Models& models_;
+  std::vector<Answering> answers_;
+  std::vector<size_t> writing_;  // those that are not over
+  std::vector<float> logits_;    // after the prompts, until they have been used
+  AlignedBuffer<float> rows_;
+  PrefillWorkspace& workspace_;
+  std::vector<size_t> failed_;  // in this step
+  Status status_;
+};
+
+/// Decodes until every answer is over. An error: that of one of them; the others are over.
 Status write_answers(const Models& models, std::span<const Answering> answers,
-                     std::span<const float> logits, PrefillWorkspace& workspace,
-                     const std::function<void(size_t answer, const AnswerStep&)>& on_step);
+                     std::vector<float> logits, PrefillWorkspace& workspace, const OnStep& on_step);
 
 }  // namespace kvcast

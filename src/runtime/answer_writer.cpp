@@ -17,8 +17,27 @@ AnswerWriter::AnswerWriter(AnswerRules rules, const Tokenizer* tokenizer)
 
 Result<AnswerStep> AnswerWriter::take(std::span<const float> logits, Sequence& sequence,
                                       const ModelConfig& model) {
+  logits = under_rules(std::ssize(tokens_), logits, model, logits_);
   KVCAST_TRY(const int32_t token, sampler_.sample(logits, sequence.tokens));
   return put(token, sequence, model);
+}
+
+std::span<const float> AnswerWriter::under_rules(int64_t index, std::span<const float> logits,
+                                                 const ModelConfig& model,
+                                                 std::vector<float>& scratch) const {
+  const std::span<const int64_t> end_tokens =
+      rules_.ignore_end_of_text ? std::span<const int64_t>() : model.eos_tokens;
+  const auto before = std::span(tokens_).first(static_cast<size_t>(index));
+  return apply_rules(rules_.tokens, before, end_tokens, logits, scratch);
+}
+
+Result<std::optional<int32_t>> AnswerWriter::verify(int64_t index, std::span<const float> exact,
+                                                    std::span<const float> drafted,
+                                                    std::span<const int32_t> before, int32_t token,
+                                                    const ModelConfig& model) {
+  exact = under_rules(index, exact, model, logits_);
+  if (!is_greedy()) drafted = under_rules(index, drafted, model, drafted_);
+  return sampler_.verify(exact, drafted, before, token);
 }
 
 AnswerStep AnswerWriter::revise(int64_t kept, int32_t token, Sequence& sequence,
@@ -49,7 +68,9 @@ AnswerStep AnswerWriter::put(int32_t token, Sequence& sequence, const ModelConfi
   step.token = token;
   ++taken_;
   sequence.tokens.push_back(token);
-  if (model.ends_text(token) && !rules_.ignore_end_of_text) {
+  const auto& stop_tokens = rules_.tokens.stop_tokens;
+  const bool ends_text = model.ends_text(token) && !rules_.ignore_end_of_text;
+  if (ends_text || std::ranges::find(stop_tokens, token) != stop_tokens.end()) {
     step.end_of_text = true;
     finished_ = FinishReason::kEndOfText;
     return step;
@@ -60,7 +81,7 @@ AnswerStep AnswerWriter::put(int32_t token, Sequence& sequence, const ModelConfi
     finished_ = FinishReason::kStopString;
   } else if (std::ssize(tokens_) >= rules_.max_tokens) {
     finished_ = FinishReason::kMaxTokens;
-  } else if (std::ssize(sequence.tokens) > model.max_context_tokens) {
+  } else if (std::ssize(sequence.tokens) >= model.max_context_tokens) {
     finished_ = FinishReason::kContextFull;
   }
   return step;

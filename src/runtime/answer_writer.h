@@ -10,6 +10,7 @@
 #include "prefill/sequence.h"
 #include "runtime/sampler.h"
 #include "runtime/stop_matcher.h"
+#include "runtime/token_rules.h"
 #include "tokenizer/tokenizer.h"
 
 namespace kvcast {
@@ -20,13 +21,14 @@ struct AnswerRules {
   SamplingOptions sampling;
   std::vector<std::string> stop;
   bool ignore_end_of_text = false;
+  TokenRules tokens = {};
 };
 
 /// What one token added to an answer.
 struct AnswerStep {
   int32_t token = 0;
-  bool end_of_text = false;             ///< the token is the end-of-text token, and ends the answer
-  std::string text;                     ///< certain new text, whole UTF-8; may be empty
+  bool end_of_text = false;  ///< the token is the end-of-text or a stop token: it ends the answer
+  std::string text;          ///< certain new text, whole UTF-8; may be empty
   std::optional<KeptAnswer> kept = {};  ///< set where tokens were taken back
 };
 
@@ -53,12 +55,21 @@ class AnswerWriter {
   /// Text that was held back, once the answer is over. A stop string in it becomes the reason.
   std::string flush();
 
-  /// The end-of-text token is not among them.
+  /// The token that ended the answer is not among them.
   [[nodiscard]] const std::vector<int32_t>& tokens() const { return tokens_; }
 
-  [[nodiscard]] Sampler& sampler() { return sampler_; }
+  /// Sampler::verify of the answer's token `index`, under the rules; `before` are all tokens of the
+  /// sequence before it.
+  Result<std::optional<int32_t>> verify(int64_t index, std::span<const float> exact,
+                                        std::span<const float> drafted,
+                                        std::span<const int32_t> before, int32_t token,
+                                        const ModelConfig& model);
+  [[nodiscard]] bool is_greedy() const { return sampler_.is_greedy(); }
 
  private:
+  /// The logits of the answer's token `index` under the rules, in `scratch` if they differ.
+  std::span<const float> under_rules(int64_t index, std::span<const float> logits,
+                                     const ModelConfig& model, std::vector<float>& scratch) const;
   AnswerStep put(int32_t token, Sequence& sequence, const ModelConfig& model);
 
   AnswerRules rules_;
@@ -67,7 +78,8 @@ class AnswerWriter {
   std::optional<IncrementalDetokenizer> detokenizer_;
   StopMatcher matcher_;
   std::vector<int32_t> tokens_;
-  int64_t taken_ = 0;  // tokens_, and the end-of-text token
+  int64_t taken_ = 0;                    // tokens_, and the token that ended the answer
+  std::vector<float> logits_, drafted_;  // under the rules
   std::optional<FinishReason> finished_;
 };
 

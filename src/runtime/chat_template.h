@@ -6,21 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "kvcast/chat.h"
 #include "kvcast/result.h"
 #include "tokenizer/tokenizer.h"
 
 namespace kvcast {
-
-struct ChatMessage {
-  std::string role;     ///< "system", "user", "assistant", ...
-  std::string content;  ///< UTF-8
-};
-
-/// What a conversation becomes.
-struct ChatPrompt {
-  std::string text;             ///< as rendered, control tokens by name
-  std::vector<int32_t> tokens;  ///< control tokens of the template as their ids, BOS first
-};
 
 /// Immutable; any number of threads.
 class ChatTemplate {

@@ -186,7 +186,7 @@ int64_t Scheduler::Impl::cache_bytes_of(const EngineRequest& request, const Cach
   const Models& models = model->impl().models;
   const ModelConfig& base = models.base->config();
   const auto prompt = static_cast<int64_t>(request.prompt.size());
-  const auto whole = std::min(prompt + request.max_tokens, base.max_context_tokens + 1);
+  const auto whole = std::min(prompt + request.max_tokens, base.max_context_tokens);
   constexpr int64_t kGranule = 64;  // rows; KVCache grows in such steps
   const auto bytes = [&](int64_t rows, const ModelConfig& config) {
     return (rows + kGranule) * cache_bytes_per_token(config, models.kv_type);

@@ -62,8 +62,9 @@ class AutoStrategy final : public PrefillStrategy {
   /// same weights as the one row that a forecast's time includes.
   static double forecast_ms(const Models& models, const Sequence& sequence, int64_t tail) {
     const auto tokens = static_cast<int64_t>(sequence.tokens.size());
-    const int64_t known =
-        std::min(sequence.base.next_position(), sequence.auxiliary.next_position());
+    const int64_t known = models.auxiliary ? std::min(sequence.base.next_position(),
+                                                      sequence.auxiliary.next_position())
+                                           : sequence.base.next_position();
     const double tail_ms = estimate(models, Kind::kExact, tokens - tail, tail) -
                            estimate(models, Kind::kExact, tokens - 1, 1);
     return estimate(models, Kind::kForecast, known, tokens - tail - known) + std::max(0.0, tail_ms);

@@ -21,8 +21,7 @@ double flops_of(const Models& models, PrefillPace::Kind kind, int64_t start, int
     if (tokens < 1) return 0.0;
     return kind == PrefillPace::Kind::kExact
                ? exact_cost(shapes.base, tokens).total()
-               : kv_prediction_cost(shapes.base, shapes.auxiliary, shapes.layer_map, tokens + 1)
-                     .total();
+               : kv_prediction_cost(shapes.base, shapes.auxiliary, shapes.plan, tokens + 1).total();
   };
   return std::max(1.0, whole(start + rows) - whole(start));
 }

@@ -28,7 +28,14 @@ float* run_tokens(const TokenRun& run, Workspace& workspace) {
   RunLayersOptions options = run.options;
   if (options.last == 0) options.last = run.model->config().n_layers();
   if (!run.model->run_layers(hidden, rows, options, workspace)) return nullptr;
-  for (const SequenceRows& sequence : rows) sequence.cache->advance(sequence.rows);
+  const bool all_layers = options.first == 0 && options.last == run.model->config().n_layers();
+  for (const SequenceRows& sequence : rows) {
+    if (all_layers) {
+      sequence.cache->advance(sequence.rows);
+    } else {
+      sequence.cache->advance_inexact(sequence.rows);
+    }
+  }
   return hidden;
 }
 

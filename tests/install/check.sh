@@ -11,7 +11,8 @@ fail() { echo "$*" >&2; exit 1; }
 
 cmake --install "$build" --prefix "$work/prefix" >"$work/installed"
 ! grep -E '^-- (Installing|Up-to-date): ' "$work/installed" | grep -qv ": $work/prefix/" || fail "installed outside the prefix"
-! grep -rl "$source\|/usr/local" "$work/prefix/lib/systemd" "$work/prefix/lib/pkgconfig" || fail "a fixed path"
+! grep -rl "$source" "$work/prefix/lib/systemd" "$work/prefix/lib/pkgconfig" || fail "a path of the source tree"
+! grep '^Exec[A-Za-z]*=/' "$work/prefix/lib/systemd/system/kvcast.service" || fail "a fixed path in the unit"
 ! grep -oE '\]\([^)]*\)' "$work/prefix/share/doc/kvcast/README.md" | grep -v '](https\?:' || fail "links of the installed README"
 
 # The first block of a language in the README.

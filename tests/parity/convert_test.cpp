@@ -108,7 +108,7 @@ TEST_P(Convert, AnUnpackedPredictorIsThatOfTheFile) {
   const auto plain = *Safetensors::open(kGolden / "predictor.safetensors");
   const auto predictor =
       Predictor::load(manifest.predictor, *read_model_config(manifest.base),
-                      *read_model_config(manifest.auxiliary), manifest.layer_map, GetParam(), 2);
+                      *read_model_config(manifest.auxiliary), manifest.plan.layer_map(), GetParam(), 2);
   ASSERT_TRUE(predictor) << predictor.error().message;
   const auto unpacked = (*predictor)->unpacked(2);
   ASSERT_EQ(unpacked.size(), plain->tensors().size());

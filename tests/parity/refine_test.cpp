@@ -318,7 +318,8 @@ TEST(RefineSampling, RevisedAnswersAreDistributedAsExactOnes) {
                                                 .ffn_dim_divisor = 16,
                                                 .vocab_size = 12,
                                                 .max_context_tokens = 64});
-  const Models models = random_models(base, &base, {0, 1, 2}, WeightType::kF32, 1);
+  const Models models =
+      random_models(base, &base, std::vector<int64_t>{0, 1, 2}, WeightType::kF32, 1);
   std::vector<int32_t> prompt(14);
   for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i * 5 % 12);
   constexpr int kDraws = 10000;

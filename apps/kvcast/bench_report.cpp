@@ -114,6 +114,9 @@ nlohmann::ordered_json to_json(const BenchRun& run, const BenchResult& r) {
       {"prompt_tokens_per_s", r.prompt_tokens_per_s},
       {"share_of_peak", r.share_of_peak},
       {"decode_tokens_per_s", r.decode_tokens_per_s},
+      {"answer_ms", r.answer_ms},
+      {"exact_after_tokens", r.exact_after_tokens ? nlohmann::ordered_json(*r.exact_after_tokens)
+                                                  : nlohmann::ordered_json()},
       {"share_of_read_bandwidth", r.share_of_read_bandwidth},
       {"peak_rss_bytes", r.peak_rss_bytes},
       {"weight_bytes", r.weight_bytes},

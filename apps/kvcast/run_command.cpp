@@ -55,19 +55,47 @@ void take_text_for_the_prompt(RunOptions& options) {
 
 nlohmann::ordered_json to_json(const Answer& answer) {
   const Timings& t = answer.completion.timings;
-  return {{"prefill", answer.prefill},
-          {"text", answer.completion.text},
-          {"tokens", answer.completion.tokens},
-          {"finish_reason", finish_reason_text(answer.completion.finish_reason)},
-          {"prompt_tokens", t.prompt_tokens},
-          {"predicted_tokens", t.predicted_tokens},
-          {"ttft_ms", t.ttft_ms},
-          {"stages_ms",
-           {{"tokenize", t.tokenize_ms},
-            {"auxiliary", t.auxiliary_ms},
-            {"predictor", t.predictor_ms},
-            {"base", t.base_ms}}},
-          {"decode_tokens_per_s", t.decode_tokens_per_s()}};
+  nlohmann::ordered_json json = {
+      {"prefill", answer.prefill},
+      {"text", answer.completion.text},
+      {"tokens", answer.completion.tokens},
+      {"finish_reason", finish_reason_text(answer.completion.finish_reason)},
+      {"prompt_tokens", t.prompt_tokens},
+      {"predicted_tokens", t.predicted_tokens},
+      {"ttft_ms", t.ttft_ms},
+      {"stages_ms",
+       {{"tokenize", t.tokenize_ms},
+        {"auxiliary", t.auxiliary_ms},
+        {"predictor", t.predictor_ms},
+        {"base", t.base_ms}}},
+      {"decode_tokens_per_s", t.decode_tokens_per_s()}};
+  if (t.estimated_ttft_ms) {
+    json["chosen"] = t.prefill;
+    json["estimated_ttft_ms"] = *t.estimated_ttft_ms;
+  }
+  if (t.refinement) {
+    const Refinement& r = *t.refinement;
+    const auto agreement = r.agreement();
+    json["refined_rows"] = r.refined_rows;
+    json["exact_after_tokens"] = r.exact_after_tokens < 0
+                                     ? nlohmann::ordered_json()
+                                     : nlohmann::ordered_json(r.exact_after_tokens);
+    json["agreement"] = agreement ? nlohmann::ordered_json(*agreement) : nlohmann::ordered_json();
+    json["revised_tokens"] = r.revised_tokens;
+  }
+  return json;
+}
+
+std::string refinement_text(const Timings& t) {
+  if (!t.refinement) return "-";
+  const Refinement& r = *t.refinement;
+  const auto agreement = r.agreement();
+  std::string text = r.exact_after_tokens < 0
+                         ? fmt::format("{} rows", r.refined_rows)
+                         : fmt::format("after {} tokens", r.exact_after_tokens);
+  if (agreement) text += fmt::format(", {:.0f}% agree", 100 * *agreement);
+  if (r.revised_tokens > 0) text += fmt::format(", {} revised", r.revised_tokens);
+  return text;
 }
 
 /// Rows are what is measured, columns the strategies, so that two stand side by side. On stderr:
@@ -98,6 +126,10 @@ void print_timings(const std::vector<Answer>& answers) {
   row("decode", [](const Answer& a) {
     return fmt::format("{:.1f} tokens/s", a.completion.timings.decode_tokens_per_s());
   });
+  const auto refined = [](const Answer& a) { return a.completion.timings.refinement.has_value(); };
+  if (std::ranges::any_of(answers, refined)) {
+    row("exact", [](const Answer& a) { return refinement_text(a.completion.timings); });
+  }
 }
 
 /// `heading`: what to print before the answer when streaming.
@@ -105,6 +137,7 @@ Result<Answer> answer(const std::shared_ptr<const Model>& model, const std::stri
                       const GenerateOptions& options, bool stream, const std::string& heading) {
   Session session(model);
   TextSink sink;
+  std::string written;
   bool begun = false;  // the heading comes with the first piece: a run that fails prints nothing
   const auto begin = [&] {
     if (!std::exchange(begun, true)) fmt::print("{}", heading);
@@ -112,11 +145,20 @@ Result<Answer> answer(const std::shared_ptr<const Model>& model, const std::stri
   if (stream) {
     sink = [&](std::string_view piece) {
       begin();
+      written += piece;
       std::fwrite(piece.data(), 1, piece.size(), stdout);
       return std::fflush(stdout) == 0;
     };
   }
-  KVCAST_TRY(Completion completion, session.generate(prompt, options, sink));
+  GenerateOptions generate = options;
+  if (stream && options.revise && isatty(STDOUT_FILENO) == 1) {
+    // What was written stays on the screen; what replaces it begins on a line of its own.
+    generate.on_revision = [&](const KeptAnswer& kept) {
+      written.resize(static_cast<size_t>(kept.bytes));
+      fmt::print("\n--- revised\n{}", written);
+    };
+  }
+  KVCAST_TRY(Completion completion, session.generate(prompt, generate, sink));
   if (stream) {
     begin();
     fmt::print("\n");
@@ -267,7 +309,8 @@ void register_run(CLI::App& app, int& exit_code) {
   command
       .add_option(
           "--prefill", generate.prefill,
-          "exact, kv-prediction, kv-prediction:tail=N, auxiliary, random:R, static:R, lazy:A-B "
+          "exact, kv-prediction, kv-prediction:tail=N,refine=auto|N|off, auto:ttft=MS, auxiliary, "
+          "random:R, static:R, lazy:A-B "
           "or zero-cache (default: the model's)")
       ->check(is_prefill_spec());
   command.add_option("--compare", options->compare, "a second strategy to show beside the first")
@@ -277,6 +320,8 @@ void register_run(CLI::App& app, int& exit_code) {
       ->take_all();
   command.add_flag("--ignore-end-of-text", generate.ignore_end_of_text,
                    "go on after the end-of-text token");
+  command.add_flag("--revise", generate.revise,
+                   "take back what exact would not have chosen, once refinement knows");
   command.add_flag("--json", options->json, "one JSON object instead of streamed text");
   command.callback([options, prompt, file, &exit_code] {
     if (prompt->empty() && file->empty()) take_text_for_the_prompt(*options);

@@ -21,9 +21,9 @@ namespace {
 struct ServeOptions {
   ModelOptions model;
   ServerOptions server;
-  std::string api_key_file;
+  std::string api_key_file, warm;
   std::string log_format = "none";
-  int64_t cache_mib = 2048;
+  int64_t cache_mib = 2048, prefix_store_mib = 4096;
 };
 
 /// One key a line; empty lines and lines that begin with # are left out.
@@ -75,6 +75,10 @@ Result<int> serve(const ServeOptions& chosen) {
   options.load.threads = chosen.model.threads;
   options.load.tokenizer = chosen.model.tokenizer;
   options.scheduler.max_cache_bytes = chosen.cache_mib << 20;
+  options.scheduler.max_store_bytes = chosen.prefix_store_mib << 20;
+  if (!chosen.warm.empty()) {
+    KVCAST_TRY(options.system_prompt, read_text_file(chosen.warm));
+  }
   KVCAST_TRY(options.api_keys, read_api_keys(chosen.api_key_file));
   options.on_access = access_printer(chosen.log_format);
   const std::string host = options.host;
@@ -116,6 +120,14 @@ void add_limits(CLI::App& command, ServeOptions& options) {
   command.add_option("--cache-mib", options.cache_mib, "memory for KV caches, in MiB")
       ->check(positive)
       ->capture_default_str();
+  command.add_option("--prefix-store", scheduler.prefix_store,
+                     "folder that keeps exact prompt beginnings between runs");
+  command.add_option("--prefix-store-mib", options.prefix_store_mib, "its limit, in MiB")
+      ->check(positive)
+      ->capture_default_str();
+  command.add_option(
+      "--warm", options.warm,
+      "file with a system prompt that is read, and kept, before the server is ready");
   command.add_option("--max-body-bytes", server.http.max_body_bytes, "largest request body")
       ->check(positive)
       ->capture_default_str();

@@ -16,10 +16,14 @@ namespace {
 /// own answer); only tokens that the base has no K/V for are forecast.
 class KvPredictionStrategy final : public PrefillStrategy {
  public:
-  explicit KvPredictionStrategy(int64_t tail) : tail_(tail) {}
+  explicit KvPredictionStrategy(const KvPredictionOptions& options)
+      : tail_(options.tail), refine_(options.refine) {}
 
   [[nodiscard]] std::string spec() const override {
-    return tail_ == 1 ? "kv-prediction" : fmt::format("kv-prediction:tail={}", tail_);
+    std::string options = tail_ == 1 ? "" : fmt::format(",tail={}", tail_);
+    if (refine_ == kRefineAuto) options += ",refine=auto";
+    if (refine_ > 0) options += fmt::format(",refine={}", refine_);
+    return options.empty() ? "kv-prediction" : "kv-prediction:" + options.substr(1);
   }
   [[nodiscard]] bool needs_bundle() const override { return true; }
   [[nodiscard]] PrefillCost cost(const ModelPair& models, int64_t prompt_tokens) const override {
@@ -35,8 +39,10 @@ class KvPredictionStrategy final : public PrefillStrategy {
                                            prompt_tokens, tail_);
   }
   [[nodiscard]] CacheUse cache_use() const override {
-    return {.family = CacheFamily::kForecast, .auxiliary_reads = true};
+    return {.family = refine_ == 0 ? CacheFamily::kForecast : CacheFamily::kHealing,
+            .auxiliary_reads = true};
   }
+  [[nodiscard]] int64_t refine_rows() const override { return refine_; }
   [[nodiscard]] int64_t reusable_rows(int64_t prompt_tokens) const override {
     return std::max<int64_t>(prompt_tokens - tail_, 0);
   }
@@ -170,7 +176,8 @@ class KvPredictionStrategy final : public PrefillStrategy {
     for (Sequence* sequence : step.sequences) {
       const auto tokens = static_cast<int64_t>(sequence->tokens.size());
       const int64_t start = sequence->base.next_position();
-      const int64_t end = std::max(tokens - tail_, start);
+      const int64_t end =
+          reads_itself(step.models, *sequence) ? start : std::max(tokens - tail_, start);
       sequence->base.reserve(tokens);
       found.begins.push_back(end);
       found.tail_rows += tokens - end;
@@ -182,6 +189,20 @@ class KvPredictionStrategy final : public PrefillStrategy {
       found.reaches_the_tails = found.reaches_the_tails && tokens - start <= step.max_rows;
     }
     return found;
+  }
+
+  /// On an exact cache the base reads a few tokens in the time of its tail alone, and any number
+  /// sooner than an auxiliary that has to read what came before first; and the cache stays exact.
+  [[nodiscard]] bool reads_itself(const Models& models, const Sequence& sequence) const {
+    const int64_t start = sequence.base.next_position();
+    if (refine_ == 0 || start == 0 || sequence.base.exact_rows() < start) return false;
+    const int64_t rows = std::ssize(sequence.tokens) - start;
+    const int64_t unread = start - known_rows(models, sequence);
+    const int64_t base_bytes = models.base->weights().bytes();
+    const int64_t reader_bytes =
+        models.auxiliary ? models.auxiliary->weights().bytes()
+                         : base_bytes * models.plan.exact_layers / models.base->config().n_layers();
+    return rows <= TailRun::kMostRows || rows * base_bytes <= (rows + unread) * reader_bytes;
   }
 
   static void finish_tail(TailRun& tail, float* logits, PrefillReport& report) {
@@ -223,7 +244,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
       return false;
     }
     for (const SequenceRows& rows : base_rows) {
-      if (!exact_layers) rows.cache->advance(rows.rows);
+      if (!exact_layers) rows.cache->advance_inexact(rows.rows);
       report.predicted_tokens += rows.rows;
     }
     report.predictor_ms += predictor_ms;
@@ -250,7 +271,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return options;
   }
 
-  int64_t tail_;
+  int64_t tail_, refine_;
 };
 
 }  // namespace
@@ -274,8 +295,8 @@ void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
   Strategy::forecast(models, short_of, forecast_ends, workspace, {}, report);
 }
 
-std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(int64_t tail) {
-  return std::make_unique<KvPredictionStrategy>(tail);
+std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(const KvPredictionOptions& options) {
+  return std::make_unique<KvPredictionStrategy>(options);
 }
 
 }  // namespace kvcast

@@ -11,6 +11,8 @@
 #include "model/architectures.h"
 #include "model/transformer.h"
 #include "prefill/predictor.h"
+#include "prefill/prefill_pace.h"
+#include "prefill/refine_pace.h"
 
 namespace kvcast {
 
@@ -23,6 +25,10 @@ struct Models {
   ForecastPlan plan;  ///< no inputs for a plain model
   /// How the caches of a Sequence hold keys and values.
   KvType kv_type = KvType::kF32;
+  /// What this machine can refine beside decode steps of the base.
+  std::unique_ptr<RefinePace> pace = std::make_unique<RefinePace>();
+  /// How long it takes to read prompts.
+  std::unique_ptr<PrefillPace> prefill_pace = std::make_unique<PrefillPace>();
 
   [[nodiscard]] bool is_bundle() const { return predictor != nullptr; }
   [[nodiscard]] int64_t weight_bytes() const;

@@ -62,7 +62,7 @@ bool TailRun::finish(float* logits) {
   RunLayersOptions options;
   options.first = steps_->layer();
   options.last = models_.base->config().n_layers();
-  options.output = LastLayerOutput::kLastRowOfEachSequence;
+  options.output = LastLayerOutput::kLastRows;
   options.stop = stop_;
   if (!models_.base->run_layers(workspace_.rows.data(), rows_, options, workspace_)) return false;
   for (const SequenceRows& sequence : rows_) sequence.cache->advance(sequence.rows);

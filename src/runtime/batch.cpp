@@ -38,6 +38,10 @@ class Collector final : public RequestObserver {
     for (TokenScore& score : some) scores.push_back(std::move(score));
   }
   void on_token(const TokenEvent& event) override {
+    if (event.kept) {
+      completion.text.resize(static_cast<size_t>(event.kept->bytes));
+      completion.tokens.resize(static_cast<size_t>(event.kept->tokens));
+    }
     completion.text += event.text;
     if (!event.end_of_text) completion.tokens.push_back(event.token);
   }
@@ -54,7 +58,10 @@ class Collector final : public RequestObserver {
                           .decode_ms = timings.decode_ms,
                           .prompt_tokens = timings.prompt_tokens,
                           .predicted_tokens = timings.predicted_tokens,
-                          .decode_tokens = timings.decode_tokens};
+                          .decode_tokens = timings.decode_tokens,
+                          .prefill = timings.prefill,
+                          .estimated_ttft_ms = timings.estimated_ms,
+                          .refinement = timings.refinement};
     end({});
   }
   void on_error(const EngineError& error) override {

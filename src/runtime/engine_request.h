@@ -38,6 +38,10 @@ struct EngineRequest {
   std::optional<int64_t> context_tokens;
   /// Start from rows that an earlier request left, and leave this one's.
   bool reuse_prefix = true;
+  /// What it leaves stays for as long as the scheduler lives.
+  bool pin_prefix = false;
+  /// Take back what `exact` would not have chosen (GenerateOptions::revise): TokenEvent::kept.
+  bool revise = false;
   bool report_progress = false;
   std::string client;  ///< whose turn it is: clients take turns, each client's requests are FIFO
   SteadyClock::time_point arrival = SteadyClock::now();  ///< TTFT counts from here
@@ -60,6 +64,9 @@ struct EngineTimings {
   int64_t generated_tokens = 0;  ///< of all choices
   int64_t decode_tokens = 0;     ///< generated_tokens less the first of each choice
   std::string prefill;           ///< the strategy that ran
+  /// What `auto` decided by: from the end of the queue to the first token, with nothing beside it.
+  std::optional<double> estimated_ms;
+  std::optional<Refinement> refinement;  ///< of all choices; none where nothing is refined
 };
 
 struct TokenEvent {
@@ -68,6 +75,8 @@ struct TokenEvent {
   std::string_view text;              ///< certain new text, whole UTF-8; may be empty
   bool end_of_text = false;           ///< the token is the end-of-text token
   const TokenScore* score = nullptr;  ///< null unless asked for
+  /// Set where tokens of the choice were taken back: this one comes after those that stay.
+  std::optional<KeptAnswer> kept = {};
 };
 
 struct EngineError {

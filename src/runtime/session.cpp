@@ -9,8 +9,9 @@
 
 #include "base/macros.h"
 #include "base/stopwatch.h"
+#include "prefill/refine.h"
 #include "prefill/strategy.h"
-#include "runtime/answer_writer.h"
+#include "runtime/answer_step.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
@@ -102,6 +103,7 @@ struct AnswerStream::Impl {
   Status begin(std::span<const int32_t> prompt, const Stopwatch& arrival);
   Status prefill();
   Result<std::optional<std::string>> next();
+  void take_back(const KeptAnswer& kept);
   void end();
   /// Ends it and takes the conversation back to before the prompt.
   void abandon() {
@@ -114,7 +116,9 @@ struct AnswerStream::Impl {
   AnswerWriter writer;
   std::unique_ptr<PrefillStrategy> strategy;
   std::optional<ConversationRollback> rollback;  // until the prompt is in the caches
-  std::optional<AnswerLoop> loop;                // once it is
+  std::optional<AnswerRefiner> refiner;          // if the strategy refines
+  Answering answering;
+  std::optional<AnswerLoop> loop;  // once the prompt is
   Completion answer;
   bool over = false;
 };
@@ -149,6 +153,12 @@ Status AnswerStream::Impl::prefill() {
   std::vector<float> logits(static_cast<size_t>(models.base->config().vocab_size));
   reserve_answer(*strategy, models, sequence, std::ssize(sequence.tokens), options.max_tokens);
   Sequence* const batch[] = {&sequence};
+  if (auto chosen = strategy->choose(models, sequence)) {
+    answer.timings.estimated_ttft_ms = answer.timings.tokenize_ms + chosen->estimated_ms;
+    strategy = std::move(chosen->strategy);
+  }
+  answer.timings.prefill = strategy->spec();
+  const int64_t start = sequence.base.next_position();
   const PrefillReport report =
       strategy->prefill(models, batch, logits.data(), state->workspace, options.cancel);
   answer.timings.auxiliary_ms = report.auxiliary_ms;
@@ -159,8 +169,13 @@ Status AnswerStream::Impl::prefill() {
     end();
     return {};
   }
-  const Answering one[] = {{&sequence, &writer}};
-  loop.emplace(models, one, std::move(logits), state->workspace);
+  observe_prefill(*strategy, models, start, report);
+  if (strategy->refine_rows() != 0) {
+    refiner.emplace(sequence,
+                    RefineOptions{.rows = strategy->refine_rows(), .revise = options.revise});
+  }
+  answering = {&sequence, &writer, refiner ? &*refiner : nullptr};
+  loop.emplace(models, std::span(&answering, 1), std::move(logits), state->workspace);
   return {};
 }
 
@@ -171,8 +186,11 @@ Result<std::optional<std::string>> AnswerStream::Impl::next() {
   if (is_first) KVCAST_CHECK(prefill());
   if (over) return std::nullopt;
   std::string piece;
+  bool stepped = false;
   const auto more = loop->step([&](size_t, const AnswerStep& step) {
+    stepped = true;
     piece = step.text;
+    if (step.kept) take_back(*step.kept);
     if (!step.end_of_text) answer.tokens.push_back(step.token);
   });
   if (!more) return tl::unexpected(more.error());
@@ -180,17 +198,24 @@ Result<std::optional<std::string>> AnswerStream::Impl::next() {
     answer.timings.ttft_ms = answer.timings.tokenize_ms + running.elapsed_ms();
   } else {
     answer.timings.decode_ms += running.elapsed_ms();
-    ++answer.timings.decode_tokens;
+    answer.timings.decode_tokens += stepped ? 1 : 0;
   }
-  if (options.cancel.stop_requested()) writer.end(FinishReason::kCancelled);
-  if (writer.finished()) {
-    piece += writer.flush();
-    answer.text += piece;
-    end();
-  } else {
-    answer.text += piece;
-  }
-  return piece;
+  const bool cancelled = options.cancel.stop_requested();
+  if (cancelled) writer.end(FinishReason::kCancelled);
+  const bool ends = cancelled || answering.over();
+  if (ends) piece += writer.flush();
+  answer.text += piece;
+  if (ends) end();
+  // What may be taken back is kept back where nobody would hear of it.
+  const bool waits = refiner && options.revise && !options.on_revision;
+  if (!waits) return piece;
+  return ends ? answer.text : std::string();
+}
+
+void AnswerStream::Impl::take_back(const KeptAnswer& kept) {
+  answer.text.resize(static_cast<size_t>(kept.bytes));
+  answer.tokens.resize(static_cast<size_t>(kept.tokens));
+  if (options.on_revision) options.on_revision(kept);
 }
 
 /// Over, for whatever reason: the session may go on.
@@ -199,6 +224,7 @@ void AnswerStream::Impl::end() {
   over = true;
   writer.end(FinishReason::kCancelled);
   answer.finish_reason = *writer.finished();
+  if (refiner) answer.timings.refinement = refiner->report();
   if (loop) rollback->dismiss();
   loop.reset();
   rollback.reset();
@@ -273,6 +299,16 @@ Result<Completion> Session::generate(std::string_view prompt, const GenerateOpti
 Result<Completion> Session::generate(std::span<const int32_t> prompt,
                                      const GenerateOptions& options, const TextSink& sink) {
   return run(start(prompt, options), sink);
+}
+
+Result<int64_t> Session::refine(std::chrono::milliseconds budget, const std::stop_token& cancel) {
+  if (impl_->answering != nullptr) impl_->answering->end();
+  const Stopwatch watch;
+  return without_exceptions([&]() -> Result<int64_t> {
+    refine_alone(impl_->models(), impl_->sequence, impl_->workspace, cancel,
+                 [&] { return watch.elapsed_ms() < static_cast<double>(budget.count()); });
+    return inexact_rows(impl_->sequence);
+  });
 }
 
 void Session::reset() {

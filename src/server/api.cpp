@@ -242,6 +242,9 @@ OrderedJson Api::strategies_json() const {
                            "random:0.5", "static:0.5", "lazy:0.75-0.25", "zero-cache"}) {
     if (scheduler_->check_strategy(spec)) available.push_back(spec);
   }
+  if (std::ranges::find(available, scheduler_->default_prefill()) == available.end()) {
+    available.insert(available.begin(), scheduler_->default_prefill());
+  }
   return {{"default", scheduler_->default_prefill()}, {"available", available}};
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "runtime/model_impl.h"
+#include "server/text_offsets.h"
 
 namespace kvcast {
 namespace {
@@ -43,9 +44,10 @@ class TaskObserver final : public RequestObserver {
     last = now;
     std::optional<TokenScore> score;
     if (event.score) score = *event.score;
-    if (event.text.empty() && !score) return;
+    if (event.text.empty() && !score && !event.kept) return;
     pass([choice = event.choice, text = std::string(event.text), score = std::move(score),
-          p = prompt_](CompletionTask& task) mutable {
+          kept = event.kept, p = prompt_](CompletionTask& task) mutable {
+      if (kept) task.take_back(p, choice, *kept);
       task.add_token(p, choice, std::move(text), std::move(score));
     });
   }
@@ -184,6 +186,22 @@ void CompletionTask::add_token(size_t prompt, int64_t index, std::string text,
     choice.answer.scores.push_back(scored(std::move(*score), choice.offsets));
   }
   if (options_.stream) send_pending(choice);
+}
+
+void CompletionTask::take_back(size_t prompt, int64_t index, const KeptAnswer& kept) {
+  if (over_) return;
+  const Prompt& of_prompt = prompts_[prompt];
+  Choice& choice = choice_of(prompt, index);
+  const std::string_view echoed = options_.echo ? std::string_view(of_prompt.asked.text) : "";
+  if (options_.stream) {
+    exchange_->write(
+        revision_event(choice.answer.index, count_characters(echoed) + kept.characters));
+    return;
+  }
+  choice.answer.text.resize(echoed.size() + static_cast<size_t>(kept.bytes));
+  if (!options_.logprobs) return;
+  const size_t scored = options_.echo ? of_prompt.asked.request.prompt.size() : 0;
+  choice.answer.scores.resize(scored + static_cast<size_t>(kept.tokens));
 }
 
 void CompletionTask::end_choice(size_t prompt, int64_t index, std::string text,

@@ -50,6 +50,7 @@ class CompletionTask : public std::enable_shared_from_this<CompletionTask> {
   void add_progress(size_t prompt, int64_t done, int64_t cached);
   void add_prompt_scores(size_t prompt, int64_t first, std::vector<TokenScore> scores);
   void add_token(size_t prompt, int64_t choice, std::string text, std::optional<TokenScore> score);
+  void take_back(size_t prompt, int64_t choice, const KeptAnswer& kept);
   void end_choice(size_t prompt, int64_t choice, std::string text, FinishReason reason);
   void end_prompt(size_t prompt, EngineTimings timings);
   void fail(const EngineError& error);

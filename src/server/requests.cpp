@@ -175,6 +175,7 @@ GenerationFields read_generation(JsonObject& object, const RequestLimits& limits
   read_token_rules(object, limits, fields);
   fields.ignore_end_of_text = object.boolean("ignore_eos").value_or(false);
   fields.stream = object.boolean("stream").value_or(false);
+  fields.revise = object.boolean("revise").value_or(false);
   fields.cache_prompt = object.boolean("cache_prompt").value_or(true);
   fields.return_progress = object.boolean("return_progress").value_or(false);
   if (const Json* options = object.find("stream_options")) {

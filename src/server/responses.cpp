@@ -79,20 +79,31 @@ OrderedJson chat_logprobs(const ChoiceAnswer& choice, const Tokenizer* tokenizer
 OrderedJson to_json(const EngineTimings& t) {
   const double per_second =
       t.decode_ms > 0 ? 1e3 * static_cast<double>(t.decode_tokens) / t.decode_ms : 0;
-  return {{"prefill", t.prefill},
-          {"queue_ms", t.queue_ms},
-          {"tokenize_ms", t.tokenize_ms},
-          {"auxiliary_ms", t.auxiliary_ms},
-          {"predictor_ms", t.predictor_ms},
-          {"base_ms", t.base_ms},
-          {"prefill_ms", t.prefill_ms},
-          {"ttft_ms", t.ttft_ms},
-          {"decode_ms", t.decode_ms},
-          {"prompt_tokens", t.prompt_tokens},
-          {"cached_tokens", t.cached_tokens},
-          {"predicted_tokens", t.predicted_tokens},
-          {"generated_tokens", t.generated_tokens},
-          {"decode_tokens_per_s", per_second}};
+  OrderedJson json = {{"prefill", t.prefill},
+                      {"queue_ms", t.queue_ms},
+                      {"tokenize_ms", t.tokenize_ms},
+                      {"auxiliary_ms", t.auxiliary_ms},
+                      {"predictor_ms", t.predictor_ms},
+                      {"base_ms", t.base_ms},
+                      {"prefill_ms", t.prefill_ms},
+                      {"ttft_ms", t.ttft_ms},
+                      {"decode_ms", t.decode_ms},
+                      {"prompt_tokens", t.prompt_tokens},
+                      {"cached_tokens", t.cached_tokens},
+                      {"predicted_tokens", t.predicted_tokens},
+                      {"generated_tokens", t.generated_tokens},
+                      {"decode_tokens_per_s", per_second}};
+  if (t.estimated_ms) json["estimated_ms"] = *t.estimated_ms;
+  if (t.refinement) {
+    const Refinement& r = *t.refinement;
+    const auto agreement = r.agreement();
+    json["refined_rows"] = r.refined_rows;
+    json["exact_after_tokens"] =
+        r.exact_after_tokens < 0 ? OrderedJson() : OrderedJson(r.exact_after_tokens);
+    json["agreement"] = agreement ? OrderedJson(*agreement) : OrderedJson();
+    json["revised_tokens"] = r.revised_tokens;
+  }
+  return json;
 }
 
 OrderedJson to_json(const Usage& usage) {
@@ -208,6 +219,12 @@ OrderedJson timings_json(std::span<const EngineTimings> timings) {
   OrderedJson list = OrderedJson::array();
   for (const EngineTimings& of_prompt : timings) list.push_back(to_json(of_prompt));
   return list;
+}
+
+std::string revision_event(int64_t choice, int64_t characters) {
+  const OrderedJson json = {
+      {"object", "kvcast.revision"}, {"index", choice}, {"from_character", characters}};
+  return "event: revision\ndata: " + dump(json) + "\n\n";
 }
 
 std::string_view api_finish_reason(FinishReason reason) {

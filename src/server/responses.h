@@ -91,6 +91,10 @@ std::unique_ptr<AnswerFormat> make_response_format(AnswerHead head);
 /// "timings" of an answer: an object for one prompt, a list for several.
 nlohmann::ordered_json timings_json(std::span<const EngineTimings> timings);
 
+/// The event of a revision ("event: revision"): of the choice's text so far only the first
+/// `characters` stay. Only where "revise" was asked for.
+std::string revision_event(int64_t choice, int64_t characters);
+
 /// OpenAI's finish_reason: "stop" or "length".
 std::string_view api_finish_reason(FinishReason reason);
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
@@ -44,8 +45,38 @@ void warm_up(Scheduler& scheduler) {
   const auto tokens = std::min<int64_t>(32, scheduler.model().context_tokens());
   request.prompt.assign(static_cast<size_t>(tokens), 1);
   request.max_tokens = 2;
+  request.reuse_prefix = false;
   const auto observer = std::make_shared<WarmUp>();
   if (scheduler.submit(std::move(request), observer)) observer->wait();
+}
+
+/// What every conversation with this system prompt begins with.
+Result<std::vector<int32_t>> beginning_of_chats(const ChatTemplate& chat, const std::string& text) {
+  const auto with_user = [&](const std::string& said) {
+    return chat.render({{.role = "system", .content = text}, {.role = "user", .content = said}});
+  };
+  KVCAST_TRY(ChatPrompt one, with_user("a"));
+  KVCAST_TRY(const ChatPrompt other, with_user("b"));
+  one.tokens.erase(std::ranges::mismatch(one.tokens, other.tokens).in1, one.tokens.end());
+  return std::move(one.tokens);
+}
+
+/// Reads the system prompt exactly, as requests will begin with it, and keeps its rows.
+Status read_system_prompt(Scheduler& scheduler, const ChatTemplate* chat, const std::string& text) {
+  EngineRequest request;
+  if (chat != nullptr) {
+    KVCAST_TRY(request.prompt, beginning_of_chats(*chat, text));
+  } else {
+    KVCAST_TRY(request.prompt, scheduler.model().tokenize(text));
+  }
+  request.prefill = "exact";
+  request.max_tokens = 1;
+  request.pin_prefix = true;
+  const auto observer = std::make_shared<WarmUp>();
+  const auto ticket = scheduler.submit(std::move(request), observer);
+  if (!ticket) return fail(fmt::format("--warm: {}", ticket.error().message));
+  observer->wait();
+  return {};
 }
 
 std::string name_of(const std::filesystem::path& directory) {
@@ -117,6 +148,10 @@ Status Server::Impl::load(const std::stop_token& stop, const OnReady& on_ready) 
     *chat = ChatTemplate::load(options.model_directory, *model->impl().tokenizer);
   }
   warm_up(*started);
+  if (!options.system_prompt.empty()) {
+    KVCAST_CHECK(
+        read_system_prompt(*started, *chat ? (*chat)->get() : nullptr, options.system_prompt));
+  }
   Scheduler& ready = *started;
   {
     const std::lock_guard lock(mutex);

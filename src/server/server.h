@@ -25,6 +25,7 @@ struct ServerOptions {
   std::string host = "127.0.0.1";
   uint16_t port = 8080;  ///< 0: a free one
   SchedulerOptions scheduler;
+  std::string system_prompt;  ///< read before the server is ready, and kept; empty: none
   HttpLimits http;
   RequestLimits requests;
   double request_seconds = 600;  ///< 0: no limit

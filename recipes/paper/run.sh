@@ -210,6 +210,8 @@ stage_analyze() {
 stage_tables() {
   "$here/tables.py" "$results" "$here/published.json" > "$results/tables.md.partial"
   mv "$results/tables.md.partial" "$results/tables.md"
+  PYTHONPATH=$root/python python3 -m kvcast_report "$results" --out "$results/report" > /dev/null ||
+    echo "$results/report: figures need python3-matplotlib, -pandas and -jinja2" >&2
   echo "$results/tables.md"
 }
 

@@ -167,6 +167,17 @@ Result<std::vector<TensorView>> WeightReader::tensors_of(const LayoutEntry& entr
   return tensors;
 }
 
+Status WeightReader::check(const LayoutEntry& entry) const {
+  if (!is_packed() || !entry.is_matrix()) {
+    KVCAST_CHECK(tensors_of(entry));
+    return {};
+  }
+  for (const TensorPart& part : entry.parts) {
+    KVCAST_CHECK(read_packed(part.name, part.stored_rows, entry.columns));
+  }
+  return {};
+}
+
 Result<PackedMatrix> WeightReader::matrix(const LayoutEntry& entry) const {
   const int64_t n = entry.rows, k = entry.columns;
   if (is_packed()) {

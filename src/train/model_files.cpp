@@ -15,16 +15,17 @@ namespace kvcast::train {
 
 namespace fs = std::filesystem;
 
-LoadedModel load_model(const fs::path& path) {
+LoadedModel load_model(const fs::path& path, const LoadOptions& options) {
   const Checkpoint checkpoint = unwrap(open_checkpoint(path));
   const auto reader =
       unwrap(WeightReader::open(checkpoint.weights, WeightType::kF32, at::get_num_threads()));
   LoadedModel model{.config = checkpoint.config, .values = {}};
   for (const auto& entry : tensor_layout(model.config, kTrainedForm, checkpoint.form)) {
+    const auto& layers = options.layers;
+    if (layers && entry.layer >= 0 && std::ranges::count(*layers, entry.layer) == 0) continue;
     std::vector<float> values = unwrap(reader.floats(entry));
-    Tensor value = at::empty(entry.shape(), at::kFloat);
-    std::ranges::copy(values, value.data_ptr<float>());
-    model.values.emplace(entry.name, std::move(value));
+    const Tensor read = at::from_blob(values.data(), entry.shape(), at::kFloat);
+    model.values.emplace(entry.name, read.to(options.device, options.dtype, false, /*copy=*/true));
   }
   return model;
 }
@@ -64,7 +65,7 @@ void write_model(const fs::path& directory, const ModelConfig& config, const Ten
   fs::create_directories(directory);
   TensorMap stored;
   for (const auto& entry : tensor_layout(config, family_of(config).checkpoint, kTrainedForm)) {
-    Tensors parts;
+    std::vector<Tensor> parts;
     for (const TensorPart& part : entry.parts) {
       parts.push_back(values.at(part.name).narrow(0, part.first_row, part.rows));
     }

@@ -304,6 +304,41 @@ TEST_F(PairTraining, AloneTrainsTheKeptLayersOfTheBase) {
             log("alone").front()["losses"]["loss"].get<double>());
 }
 
+TEST_F(PairTraining, WhatDoesNotFitIsSaidBeforeAnyWeightIsRead) {
+  const auto error_of = [&](const PairRecipe& pair) -> std::string {
+    KvpRecipe recipe;
+    recipe.pair = pair;
+    fill("never", recipe);
+    try {
+      train_kvp(recipe, quiet());
+    } catch (const TrainError& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  // Another vocabulary, and weights that are not there at all: the config is enough.
+  const auto other = directory_.path() / "other";
+  std::filesystem::create_directory(other);
+  std::string config = read_file(pair().auxiliary / "config.json");
+  const size_t at = config.find("\"vocab_size\": 96");
+  ASSERT_NE(at, std::string::npos);
+  write_file(other / "config.json", config.replace(at, 16, "\"vocab_size\": 97"));
+  PairRecipe wrong = pair();
+  wrong.auxiliary = other;
+  EXPECT_THAT(error_of(wrong), testing::HasSubstr(other.string()));
+
+  // A tensor of another shape: the base's weights beside the auxiliary's config.
+  write_file(other / "config.json", read_file(pair().auxiliary / "config.json"));
+  write_file(other / "model.safetensors", read_file(pair().base / "model.safetensors"));
+  EXPECT_THAT(error_of(wrong), testing::HasSubstr("model.safetensors: tensor"));
+
+  // Another tokenizer of the same size.
+  write_file(pair().base / "tokenizer.model", "one");
+  write_file(pair().auxiliary / "tokenizer.model", "two");
+  EXPECT_THAT(error_of(pair()), testing::HasSubstr("expected the same tokenizer"));
+  EXPECT_FALSE(std::filesystem::exists(directory_.path() / "never.jsonl"));
+}
+
 TEST_F(Training, ErrorsComeBeforeAnyOutput) {
   auto recipe = pretrain_recipe("model");
   recipe.data.sequence_tokens = 128;  // beyond the model's context of 64

@@ -15,13 +15,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-ModelConfig checked_config(const fs::path& model) {
-  const Checkpoint checkpoint = unwrap(open_checkpoint(model));
+/// Every weight is there in its shape; none is read.
+void check_tensors(const Checkpoint& checkpoint) {
   const auto reader = unwrap(WeightReader::open(checkpoint.weights, std::nullopt, 1));
   for (const auto& entry : tensor_layout(checkpoint.config, kTrainedForm, checkpoint.form)) {
     unwrap(reader.check(entry));
   }
-  return checkpoint.config;
 }
 
 /// Two folders' tokenizers, as far as both have one in the same form.
@@ -37,30 +36,31 @@ void check_same_tokenizer(const fs::path& one, const fs::path& other) {
 }  // namespace
 
 void check_model(const fs::path& model, const DataRecipe& data, const ShardIndex& index) {
-  const ModelConfig config = checked_config(model);
-  check_fits(config, data, index);
+  const Checkpoint checkpoint = unwrap(open_checkpoint(model));
+  check_fits(checkpoint.config, data, index);
+  check_tensors(checkpoint);
   check_same_tokenizer(model, data.shards);
 }
 
 void check_pair(const PairRecipe& pair, const DataRecipe& data, const ShardIndex& index) {
-  const ModelConfig base = checked_config(pair.base);
+  const Checkpoint base = unwrap(open_checkpoint(pair.base));
   if (!pair.keep.empty()) {
-    unwrap(layer_pruned_kept_layers(base.n_layers(), pair.keep));
+    unwrap(layer_pruned_kept_layers(base.config.n_layers(), pair.keep));
   } else {
-    const ModelConfig auxiliary = checked_config(pair.auxiliary);
-    if (base.vocab_size != auxiliary.vocab_size) {
-      throw TrainError(
-          fmt::format("{}: a vocabulary of {}, the base has {}; both need the same tokenizer",
-                      pair.auxiliary.string(), auxiliary.vocab_size, base.vocab_size));
+    const Checkpoint auxiliary = unwrap(open_checkpoint(pair.auxiliary));
+    if (base.config.vocab_size != auxiliary.config.vocab_size) {
+      throw TrainError(fmt::format(
+          "{}: a vocabulary of {}, the base has {}; both need the same tokenizer",
+          pair.auxiliary.string(), auxiliary.config.vocab_size, base.config.vocab_size));
     }
     check_same_tokenizer(pair.auxiliary, pair.base);
-    check_fits(auxiliary, data, index);
+    check_fits(auxiliary.config, data, index);
+    check_tensors(auxiliary);
     if (!pair.layer_map.empty()) {
-      unwrap(check_layer_map(pair.layer_map, base, auxiliary, "layer_map"));
+      unwrap(check_layer_map(pair.layer_map, base.config, auxiliary.config, "layer_map"));
     }
   }
-  check_fits(base, data, index);
-  check_same_tokenizer(pair.base, data.shards);
+  check_model(pair.base, data, index);
 }
 
 }  // namespace kvcast::train

@@ -316,16 +316,17 @@ TEST_F(PairTraining, WhatDoesNotFitIsSaidBeforeAnyWeightIsRead) {
     }
     return "no error";
   };
-  // Another vocabulary, and weights that are not there at all: the config is enough.
+  // Another vocabulary.
   const auto other = directory_.path() / "other";
   std::filesystem::create_directory(other);
   std::string config = read_file(pair().auxiliary / "config.json");
   const size_t at = config.find("\"vocab_size\": 96");
   ASSERT_NE(at, std::string::npos);
   write_file(other / "config.json", config.replace(at, 16, "\"vocab_size\": 97"));
+  write_file(other / "model.safetensors", read_file(pair().auxiliary / "model.safetensors"));
   PairRecipe wrong = pair();
   wrong.auxiliary = other;
-  EXPECT_THAT(error_of(wrong), testing::HasSubstr(other.string()));
+  EXPECT_THAT(error_of(wrong), testing::HasSubstr(other.string() + ": a vocabulary of 97"));
 
   // A tensor of another shape: the base's weights beside the auxiliary's config.
   write_file(other / "config.json", read_file(pair().auxiliary / "config.json"));

@@ -28,10 +28,18 @@ struct LoadedModel {
 struct LoadOptions {
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;
-  std::optional<std::vector<int64_t>> layers =
-      {};  ///< only these, and what is of no layer; none: all
-};
+  std::optional<std::vector<int64_t>> layers = {int64_t tokens =
+                                                    0;  ///< embeddings of so many tokens; 0: all
+};  ///< only these, and what is of no layer; none: all
+};  // namespace kvcast::train
 LoadedModel load_model(const std::filesystem::path& path, const LoadOptions& options = {});
+
+/// A base and an auxiliary of one tokenizer, both with the tokens that both have embeddings for.
+struct LoadedModels {
+  LoadedModel base, auxiliary;
+};
+LoadedModels load_models(const std::filesystem::path& base, const std::filesystem::path& auxiliary,
+                         const LoadOptions& base_options = {});
 
 /// A bundle in memory; the predictor's names as predictor_parameter_specs has them.
 struct LoadedBundle {

@@ -25,12 +25,15 @@ LoadedModel load_layer_pruned(const std::filesystem::path& base, const std::stri
 
 Pair load_pair(const PairRecipe& recipe, const LoadOptions& frozen_base) {
   Pair pair;
-  pair.base = load_model(recipe.base, frozen_base);
-  const int64_t n_base = pair.base.config.n_layers();
   if (recipe.keep.empty()) {
-    pair.auxiliary = load_model(recipe.auxiliary);
+    LoadedModels models = load_models(recipe.base, recipe.auxiliary, frozen_base);
+    pair.base = std::move(models.base);
+    pair.auxiliary = std::move(models.auxiliary);
+    const int64_t n_base = pair.base.config.n_layers();
     pair.layer_map = canonical_layer_map(n_base, pair.auxiliary.config.n_layers());
   } else {
+    pair.base = load_model(recipe.base, frozen_base);
+    const int64_t n_base = pair.base.config.n_layers();
     pair.auxiliary = load_layer_pruned(recipe.base, recipe.keep);
     pair.layer_map =
         layer_pruned_layer_map(n_base, unwrap(layer_pruned_kept_layers(n_base, recipe.keep)));
@@ -46,7 +49,8 @@ void write_bundle(const std::filesystem::path& directory,
   manifest.layer_map = bundle.pair.layer_map;
   const auto& base = bundle.recipe.base;
   if (bundle.copy_base) {
-    const LoadedModel whole = load_model(base);  // training may have rounded what it kept
+    // Training may have rounded what it kept.
+    const LoadedModel whole = load_model(base, {.tokens = bundle.pair.base.config.vocab_size});
     write_model(directory / "base", whole.config, whole.values, bundle.store, base);
   } else {
     const auto normal = [](const std::filesystem::path& path) {

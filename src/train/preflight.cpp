@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/mapped_file.h"
 #include "model/architectures.h"
 #include "model/bundle.h"
 #include "model/checkpoint.h"
+#include "model/model_text.h"
 #include "model/weight_reader.h"
 #include "train/data/error.h"
 #include "train/pair.h"
@@ -23,44 +26,46 @@ void check_tensors(const Checkpoint& checkpoint) {
   }
 }
 
-/// Two folders' tokenizers, as far as both have one in the same form.
-void check_same_tokenizer(const fs::path& one, const fs::path& other) {
-  for (const char* name : {"tokenizer.model", "tokenizer.json"}) {
-    const fs::path a = one / name, b = other / name;
-    if (!fs::exists(a) || !fs::exists(b) || fs::equivalent(a, b)) continue;
-    if (unwrap(read_text_file(a)) == unwrap(read_text_file(b))) continue;
-    throw TrainError(fmt::format("{}: expected the same tokenizer as {}", a.string(), b.string()));
-  }
+/// That the shards were made with this tokenizer, as far as both folders have it in one form.
+void check_same_tokenizer(const fs::path& model, const DataRecipe& data) {
+  const fs::path own = model / "tokenizer.model", other = data.shards / "tokenizer.model";
+  if (!fs::exists(own) || !fs::exists(other)) return;
+  if (unwrap(read_text_file(own)) == unwrap(read_text_file(other))) return;
+  throw TrainError(
+      fmt::format("{}: expected the same tokenizer as {}", own.string(), other.string()));
+}
+
+void check_checkpoint(const Checkpoint& checkpoint, const DataRecipe& data,
+                      const ShardIndex& index) {
+  check_fits(checkpoint.config, data, index);
+  check_tensors(checkpoint);
+  check_same_tokenizer(checkpoint.path, data);
 }
 
 }  // namespace
 
 void check_model(const fs::path& model, const DataRecipe& data, const ShardIndex& index) {
-  const Checkpoint checkpoint = unwrap(open_checkpoint(model));
-  check_fits(checkpoint.config, data, index);
-  check_tensors(checkpoint);
-  check_same_tokenizer(model, data.shards);
+  check_checkpoint(unwrap(open_checkpoint(model)), data, index);
 }
 
 void check_pair(const PairRecipe& pair, const DataRecipe& data, const ShardIndex& index) {
-  const Checkpoint base = unwrap(open_checkpoint(pair.base));
+  Checkpoint base = unwrap(open_checkpoint(pair.base));
   if (!pair.keep.empty()) {
     unwrap(layer_pruned_kept_layers(base.config.n_layers(), pair.keep));
-  } else {
-    const Checkpoint auxiliary = unwrap(open_checkpoint(pair.auxiliary));
-    if (base.config.vocab_size != auxiliary.config.vocab_size) {
-      throw TrainError(fmt::format(
-          "{}: a vocabulary of {}, the base has {}; both need the same tokenizer",
-          pair.auxiliary.string(), auxiliary.config.vocab_size, base.config.vocab_size));
-    }
-    check_same_tokenizer(pair.auxiliary, pair.base);
-    check_fits(auxiliary.config, data, index);
-    check_tensors(auxiliary);
-    if (!pair.layer_map.empty()) {
-      unwrap(check_layer_map(pair.layer_map, base.config, auxiliary.config, "layer_map"));
-    }
+    return check_checkpoint(base, data, index);
   }
-  check_model(pair.base, data, index);
+  Checkpoint auxiliary = unwrap(open_checkpoint(pair.auxiliary));
+  unwrap(check_same_tokens({pair.base, base.config.vocab_size},
+                           {pair.auxiliary, auxiliary.config.vocab_size}, "auxiliary"));
+  // One tokenizer may be padded to two sizes.
+  const int64_t tokens = std::min(base.config.vocab_size, auxiliary.config.vocab_size);
+  base.config.use_tokens(tokens);
+  auxiliary.config.use_tokens(tokens);
+  if (!pair.layer_map.empty()) {
+    unwrap(check_layer_map(pair.layer_map, base.config, auxiliary.config, "layer_map"));
+  }
+  check_checkpoint(base, data, index);
+  check_checkpoint(auxiliary, data, index);
 }
 
 }  // namespace kvcast::train

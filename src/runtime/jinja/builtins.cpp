@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/utf8.h"
+#include "runtime/jinja/template.h"
 
 namespace kvcast::jinja {
 namespace {
@@ -265,7 +266,7 @@ Value call_method(const Value& object, const std::string& name, Arguments argume
 
 Value call_function(const std::string& name, Arguments arguments, const Map& named) {
   if (name == "raise_exception") {
-    throw TemplateError{"the chat template refuses: " + argument(arguments, 0).to_text()};
+    throw TemplateError{std::string(kRefusal) + argument(arguments, 0).to_text()};
   }
   if (name == "namespace" || name == "dict") return Map(named);
   if (name == "range") {

@@ -28,10 +28,10 @@ struct LoadedModel {
 struct LoadOptions {
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;
-  std::optional<std::vector<int64_t>> layers = {int64_t tokens =
-                                                    0;  ///< embeddings of so many tokens; 0: all
-};  ///< only these, and what is of no layer; none: all
-};  // namespace kvcast::train
+  /// Only these, and what is of no layer; none: all.
+  std::optional<std::vector<int64_t>> layers = std::nullopt;
+  int64_t tokens = 0;  ///< embeddings of so many tokens; 0: all
+};
 LoadedModel load_model(const std::filesystem::path& path, const LoadOptions& options = {});
 
 /// A base and an auxiliary of one tokenizer, both with the tokens that both have embeddings for.

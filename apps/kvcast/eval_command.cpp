@@ -85,7 +85,11 @@ Result<std::vector<EvalStrategy>> make_strategies(const EvalOptions& options, co
 }
 
 /// The paper's scoring beside the mixed one, for tasks where there is a difference.
-Status add_predicted_scoring(const Task& task, std::vector<EvalStrategy>& strategies) {
+Status add_predicted_scoring(const Task& task, const Model& model,
+                             std::vector<EvalStrategy>& strategies) {
+  if (!model.is_bundle()) {
+    return fail("--predicted-scoring: needs a KV-prediction bundle; this is a plain model");
+  }
   if (!task.scores_given_texts()) {
     return fail(
         fmt::format("--predicted-scoring: {} scores what the model writes itself", task.name()));
@@ -263,7 +267,9 @@ Result<int> eval(EvalOptions& options) {
     options.task.length = length;
     KVCAST_TRY(const auto task, make_task(options.name, options.task, *model));
     KVCAST_TRY(auto strategies, make_strategies(options, *model));
-    if (options.predicted_scoring) KVCAST_CHECK(add_predicted_scoring(*task, strategies));
+    if (options.predicted_scoring) {
+      KVCAST_CHECK(add_predicted_scoring(*task, *model, strategies));
+    }
     PartialFile& partial = partials.emplace_back();
     if (!options.out.empty()) {
       const std::string suffix = length > 0 ? fmt::format(".{}.partial", length) : ".partial";

@@ -108,6 +108,17 @@ Result<std::vector<TensorView>> WeightReader::tensors_of(const LayoutEntry& entr
   return tensors;
 }
 
+Status WeightReader::check(const LayoutEntry& entry) const {
+  if (!is_packed() || !entry.is_matrix()) {
+    KVCAST_CHECK(tensors_of(entry));
+    return {};
+  }
+  for (const TensorPart& part : entry.parts) {
+    KVCAST_CHECK(read_packed(part, entry.columns));
+  }
+  return {};
+}
+
 Result<WeightType> WeightReader::type_of(const LayoutEntry& entry) const {
   if (type_) return *type_;
   if (is_packed()) {

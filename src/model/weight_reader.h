@@ -35,6 +35,8 @@ class WeightReader {
   /// Whether matrices are stored packed, under names of their own.
   [[nodiscard]] bool is_packed() const { return kvcast::is_packed(*file_); }
 
+  /// Whether the file has it in its shape; reads no weight.
+  Status check(const LayoutEntry& entry) const;
   /// `entry.parts` are the file's. Errors name the file, the tensor and the shape expected. Throw
   /// std::bad_alloc where memory runs out.
   Result<PackedMatrix> matrix(const LayoutEntry& entry) const;

@@ -10,6 +10,7 @@
 #include "train/kvp_pass.h"
 #include "train/model_files.h"
 #include "train/pair.h"
+#include "train/preflight.h"
 #include "train/pretrain.h"
 
 namespace kvcast::train {
@@ -57,10 +58,11 @@ class KvPredictionObjective : public Objective {
     return specs;
   }
 
-  [[nodiscard]] TensorMap start_values() const {
+  /// Once: they are not kept.
+  [[nodiscard]] TensorMap take_start_values() {
     TensorMap values;
-    add_with_prefix(values, "auxiliary.", pair_.auxiliary.values);
-    add_with_prefix(values, "predictor.", predictor_start_);
+    add_with_prefix(values, "auxiliary.", std::exchange(pair_.auxiliary.values, {}));
+    add_with_prefix(values, "predictor.", std::exchange(predictor_start_, {}));
     return values;
   }
 
@@ -162,15 +164,15 @@ TensorMap start_predictor(Pair& pair, const KvpRecipe& recipe, const WindowSampl
 
 TrainOutcome train_kvp(const KvpRecipe& recipe, const TrainControl& control) {
   const WindowSampler sampler(recipe.data, recipe.run.seed);
-  Pair pair = load_pair(recipe.pair);
-  check_fits(pair.base.config, recipe.data, sampler.index());
-  check_fits(pair.auxiliary.config, recipe.data, sampler.index());
+  check_pair(recipe.pair, recipe.data, sampler.index());
+  const auto compute = control.parameters(recipe.run).compute;
+  Pair pair = load_pair(recipe.pair, {.dtype = compute, .device = control.device});
   TensorMap predictor = start_predictor(pair, recipe, sampler, control);
   const TrainingPlan plan = plan_kvp(pair.base.config, pair.auxiliary.config, pair.layer_map,
                                      recipe, control.plan_device());
   KvPredictionObjective objective(std::move(pair), std::move(predictor), recipe, plan.recomputed,
                                   control.device);
-  FlatParameters parameters(objective.specs(), objective.start_values(), control.device,
+  FlatParameters parameters(objective.specs(), objective.take_start_values(), control.device,
                             control.parameters(recipe.run));
   if (!control.quiet) {
     fmt::print(stderr, "kvp     layer map {}  on {}\n{}",

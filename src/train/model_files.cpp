@@ -17,31 +17,35 @@ namespace fs = std::filesystem;
 
 namespace {
 
-LoadedModel load_checkpoint(const Checkpoint& checkpoint) {
+LoadedModel load_checkpoint(const Checkpoint& checkpoint, const LoadOptions& options) {
   const auto reader =
       unwrap(WeightReader::open(checkpoint.weights, WeightType::kF32, at::get_num_threads()));
   LoadedModel model{.config = checkpoint.config, .values = {}};
   for (const auto& entry : tensor_layout(model.config, kTrainedForm, checkpoint.form)) {
+    const auto& layers = options.layers;
+    if (layers && entry.layer >= 0 && std::ranges::count(*layers, entry.layer) == 0) continue;
     std::vector<float> values = unwrap(reader.floats(entry));
-    Tensor value = at::empty(entry.shape(), at::kFloat);
-    std::ranges::copy(values, value.data_ptr<float>());
-    model.values.emplace(entry.name, std::move(value));
+    const Tensor read = at::from_blob(values.data(), entry.shape(), at::kFloat);
+    model.values.emplace(entry.name, read.to(options.device, options.dtype, false, /*copy=*/true));
   }
   return model;
 }
 
 }  // namespace
 
-LoadedModel load_model(const fs::path& path) {
-  return load_checkpoint(unwrap(open_checkpoint(path)));
+LoadedModel load_model(const fs::path& path, const LoadOptions& options) {
+  Checkpoint checkpoint = unwrap(open_checkpoint(path));
+  if (options.tokens > 0) checkpoint.config.use_tokens(options.tokens);
+  return load_checkpoint(checkpoint, options);
 }
 
-LoadedModels load_models(const fs::path& base, const fs::path& auxiliary) {
+LoadedModels load_models(const fs::path& base, const fs::path& auxiliary,
+                         const LoadOptions& base_options) {
   Checkpoint first = unwrap(open_checkpoint(base)), second = unwrap(open_checkpoint(auxiliary));
   const int64_t tokens = std::min(first.config.vocab_size, second.config.vocab_size);
   first.config.use_tokens(tokens);
   second.config.use_tokens(tokens);
-  return {load_checkpoint(first), load_checkpoint(second)};
+  return {load_checkpoint(first, base_options), load_checkpoint(second, {})};
 }
 
 namespace {

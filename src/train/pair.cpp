@@ -3,47 +3,38 @@
 #include <fmt/format.h>
 
 #include "model/architectures.h"
-#include "model/model_text.h"
+#include "model/checkpoint.h"
 #include "train/data/error.h"
 
 namespace kvcast::train {
 
-LoadedModel layer_pruned(const LoadedModel& base, const std::string& keep) {
-  const auto kept = unwrap(layer_pruned_kept_layers(base.config.n_layers(), keep));
-  LoadedModel pruned{.config = prune_layers(base.config, kept), .values = {}};
-  for (const auto& [name, value] : base.values) {
+LoadedModel load_layer_pruned(const std::filesystem::path& base, const std::string& keep) {
+  const int64_t n_base = unwrap(open_checkpoint(base)).config.n_layers();
+  const auto kept = unwrap(layer_pruned_kept_layers(n_base, keep));
+  const LoadedModel whole = load_model(base, {.layers = kept});
+  LoadedModel pruned{.config = prune_layers(whole.config, kept), .values = {}};
+  for (const auto& [name, value] : whole.values) {
     if (!name.starts_with("layers.")) pruned.values.emplace(name, value);
   }
   for (size_t i = 0; i < kept.size(); ++i) {
-    const TensorMap layer = without_prefix(base.values, "layers." + std::to_string(kept[i]) + ".");
+    const TensorMap layer = without_prefix(whole.values, "layers." + std::to_string(kept[i]) + ".");
     add_with_prefix(pruned.values, "layers." + std::to_string(i) + ".", layer);
   }
   return pruned;
 }
 
-namespace {
-
-void check_tokenizers(const PairRecipe& recipe) {
-  const int64_t base = unwrap(read_model_config(recipe.base)).vocab_size;
-  const int64_t auxiliary = unwrap(read_model_config(recipe.auxiliary)).vocab_size;
-  unwrap(check_same_tokens({recipe.base, base}, {recipe.auxiliary, auxiliary}, "auxiliary"));
-}
-
-}  // namespace
-
-Pair load_pair(const PairRecipe& recipe) {
+Pair load_pair(const PairRecipe& recipe, const LoadOptions& frozen_base) {
   Pair pair;
   if (recipe.keep.empty()) {
-    check_tokenizers(recipe);
-    LoadedModels models = load_models(recipe.base, recipe.auxiliary);
+    LoadedModels models = load_models(recipe.base, recipe.auxiliary, frozen_base);
     pair.base = std::move(models.base);
     pair.auxiliary = std::move(models.auxiliary);
     const int64_t n_base = pair.base.config.n_layers();
     pair.layer_map = canonical_layer_map(n_base, pair.auxiliary.config.n_layers());
   } else {
-    pair.base = load_model(recipe.base);
+    pair.base = load_model(recipe.base, frozen_base);
     const int64_t n_base = pair.base.config.n_layers();
-    pair.auxiliary = layer_pruned(pair.base, recipe.keep);
+    pair.auxiliary = load_layer_pruned(recipe.base, recipe.keep);
     pair.layer_map =
         layer_pruned_layer_map(n_base, unwrap(layer_pruned_kept_layers(n_base, recipe.keep)));
   }
@@ -58,8 +49,9 @@ void write_bundle(const std::filesystem::path& directory,
   manifest.layer_map = bundle.pair.layer_map;
   const auto& base = bundle.recipe.base;
   if (bundle.copy_base) {
-    write_model(directory / "base", bundle.pair.base.config, bundle.pair.base.values, bundle.store,
-                base);
+    // Training may have rounded what it kept.
+    const LoadedModel whole = load_model(base, {.tokens = bundle.pair.base.config.vocab_size});
+    write_model(directory / "base", whole.config, whole.values, bundle.store, base);
   } else {
     const auto normal = [](const std::filesystem::path& path) {
       return std::filesystem::absolute(path).lexically_normal();

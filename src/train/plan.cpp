@@ -17,9 +17,9 @@ constexpr double kBf16 = 2.0, kF32 = 4.0;
 constexpr double kChunkLogits = 268435456.0;
 /// Of a GPU's memory that is not for tensors: context, libraries, gaps between blocks.
 constexpr double kReservedBytes = 3e9;
-/// What an H100 reaches (results/paper/training-speed.json): of its peak in matrix products and
+/// What an H200 reaches (results/training-speed-paper.json): of its peak in matrix products and
 /// attention, of its bandwidth in the operations between them.
-constexpr double kProductShare = 0.62, kBandwidthShare = 0.75;
+constexpr double kProductShare = 0.565, kBandwidthShare = 0.75;
 /// What is left of the speed of one GPU when several of a host share a step.
 constexpr double kSharedStep = 0.97;
 

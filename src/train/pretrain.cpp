@@ -8,6 +8,7 @@
 #include "train/flops.h"
 #include "train/model_files.h"
 #include "train/pair.h"
+#include "train/preflight.h"
 
 namespace kvcast::train {
 namespace {
@@ -106,6 +107,7 @@ TrainOutcome pretrain(const PretrainRecipe& recipe, const TrainControl& control)
     model.config = config_from_recipe(recipe.model, sampler.index());
     model.values = initial_values(model_parameter_specs(model.config), recipe.run.seed);
   } else {
+    check_model(recipe.model.start, recipe.data, sampler.index());
     model = load_model(recipe.model.start);
   }
   return train_next_tokens(
@@ -116,9 +118,9 @@ TrainOutcome pretrain(const PretrainRecipe& recipe, const TrainControl& control)
 
 TrainOutcome train_alone(const AloneRecipe& recipe, const TrainControl& control) {
   const WindowSampler sampler(recipe.data, recipe.run.seed);
-  const LoadedModel model = recipe.keep.empty()
-                                ? load_model(recipe.auxiliary)
-                                : layer_pruned(load_model(recipe.base), recipe.keep);
+  check_model(recipe.keep.empty() ? recipe.auxiliary : recipe.base, recipe.data, sampler.index());
+  const LoadedModel model = recipe.keep.empty() ? load_model(recipe.auxiliary)
+                                                : load_layer_pruned(recipe.base, recipe.keep);
   return train_next_tokens(model, sampler,
                            {recipe.data, recipe.optimizer, recipe.run, recipe.output,
                             recipe.keep.empty() ? recipe.auxiliary : recipe.base, "alone", 0},

@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "model/config.h"
 #include "train/cross_entropy.h"
 #include "train/ops.h"
 #include "train/optimizer.h"

@@ -55,7 +55,7 @@ TEST_F(TwoProcesses, FollowTheCurveOfOneAtTheSameGlobalBatch) {
   run("two", {}, {0, 0});
   const auto one = losses("one"), two = losses("two");
   ASSERT_EQ(two.size(), one.size());
-  for (const auto& [step, loss] : one) EXPECT_NEAR(two.at(step), loss, 2e-5 * loss) << step;
+  for (const auto& [step, loss] : one) EXPECT_NEAR(two.at(step), loss, 1e-4 * loss) << step;
   const LoadedModel a = load_model(path("one")), b = load_model(path("two"));
   for (const auto& [name, value] : a.values) {
     EXPECT_LT((value - b.values.at(name)).abs().max().item<double>(), 1e-3) << name;

@@ -19,6 +19,10 @@ set_target_properties(sentencepiece PROPERTIES
   INTERFACE_INCLUDE_DIRECTORIES ${SENTENCEPIECE_INCLUDE_DIR}
   INTERFACE_LINK_LIBRARIES ${SENTENCEPIECE_LIBRARY})
 
+# Pre-tokenizers' regular expressions, and Unicode's canonical forms: pkg-config data too.
+find_library(PCRE2_LIBRARY pcre2-8 REQUIRED)
+find_library(UTF8PROC_LIBRARY utf8proc REQUIRED)
+
 if(KVCAST_BUILD_TRAINER)
   # PyTorch's CMake files warn about its own optional parts; only found or not matters here.
   find_package(Torch QUIET)

@@ -2,7 +2,7 @@
 
 #include "base/macros.h"
 #include "io/safetensors.h"
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/tokenizer_files.h"
 
 namespace kvcast {
 namespace {
@@ -43,8 +43,7 @@ Result<Info> gather_info(const std::filesystem::path& path) {
     info.bundle = std::move(bundle);
   }
   KVCAST_TRY(info.model, gather_model(model));
-  const auto tokenizer_file = model / "tokenizer.model";
-  if (std::filesystem::exists(tokenizer_file)) {
+  if (const auto tokenizer_file = find_tokenizer(model); !tokenizer_file.empty()) {
     KVCAST_TRY(const auto tokenizer, Tokenizer::load(tokenizer_file));
     info.tokenizer = {tokenizer_file, tokenizer->vocab_size(), tokenizer->bos_token(),
                       tokenizer->eos_token()};

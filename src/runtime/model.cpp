@@ -11,6 +11,7 @@
 #include "model/bundle.h"
 #include "prefill/strategy.h"
 #include "runtime/model_impl.h"
+#include "tokenizer/tokenizer_files.h"
 
 namespace kvcast {
 namespace {
@@ -35,15 +36,13 @@ KvType kv_type(Dtype asked, Dtype weights) {
 }
 
 /// A tokenizer is optional: models without one still work on token ids.
-Status load_tokenizer(Model::Impl& impl, const std::filesystem::path& base_directory,
-                      const std::filesystem::path& explicit_file) {
-  const auto file = explicit_file.empty() ? base_directory / "tokenizer.model" : explicit_file;
-  impl.tokenizer_hint = fmt::format("{}: no tokenizer.model; give one with --tokenizer FILE",
-                                    base_directory.string());
-  std::error_code ignored;
-  if (explicit_file.empty() && !std::filesystem::exists(file, ignored)) return {};
-  KVCAST_TRY(impl.tokenizer, Tokenizer::load(file));
-  return check_tokenizer(*impl.tokenizer, file, impl.models.base->config());
+Status load_model_tokenizer(Model::Impl& impl, const std::filesystem::path& base_directory,
+                            const std::filesystem::path& explicit_file) {
+  impl.tokenizer_hint = fmt::format("{}: no {}; give one with --tokenizer FILE",
+                                    base_directory.string(), fmt::join(kTokenizerFiles, " or "));
+  KVCAST_TRY(impl.tokenizer, load_tokenizer(base_directory, explicit_file));
+  if (!impl.tokenizer) return {};
+  return check_tokenizer(*impl.tokenizer, impl.tokenizer->source(), impl.models.base->config());
 }
 
 }  // namespace
@@ -128,7 +127,7 @@ Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& di
       return fail(fmt::format("{}: default_prefill: {}", (directory / "kvcast.json").string(),
                               strategy.error().message));
     }
-    KVCAST_CHECK(load_tokenizer(*impl, base_directory, options.tokenizer));
+    KVCAST_CHECK(load_model_tokenizer(*impl, base_directory, options.tokenizer));
     return std::shared_ptr<const Model>(new Model(std::move(impl)));
   } catch (const std::bad_alloc&) {
     return fail(fmt::format("{}: not enough memory for the weights", directory.string()));

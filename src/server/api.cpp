@@ -271,7 +271,7 @@ void Api::tokenizer_info(Call& call) {
     return nullptr;
   };
   OrderedJson json = {
-      {"tokenizer_class", "sentencepiece"},         {"bos_token", name(tokenizer->bos_token())},
+      {"tokenizer_class", tokenizer->type()},       {"bos_token", name(tokenizer->bos_token())},
       {"eos_token", name(tokenizer->eos_token())},  {"pad_token", nullptr},
       {"model_max_length", model.context_tokens()}, {"vocab_size", tokenizer->vocab_size()}};
   json["chat_template"] = chat_->source().empty() ? OrderedJson() : OrderedJson(chat_->source());

@@ -161,7 +161,7 @@ TEST_F(Cli, RequestsThatTheModelCannotServeFail) {
   inspect({"--tokens", long_prompt}, {"too long", "33", "32"});
   inspect({"--tokens", "1 2", "--steps", "31"}, {"--steps", "32"});
   inspect({"--tokens", "1 2", "--steps", "9223372036854775807"}, {"--steps"});
-  expect_run_error({"run", path("plain"), "-p", "text"}, {"no tokenizer.model"});
+  expect_run_error({"run", path("plain"), "-p", "text"}, {"no tokenizer.json or tokenizer.model"});
   expect_run_error({"run", path("reader"), "-p", "text", "--prefill", "auxiliary"},
                    {"needs a KV-prediction bundle"});
   expect_run_error({"run", path("reader"), "-p", std::string(100'000, 'x')}, {"too long"});

@@ -231,6 +231,7 @@ Status chat(ChatOptions options) {
     KVCAST_TRY(directory, default_model_directory());
   }
   KVCAST_TRY(const auto chat_template, ChatTemplate::load(directory, *model->impl().tokenizer));
+  if (!chat_template->problem().empty()) return fail(chat_template->problem());
   KVCAST_CHECK(validate(options.sampling));
   struct sigaction action = {};
   action.sa_handler = [](int) { interrupted = 1; };

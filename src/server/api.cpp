@@ -230,7 +230,7 @@ void Api::tokenize(Call& call) {
   std::vector<int32_t> tokens;
   if (const auto* messages = std::get_if<std::vector<ChatMessage>>(&asked->input)) {
     auto prompt = chat_->render(*messages);
-    if (!prompt) return refuse(call, bad_request(prompt.error().message, "messages"));
+    if (!prompt) return refuse(call, to_api_error(prompt.error()));
     tokens = std::move(prompt->tokens);
   } else {
     const auto& text = std::get<std::string>(asked->input);

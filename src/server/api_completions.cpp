@@ -121,7 +121,7 @@ void Api::chat_completions(Call& call) {
     if (auto ok = check_length(message.content, model); !ok) return refuse(call, ok.error());
   }
   auto rendered = chat_->render(asked->messages);
-  if (!rendered) return refuse(call, bad_request(rendered.error().message, "messages"));
+  if (!rendered) return refuse(call, to_api_error(rendered.error()));
   TaskPrompt prompt;
   prompt.request = std::move(*request);
   prompt.request.prompt = std::move(rendered->tokens);

@@ -38,7 +38,7 @@ TEST(Jinja, EvaluatesExpressions) {
       {"{{ 1 < 2 and not 2 < 1 }}", "True"},
       {"{{ 'x' if false else 'y' }}{{ 'z' if false }}", "y"},
       {"{{ 'b' in 'abc' }} {{ 4 not in [1, 2] }}", "True True"},
-      {"{{ [1, 'a', {'k': none}] }}", "[1, \"a\", {\"k\": null}]"},
+      {"{{ [1, 'a', {'k': none}] }}", "[1, 'a', {'k': None}]"},
       {"{{ {'a': [1, 2]}['a'][-1] }} {{ {'a': {'b': 3}}.a.b }}", "2 3"},
       {"{{ 'hello'[1:3] }} {{ [1,2,3][::-1] }} {{ [1,2,3][1:] }}", "el [3, 2, 1] [2, 3]"},
       {"{{ ' x '|trim ~ 'A'|lower ~ 'b'|upper ~ ([1,2]|length) }}", "xaB2"},
@@ -46,7 +46,7 @@ TEST(Jinja, EvaluatesExpressions) {
        "False d e"},
       {"{{ 'a,b'.split(',')|join('-') }} {{ ' s '.strip() }} {{ 'abc'.startswith('a') }}",
        "a-b s True"},
-      {"{{ {'a': 1}.items()|list }} {{ {'a': 1}.get('b', 2) }}", "[[\"a\", 1]] 2"},
+      {"{{ {'a': 1}.items()|list }} {{ {'a': 1}.get('b', 2) }}", "[['a', 1]] 2"},
       {"{{ 'a\"b\\n'|tojson }}", "\"a\\\"b\\n\""},
       {"{{ 3 is odd }} {{ 'x' is string }} {{ none is none }} {{ {} is mapping }}",
        "True True True True"},
@@ -75,7 +75,7 @@ TEST(Jinja, SaysWhatIsWrongAndWhere) {
   EXPECT_THAT(render("a\n{% if %}"), HasSubstr("line 2"));
   EXPECT_THAT(render("{{ 1 + }}"), HasSubstr("missing"));
   EXPECT_THAT(render("{% if true %}"), HasSubstr("endif is missing"));
-  EXPECT_THAT(render("{% macro x() %}{% endmacro %}"), HasSubstr("not supported"));
+  EXPECT_THAT(render("{% include 'x' %}"), HasSubstr("not supported"));
   EXPECT_THAT(render("{{ x|nonsense }}"), HasSubstr("unknown filter"));
   EXPECT_THAT(render("{{ raise_exception('no tools') }}"), HasSubstr("refuses: no tools"));
   EXPECT_THAT(render("{{ 'open }}"), HasSubstr("not closed"));
@@ -111,8 +111,17 @@ TEST(Jinja, HostileTemplatesEnd) {
   EXPECT_THAT(render("{{ range(999999999) }}"), HasSubstr("too long"));
   EXPECT_THAT(
       render("{% for i in range(9999) %}{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' * 1 }}{% endfor %}"),
-      HasSubstr("two numbers"));
+             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' * 9 }}{% endfor %}"),
+      HasSubstr("too long"));
+  EXPECT_THAT(render("{{ 'a' * 99999999 }}"), HasSubstr("too long"));
+  EXPECT_THAT(render("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"), HasSubstr("too deeply"));
+  std::string blocks = "{% macro m() %}", ends;
+  for (int i = 0; i < 50; ++i) {
+    blocks += "{% if true %}";
+    ends += "{% endif %}";
+  }
+  EXPECT_THAT(render(blocks + "{{ m() }}" + ends + "{% endmacro %}{{ m() }}"),
+              HasSubstr("too deeply"));
 }
 
 const std::vector<ChatMessage> kConversation = {{"system", "Be brief."},
@@ -186,8 +195,47 @@ TEST(ChatTemplate, IsFoundInTheModelDirectory) {
   EXPECT_EQ(source_in(directory), "D");
   directory.write("chat_template.jinja", "file");
   EXPECT_EQ(source_in(directory), "file");
+}
+
+TEST(ChatTemplate, OneThatCannotBeParsedSaysSoWhenItIsUsed) {
+  TemporaryDirectory directory;
   directory.write("chat_template.jinja", "{% if %}");
-  EXPECT_THAT(source_in(directory), HasSubstr("chat_template.jinja: chat template: line 1"));
+  const auto loaded = ChatTemplate::load(directory.path(), tokenizer());
+  ASSERT_TRUE(loaded) << loaded.error().message;
+  EXPECT_THAT((*loaded)->problem(), HasSubstr("chat_template.jinja: chat template: line 1"));
+  const auto prompt = (*loaded)->render(kConversation);
+  ASSERT_FALSE(prompt);
+  EXPECT_EQ(prompt.error().message, (*loaded)->problem());
+  EXPECT_FALSE(prompt.error().is_refusal);
+}
+
+TEST(ChatTemplate, WhoseFaultAnErrorIsIsSaid) {
+  const auto refusal = [](const std::string& source, const ChatOptions& options = {}) {
+    const auto loaded = ChatTemplate::from_source(source, tokenizer());
+    EXPECT_TRUE(loaded) << loaded.error().message;
+    const auto prompt = (*loaded)->render(kConversation, options);
+    EXPECT_FALSE(prompt);
+    return prompt.error().is_refusal;
+  };
+  EXPECT_TRUE(refusal("{{ raise_exception('system messages are not taken') }}"));
+  EXPECT_TRUE(refusal("{{ tools }}", {.tools = "[1,"}));
+  EXPECT_TRUE(refusal("{{ tools }}", {.variables = "[]"}));
+  EXPECT_FALSE(refusal("{{ messages|nonsense }}"));
+  EXPECT_FALSE(refusal("{{ messages + 1 }}"));
+}
+
+TEST(ChatTemplate, ToolsAndOtherFieldsReachTheTemplateInTheirOrder) {
+  const auto loaded = ChatTemplate::from_source(
+      "{{ tools|tojson }} {{ messages[0].tool_calls[0].name }} {{ messages[0].content }} {{ style "
+      "}}",
+      tokenizer());
+  ASSERT_TRUE(loaded);
+  const auto prompt = (*loaded)->render(
+      {{"assistant", "", R"({"content": null, "tool_calls": [{"name": "</s>"}]})"}},
+      {.tools = R"([{"type":"function","a":1}])", .variables = R"({"style": "brief"})"});
+  ASSERT_TRUE(prompt) << prompt.error().message;
+  EXPECT_EQ(prompt->text, R"([{"type": "function", "a": 1}] </s> None brief)");
+  EXPECT_EQ(std::ranges::count(prompt->tokens, 2), 0);
 }
 
 TEST(ChatTemplate, ThePlainDefaultNamesTheTurns) {

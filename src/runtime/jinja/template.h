@@ -23,6 +23,9 @@ class Template {
   static Result<Template> parse(std::string source);
   /// `globals` is a map. Errors: what the template refuses, misuse, limits exceeded.
   Result<std::string> render(const Value& globals, const RenderLimits& limits = {}) const;
+  /// The same; throws TemplateError.
+  [[nodiscard]] std::string render_or_throw(const Value& globals,
+                                            const RenderLimits& limits = {}) const;
   [[nodiscard]] const std::string& source() const { return *source_; }
 
  private:

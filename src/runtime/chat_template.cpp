@@ -23,7 +23,7 @@ class PlainTemplate final : public ChatTemplate {
   explicit PlainTemplate(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
   ChatResult<ChatPrompt> render(const std::vector<ChatMessage>& messages,
-                                const ChatOptions& options) const override {
+                                const ChatTemplateOptions& options) const override {
     if (!options.tools.empty()) return refusal("tools: the model has no chat template for them");
     ChatPrompt prompt;
     for (const ChatMessage& message : messages) {
@@ -58,7 +58,7 @@ class BrokenTemplate final : public ChatTemplate {
       : source_(std::move(source)), problem_(one_line(std::move(problem))) {}
 
   ChatResult<ChatPrompt> render(const std::vector<ChatMessage>& /*messages*/,
-                                const ChatOptions& /*options*/) const override {
+                                const ChatTemplateOptions& /*options*/) const override {
     return tl::unexpected<ChatError>(ChatError{{problem_}, false});
   }
   [[nodiscard]] std::string problem() const override { return problem_; }
@@ -98,7 +98,7 @@ class JinjaTemplate final : public ChatTemplate {
   }
 
   ChatResult<ChatPrompt> render(const std::vector<ChatMessage>& messages,
-                                const ChatOptions& options) const override {
+                                const ChatTemplateOptions& options) const override {
     try {
       return rendered(messages, options);
     } catch (const jinja::TemplateError& error) {
@@ -108,7 +108,7 @@ class JinjaTemplate final : public ChatTemplate {
 
  private:
   [[nodiscard]] ChatPrompt rendered(const std::vector<ChatMessage>& messages,
-                                    const ChatOptions& options) const {
+                                    const ChatTemplateOptions& options) const {
     jinja::List list;
     for (const ChatMessage& message : messages) {
       const jinja::Value made(jinja::Map{{"role", jinja::Value(disarmed(message.role))},

@@ -21,7 +21,7 @@ struct ChatMessage {
 };
 
 /// What a template is told beside the messages.
-struct ChatOptions {
+struct ChatTemplateOptions {
   std::string tools;  ///< the text of a JSON list of tools, as OpenAI's API has them; empty: none
   bool add_generation_prompt = true;  ///< ends with the opening of the assistant's next message
   std::string variables;  ///< the text of a JSON object (chat_template_kwargs); empty: none
@@ -66,9 +66,9 @@ class ChatTemplate {
   /// The whole conversation, by default with the opening of the assistant's next message. Names of
   /// control tokens in what messages and tools say stay plain text.
   virtual ChatResult<ChatPrompt> render(const std::vector<ChatMessage>& messages,
-                                        const ChatOptions& options) const = 0;
+                                        const ChatTemplateOptions& options) const = 0;
   [[nodiscard]] ChatResult<ChatPrompt> render(const std::vector<ChatMessage>& messages) const {
-    return render(messages, ChatOptions());
+    return render(messages, ChatTemplateOptions());
   }
   /// Why no conversation can be rendered; empty if all is well.
   [[nodiscard]] virtual std::string problem() const { return {}; }

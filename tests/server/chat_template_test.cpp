@@ -210,7 +210,7 @@ TEST(ChatTemplate, OneThatCannotBeParsedSaysSoWhenItIsUsed) {
 }
 
 TEST(ChatTemplate, WhoseFaultAnErrorIsIsSaid) {
-  const auto refusal = [](const std::string& source, const ChatOptions& options = {}) {
+  const auto refusal = [](const std::string& source, const ChatTemplateOptions& options = {}) {
     const auto loaded = ChatTemplate::from_source(source, tokenizer());
     EXPECT_TRUE(loaded) << loaded.error().message;
     const auto prompt = (*loaded)->render(kConversation, options);

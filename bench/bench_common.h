@@ -23,7 +23,19 @@ inline std::vector<float> random_floats(int64_t count, uint32_t seed = 1) {
 }
 
 inline const char* type_name(WeightType type) {
-  return type == WeightType::kF32 ? "f32" : type == WeightType::kBf16 ? "bf16" : "int8";
+  switch (type) {
+    case WeightType::kF32:
+      return "f32";
+    case WeightType::kBf16:
+      return "bf16";
+    case WeightType::kInt8:
+      return "int8";
+    case WeightType::kInt4Blocks:
+      return "int4_blocks";
+    case WeightType::kInt8Blocks:
+      return "int8_blocks";
+  }
+  return "unknown";
 }
 
 /// GFLOP/s and, against `peak_per_s` measured just now, the share of it.

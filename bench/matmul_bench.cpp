@@ -66,7 +66,7 @@ void run_unpack_rows(benchmark::State& state, WeightType type, int threads) {
 
 const bool registered = [] {
   const int threads = 2;
-  for (const WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kInt8}) {
+  for (const WeightType type : kWeightTypes) {
     const std::string name = bench::type_name(type);
     benchmark::RegisterBenchmark(("pack/" + name).c_str(),
                                  [=](benchmark::State& state) { run_pack(state, type, threads); })
@@ -81,8 +81,9 @@ const bool registered = [] {
         ->Unit(benchmark::kMicrosecond);
   }
   for (const Isa isa : supported_isas()) {
-    for (const WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kInt8}) {
-      for (const auto& [n, k] : {std::pair{2048, 2048}, {10240, 2560}, {2560, 10240}}) {
+    for (const WeightType type : kWeightTypes) {
+      for (const auto& [n, k] :
+           {std::pair{2048, 2048}, {10240, 2560}, {2560, 10240}, {1536, 8960}, {17920, 1536}}) {
         const std::string name = "matmul/" + std::string(isa_name(isa)) + "/" +
                                  bench::type_name(type) + "/" + std::to_string(n) + "x" +
                                  std::to_string(k) + "/rows";

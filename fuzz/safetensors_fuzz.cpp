@@ -42,16 +42,17 @@ void check_tensors(const Safetensors& file) {
 
 /// Reads each packed tensor as the matrix that its own shape says it might be.
 void check_packed(const std::shared_ptr<const Safetensors>& file) {
-  for (const WeightType type : {WeightType::kF32, WeightType::kInt8}) {
+  for (const WeightType type : {WeightType::kF32, WeightType::kInt8, WeightType::kInt4Blocks}) {
     const auto reader = WeightReader::open(file, type, 1);
     if (!reader) return check_message(reader.error().message);
     for (const auto& [name, tensor] : file->tensors()) {
-      if (!name.ends_with(".packed") || tensor.shape.size() != 4) continue;
+      if (!name.ends_with(".packed") || tensor.shape.size() < 3) continue;
       if (tensor.shape[0] > 64 || tensor.shape[1] > 256) continue;  // not in a few kilobytes
       const std::string plain = name.substr(0, name.size() - 6) + "weight";
-      const int64_t n = tensor.shape[0] * 64 - 1, k = tensor.shape[1] * tensor.shape[3] - 1;
-      for (const int64_t columns :
-           {k, k - 2 * tensor.shape[3]}) {  // int8 has two rows beside these
+      // Of a row of an element-wise matrix, or of a block.
+      const int64_t elements = tensor.shape.size() == 3 ? kWeightBlock : tensor.shape[3];
+      const int64_t n = tensor.shape[0] * 64 - 1, k = tensor.shape[1] * elements - 1;
+      for (const int64_t columns : {k, k - 2 * elements}) {  // int8 has two rows beside these
         const auto matrix = reader->matrix(LayoutEntry::whole(plain, n, columns));
         if (!matrix) {
           check_message(matrix.error().message);

@@ -13,6 +13,9 @@
 namespace kvcast {
 namespace {
 
+constexpr double kPeakSeconds = 0.06, kReadSeconds = 0.1;  // measuring the machine
+constexpr double kNotMeasured = 1;                         // the machine's peak while warming up
+
 /// The samples of one strategy.
 struct Samples {
   std::vector<double> ttft, tokenize, auxiliary, predictor, base, step;
@@ -131,9 +134,14 @@ void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const
   }
   if (!steps.empty()) {
     const double bytes = weight_bytes_per_step(bench, strategy) + samples.cache_bytes_read;
-    samples.read.push_back(peak.read_bytes_per_s);
-    samples.share_of_read.push_back(bytes / (quantiles(steps).median * 1e-3) /
-                                    peak.read_bytes_per_s);
+    const double read_per_s = bytes / (quantiles(steps).median * 1e-3);
+    double most = peak.read_bytes_per_s;
+    // Faster than the machine was said to be: something disturbed that measurement, so once more.
+    if (most > kNotMeasured && read_per_s > most) {
+      most = std::max(most, measure_read_bytes_per_s(models.base->threads(), kReadSeconds));
+    }
+    samples.read.push_back(most);
+    samples.share_of_read.push_back(read_per_s / most);
   }
 }
 
@@ -181,7 +189,6 @@ Quantiles quantiles(std::vector<double> values) {
 }
 
 std::vector<BenchResult> measure(std::span<const BenchCase> cases, const std::stop_token& stop) {
-  constexpr double kPeakSeconds = 0.06, kReadSeconds = 0.1;
   PrefillWorkspace workspace;
   std::vector<Prompt> prompts;
   std::vector<std::vector<Samples>> samples;
@@ -196,7 +203,7 @@ std::vector<BenchResult> measure(std::span<const BenchCase> cases, const std::st
     for (size_t c = 0; c < cases.size(); ++c) {
       const BenchCase& bench = cases[c];
       const int threads = bench.models->base->threads();
-      MachinePeak peak{1, 1};
+      MachinePeak peak{kNotMeasured, kNotMeasured};
       if (round > 0) peak.ops_per_s = measure_peak_ops_per_s(bench.type, threads, kPeakSeconds);
       if (round > 0 && bench.decode_steps > 0) {
         peak.read_bytes_per_s = measure_read_bytes_per_s(threads, kReadSeconds);

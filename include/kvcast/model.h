@@ -17,10 +17,12 @@ enum class Dtype {
   kAuto,  ///< as stored: f32 stays f32, bf16 and f16 become bf16
   kF32,
   kBf16,
-  kInt8,  ///< quantised at load, a scale per output channel; activations per row on the fly
+  kInt8,        ///< quantised at load, a scale per output channel; activations per row on the fly
+  kInt4,        ///< 4 bits in blocks of 32 with scale and minimum; activations in 8 bits
+  kInt8Blocks,  ///< 8 bits in blocks of 32 with a scale; activations in 8 bits
 };
 
-/// "auto", "f32", "bf16", "int8".
+/// "auto", "f32", "bf16", "int8", "int4", "int8-blocks".
 Result<Dtype> parse_dtype(std::string_view name);
 /// "auto", "f32", "bf16": what keys and values can be cached as.
 Result<Dtype> parse_kv_dtype(std::string_view name);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -61,6 +62,31 @@ struct Completion {
   Timings timings;
 };
 
+/// An answer being written, pulled piece by piece. Not thread-safe; ends with its session's next
+/// answer. Keeps the conversation and the model alive.
+class AnswerStream {
+ public:
+  ~AnswerStream();  ///< as end()
+  AnswerStream(AnswerStream&&) noexcept;
+  AnswerStream& operator=(AnswerStream&&) noexcept;
+
+  /// Runs the model for one more token, the first time for the prompt too, and gives what text it
+  /// added: whole UTF-8, perhaps nothing. nullopt: the answer is over. After an error, or a
+  /// cancelled prefill, the conversation is as before the prompt.
+  Result<std::optional<std::string>> next();
+  /// Ends the answer here. What was written stays part of the conversation.
+  void end();
+  /// What there is so far; finish_reason once it is over.
+  [[nodiscard]] const Completion& completion() const;
+
+  struct Impl;  // for the library's own parts
+
+ private:
+  friend class Session;
+  explicit AnswerStream(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
 /// Called with each piece of the answer as soon as it is whole UTF-8; return false to stop.
 using TextSink = std::function<bool(std::string_view piece)>;
 
@@ -83,6 +109,11 @@ class Session {
   Result<Completion> generate(std::span<const int32_t> prompt, const GenerateOptions& options = {},
                               const TextSink& sink = {});
 
+  /// Begins an answer that is pulled: checks prompt and options, runs nothing yet. Ends an answer
+  /// of this session that is not over.
+  Result<AnswerStream> start(std::string_view prompt, const GenerateOptions& options = {});
+  Result<AnswerStream> start(std::span<const int32_t> prompt, const GenerateOptions& options = {});
+
   /// Forgets the conversation.
   void reset();
   /// Tokens of the conversation so far.
@@ -93,7 +124,7 @@ class Session {
   struct Impl;  // for the library's own parts
 
  private:
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  // streams share it
 };
 
 }  // namespace kvcast

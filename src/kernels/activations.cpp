@@ -69,6 +69,7 @@ MultiplyArgs Activations::describe(const MatmulArgs& product, int64_t panel, int
   const PackedMatrix& w = *product.weight;
   const int64_t column = panel * PackedMatrix::kPanelColumns;
   MultiplyArgs args;
+  args.kernels = &kernels().matmul(w.type());
   args.a = data_ + row * stride_bytes_;
   args.a_stride_bytes = stride_bytes_;
   args.row_scales = row_scales_ == nullptr ? nullptr : row_scales_ + row;
@@ -76,6 +77,8 @@ MultiplyArgs Activations::describe(const MatmulArgs& product, int64_t panel, int
   args.groups = w.groups();
   args.panel = w.panel(panel);
   args.panel_bytes = static_cast<int64_t>(w.panel_bytes());
+  args.unit_groups = PackedMatrix::unit_groups(w.type());
+  args.unit_bytes = PackedMatrix::unit_bytes(w.type());
   args.columns = w.n() - column;
   args.bias = product.bias == nullptr ? nullptr : product.bias + column;
   args.out = product.out == nullptr ? nullptr : product.out + row * product.out_stride + column;

@@ -300,7 +300,7 @@ void convert_int8_tiles(const ConvertArgs& c) {
 double spin_amx(WeightType type, int64_t iterations) {
   if (type == WeightType::kF32) return spin_avx512bf16(type, iterations);
   configure_square(kTileSide, kTileSide);
-  const bool int8 = type == WeightType::kInt8;
+  const bool int8 = is_integer(type);
   for (int64_t n = 0; n < iterations; ++n) {
     if (int8) {
       TilesInt8::multiply_046();

@@ -1,6 +1,7 @@
 // The instructions that BF16 and VNNI add. Included after table_inl.h.
 #pragma once
 
+#include "kernels/gemm_blocks_inl.h"
 #include "kernels/table_inl.h"
 
 namespace kvcast {
@@ -80,6 +81,35 @@ struct DotInt8Vnni : DotInt8<128> {
   }
 };
 
+/// The same of unsigned weights, u, and signed activations, for blocks. The sum starts at -128
+/// times that of the activations; and as the last bits of a float as large as 2^23 times their
+/// scale, so that the result is scaled when that is subtracted as a float. |sum| is below 2^20.
+struct DotBlocksVnni : DotInt8Vnni {
+  static Accumulator multiply_add(Accumulator c, Simd::I a, Simd::I w) {
+    return DotInt8Vnni::multiply_add(c, w, a);
+  }
+  static Simd::I from_unsigned(Simd::I u) { return u; }
+  static void store_header(std::byte* header, float scale, int32_t sum) {
+    const float large = scale * 0x1.8p23F;
+    uint32_t start;
+    __builtin_memcpy(&start, &large, 4);
+    start -= 128U * static_cast<uint32_t>(sum);
+    __builtin_memcpy(header, &start, 4);
+    __builtin_memcpy(header + 4, &large, 4);
+  }
+  static Simd::I begin(const std::byte* header) {
+    return Simd::set_int(*reinterpret_cast<const int32_t*>(header));
+  }
+  static Simd::F end(Simd::I sum, const std::byte* header) {
+    return Simd::sub(Simd::as_float(sum), Simd::set(*reinterpret_cast<const float*>(header + 4)));
+  }
+};
+
+void convert_blocks_vnni(const ConvertArgs& c) {
+  convert_to_blocks<DotBlocksVnni>(
+      c, [](std::byte* out, int64_t i, Simd::I q) { Simd::store_bytes(out + i, q); });
+}
+
 void convert_bf16(const ConvertArgs& c) {
   for (int64_t r = 0; r < c.rows; ++r) {
     auto* const out = reinterpret_cast<uint16_t*>(c.out + r * c.out_stride_bytes);
@@ -96,7 +126,7 @@ void convert_unsigned_int8(const ConvertArgs& c) {
 
 double spin_avx512bf16(WeightType type, int64_t iterations) {
   if (type == WeightType::kBf16) return spin_dot<DotBf16>(iterations, 4.0);
-  if (type == WeightType::kInt8) return spin_dot<DotInt8Vnni>(iterations, 8.0);
+  if (is_integer(type)) return spin_dot<DotInt8Vnni>(iterations, 8.0);
   return spin_dot<DotF32>(iterations, 2.0);
 }
 
@@ -111,6 +141,7 @@ KernelTable avx512bf16_table(Isa isa) {
   t.int8.group_bytes = 4;
   t.int8.convert = convert_unsigned_int8;
   set_product<DotInt8Vnni>(t.int8);
+  set_block_products<DotBlocksVnni>(t, convert_blocks_vnni);
   t.spin = spin_avx512bf16;
   return t;
 }

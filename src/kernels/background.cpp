@@ -29,10 +29,10 @@ BackgroundProducts::BackgroundProducts(int64_t rows, int threads, std::function<
       threads_(threads),
       next_(std::move(next)),
       cursors_(std::make_unique<Cursor[]>(static_cast<size_t>(threads))) {
-  const KernelTable& table = kernels();
-  const int64_t sums_bytes =
-      std::max({table.f32.scratch_bytes(rows, 1), table.bf16.scratch_bytes(rows, 1),
-                table.int8.scratch_bytes(rows, 1)});
+  int64_t sums_bytes = 0;
+  for (const WeightType type : kWeightTypes) {
+    sums_bytes = std::max(sums_bytes, kernels().matmul(type).scratch_bytes(rows, 1));
+  }
   for (int worker = 0; worker < threads; ++worker) {
     Cursor& cursor = cursors_[static_cast<size_t>(worker)];
     cursor.chain = this;
@@ -47,9 +47,9 @@ BackgroundProducts::~BackgroundProducts() = default;
 void BackgroundProducts::start(std::span<const MatmulArgs> products) {
   assert(idle() && !products.empty() && products.front().rows <= rows_);
   products_.assign(products.begin(), products.end());
-  kernels_ = &kernels().matmul(products_.front().weight->type());
   activations_ = {};
-  activations_.place(products_.front(), *kernels_, &converted_);
+  activations_.place(products_.front(), kernels().matmul(products_.front().weight->type()),
+                     &converted_);
   activations_.convert(1);
   pieces_ = 0;
   for (const MatmulArgs& p : products_) pieces_ += p.weight->panels();
@@ -84,14 +84,15 @@ void BackgroundProducts::begin_piece(Cursor& cursor) {
   cursor.args.scratch = scratch;
   cursor.group = 0;
   cursor.data = cursor.args.panel;
-  cursor.bytes = cursor.args.groups * PackedMatrix::kGroupRowBytes;
+  cursor.bytes = cursor.args.groups / cursor.args.unit_groups * cursor.args.unit_bytes;
 }
 
 void BackgroundProducts::complete_piece(Cursor& cursor) {
-  if (kernels_->multiply_groups == nullptr || cursor.group == 0) {
-    kernels_->multiply(cursor.args);
+  const MatmulKernels& kernels = *cursor.args.kernels;
+  if (kernels.multiply_groups == nullptr || cursor.group == 0) {
+    kernels.multiply(cursor.args);
   } else if (cursor.group < cursor.args.groups) {
-    kernels_->multiply_groups(cursor.args, cursor.group, cursor.args.groups);
+    kernels.multiply_groups(cursor.args, cursor.group, cursor.args.groups);
   }
   cursor.data = nullptr;
   cursor.bytes = 0;
@@ -106,13 +107,14 @@ void BackgroundProducts::advance(Interlude& self, int64_t bytes) {
   auto& cursor = static_cast<Cursor&>(self);
   BackgroundProducts& chain = *cursor.chain;
   if (cursor.data == nullptr) return chain.begin_piece(cursor);
-  const int64_t groups = bytes / PackedMatrix::kGroupRowBytes;
-  if (chain.kernels_->multiply_groups != nullptr) {
-    chain.kernels_->multiply_groups(cursor.args, cursor.group, cursor.group + groups);
+  const int64_t units = std::max<int64_t>(bytes / cursor.args.unit_bytes, 1);
+  const int64_t groups = units * cursor.args.unit_groups;
+  if (cursor.args.kernels->multiply_groups != nullptr) {
+    cursor.args.kernels->multiply_groups(cursor.args, cursor.group, cursor.group + groups);
   }
   cursor.group += groups;
-  cursor.data += groups * PackedMatrix::kGroupRowBytes;
-  cursor.bytes -= groups * PackedMatrix::kGroupRowBytes;
+  cursor.data += units * cursor.args.unit_bytes;
+  cursor.bytes -= units * cursor.args.unit_bytes;
   if (cursor.bytes > 0) return;
   chain.complete_piece(cursor);
   chain.begin_piece(cursor);
@@ -141,7 +143,7 @@ void BackgroundProducts::finish() {
       MultiplyArgs args = describe(piece);
       args.scratch = cursor.args.scratch;
       if (next >= 0) args.next = describe(next).panel;
-      kernels_->multiply(args);
+      args.kernels->multiply(args);
       piece_is_done();
       piece = next;
     }

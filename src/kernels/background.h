@@ -72,7 +72,6 @@ class BackgroundProducts {
   const int threads_;
   const std::function<void()> next_;
   std::vector<MatmulArgs> products_;
-  const MatmulKernels* kernels_ = nullptr;
   Scratch converted_;
   Activations activations_;
   int64_t pieces_ = 0;

@@ -69,13 +69,11 @@ struct Prefetch {
   static constexpr int64_t kReadAhead = 3072;
 };
 
-/// acc[r][v] += a[r, :] * b[:, v], one group-row of b every `b_stride` bytes.
-template <class Dot, int kRows, int kVectors>
-KVCAST_INLINE void multiply_add_group(const std::byte* a, int64_t a_stride, const std::byte* b,
-                                      typename Dot::Accumulator (&acc)[kRows][kVectors]) {
-  decltype(Dot::weights(b)) w[kVectors];
-  KVCAST_UNROLL
-  for (int v = 0; v < kVectors; ++v) w[v] = Dot::weights(b + v * Simd::kWidth * 4);
+/// acc[r][v] += a[r, :] * w[v], of one group.
+template <class Dot, int kRows, int kVectors, typename Weights>
+KVCAST_INLINE void multiply_add_weights(const std::byte* a, int64_t a_stride,
+                                        const Weights (&w)[kVectors],
+                                        typename Dot::Accumulator (&acc)[kRows][kVectors]) {
   const auto step = [&]<int kStep>() KVCAST_LAMBDA_INLINE {
     decltype(Dot::template expand<kStep>(w[0])) x[kVectors];
     KVCAST_UNROLL
@@ -91,6 +89,16 @@ KVCAST_INLINE void multiply_add_group(const std::byte* a, int64_t a_stride, cons
   };
   step.template operator()<0>();
   if constexpr (Dot::kSteps == 2) step.template operator()<1>();
+}
+
+/// acc[r][v] += a[r, :] * b[:, v], one group-row of b every `b_stride` bytes.
+template <class Dot, int kRows, int kVectors>
+KVCAST_INLINE void multiply_add_group(const std::byte* a, int64_t a_stride, const std::byte* b,
+                                      typename Dot::Accumulator (&acc)[kRows][kVectors]) {
+  decltype(Dot::weights(b)) w[kVectors];
+  KVCAST_UNROLL
+  for (int v = 0; v < kVectors; ++v) w[v] = Dot::weights(b + v * Simd::kWidth * 4);
+  multiply_add_weights<Dot>(a, a_stride, w, acc);
 }
 
 template <class Dot, int kRows, int kVectors>

@@ -1,6 +1,7 @@
 // int8 products for instruction sets without byte dot products: both sides widened to int16.
 #pragma once
 
+#include "kernels/gemm_blocks_inl.h"
 #include "kernels/table_inl.h"
 
 namespace kvcast {
@@ -24,9 +25,14 @@ void convert_int8_widened(const ConvertArgs& c) {
                [](std::byte* out, int64_t i, Simd::I q) { Simd::store_widened(out + 2 * i, q); });
 }
 
+void convert_blocks_widened(const ConvertArgs& c) {
+  convert_to_blocks<SignedBlocks<DotInt8Widened>>(
+      c, [](std::byte* out, int64_t i, Simd::I q) { Simd::store_widened(out + 2 * i, q); });
+}
+
 double spin_widened(WeightType type, int64_t iterations) {
   // bf16 weights are widened and multiplied as f32; int8 takes pairs of int16: 4 operations a lane.
-  if (type == WeightType::kInt8) return spin_dot<DotInt8Widened>(iterations, 4.0);
+  if (is_integer(type)) return spin_dot<DotInt8Widened>(iterations, 4.0);
   return spin_dot<DotF32>(iterations, 2.0);
 }
 
@@ -35,6 +41,7 @@ KernelTable widened_table(Isa isa) {
   t.int8.group_bytes = 8;
   t.int8.convert = convert_int8_widened;
   set_product<DotInt8Widened>(t.int8);
+  set_block_products<SignedBlocks<DotInt8Widened>>(t, convert_blocks_widened);
   t.spin = spin_widened;
   return t;
 }

@@ -21,7 +21,7 @@ struct ConvertArgs {
   int64_t groups = 0;
   std::byte* out = nullptr;
   int64_t out_stride_bytes = 0;
-  float* row_scales = nullptr;  // [rows], int8 only
+  float* row_scales = nullptr;  // [rows], kInt8 only
 };
 
 /// What a thread does a little at a time between the register tiles of a product: work that would
@@ -33,15 +33,20 @@ struct Interlude {
   void (*advance)(Interlude& self, int64_t bytes) = nullptr;
 };
 
+struct MatmulKernels;
+
 /// A block of one product: rows x the columns [column_begin, column_end) of consecutive panels.
 struct MultiplyArgs {
-  const std::byte* a = nullptr;  // first row of the block, converted
+  const MatmulKernels* kernels = nullptr;  ///< which multiply it
+  const std::byte* a = nullptr;            // first row of the block, converted
   int64_t a_stride_bytes = 0;
-  const float* row_scales = nullptr;  // [rows], int8 only
+  const float* row_scales = nullptr;  // [rows], kInt8 only
   int64_t rows = 0;
   int64_t groups = 0;                // along k, padded
   const std::byte* panel = nullptr;  // first panel
   int64_t panel_bytes = 0;
+  int64_t unit_groups = 1;  ///< PackedMatrix::unit_groups, unit_bytes
+  int64_t unit_bytes = 256;
   int64_t panels = 1;
   /// Multiples of 16 within a panel; less than the whole panel only if panels == 1.
   int64_t column_begin = 0;
@@ -73,7 +78,8 @@ struct MatmulKernels {
   void (*multiply)(const MultiplyArgs&) = nullptr;
   bool takes_interludes = false;
   /// The part [group_begin, group_end) of a product with one panel, from the first group on in
-  /// calls that follow each other with the same scratch; null: in one piece only.
+  /// calls that follow each other with the same scratch; null: in one piece only. Both are
+  /// multiples of the type's unit_groups.
   void (*multiply_groups)(const MultiplyArgs&, int64_t group_begin, int64_t group_end) = nullptr;
 
   /// Rows of bf16 need no conversion, whatever their stride.
@@ -108,6 +114,7 @@ struct AttentionKernels {
 struct KernelTable {
   Isa isa = Isa::kPortable;
   MatmulKernels f32, bf16, int8;
+  MatmulKernels int4_blocks, int8_blocks;  ///< read the same activations
 
   void (*rms_norm)(const RmsNormArgs&, int64_t row_begin, int64_t row_end) = nullptr;
   void (*head_norm_rope)(const HeadNormRopeArgs&, int64_t row_begin, int64_t row_end) = nullptr;
@@ -127,9 +134,26 @@ struct KernelTable {
     return type == KvType::kF32 ? attention_f32 : attention_bf16;
   }
   [[nodiscard]] const MatmulKernels& matmul(WeightType type) const {
-    return type == WeightType::kF32 ? f32 : type == WeightType::kBf16 ? bf16 : int8;
+    switch (type) {
+      case WeightType::kF32:
+        return f32;
+      case WeightType::kBf16:
+        return bf16;
+      case WeightType::kInt8:
+        return int8;
+      case WeightType::kInt4Blocks:
+        return int4_blocks;
+      case WeightType::kInt8Blocks:
+        break;
+    }
+    return int8_blocks;
   }
 };
+
+/// Activations for weights in blocks: q = round(a / scale) for every 32 elements along k, with the
+/// least power of two as scale that keeps q within ±127: a scale costs no multiplication then where
+/// sums become floats. A row with an element beyond this, or NaN, has NaN for its scales.
+inline constexpr float kLargestBlockActivation = 0x1p100F;
 
 /// Keys per partial softmax: the same for every number of rows and threads, so that a row's result
 /// does not depend on how the work was divided.

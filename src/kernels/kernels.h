@@ -39,7 +39,8 @@ struct MatmulArgs {
 };
 void matmul(const MatmulArgs& args, int threads);
 
-/// Several products that read the same `a` (same a, a_stride, rows, k in every element): the
+/// Several products that read the same `a` (same a, a_stride, rows, k in every element; the same
+/// type of weights, or two that read_same_activations): the
 /// activations are converted once and the threads are shared out over all columns together.
 void matmul_shared_input(std::span<const MatmulArgs> products, int threads);
 

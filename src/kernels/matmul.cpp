@@ -94,7 +94,7 @@ class Call {
         }
       }
       args.interlude = carried_.between_tiles(worker);
-      kernels_.multiply(args);
+      args.kernels->multiply(args);
       carried_.between_tasks(worker);
       task = next;
     }
@@ -144,7 +144,7 @@ void matmul_shared_input(std::span<const MatmulArgs> products, int threads) {
   for (const MatmulArgs& p : products) {
     assert(p.a == products.front().a && p.a_bf16 == products.front().a_bf16 &&
            p.rows == products.front().rows);
-    assert(p.weight->type() == products.front().weight->type());
+    assert(read_same_activations(p.weight->type(), products.front().weight->type()));
     assert(p.weight->k() == products.front().weight->k());
     work += p.rows * p.weight->n() * p.weight->k();
   }

@@ -1,6 +1,7 @@
 // int8 products of AArch64's baseline, and of its dot product. Included after simd_neon.h.
 #pragma once
 
+#include "kernels/gemm_blocks_inl.h"
 #include "kernels/table_inl.h"
 
 namespace kvcast {
@@ -25,8 +26,33 @@ void convert_signed_int8(const ConvertArgs& c) {
   convert_int8(c, [](std::byte* out, int64_t i, Simd::I q) { Simd::store_bytes(out + i, q); });
 }
 
+void convert_signed_blocks(const ConvertArgs& c) {
+  convert_to_blocks<SignedBlocks<DotInt8Neon>>(
+      c, [](std::byte* out, int64_t i, Simd::I q) { Simd::store_bytes(out + i, q); });
+}
+
+#if defined(__ARM_FEATURE_DOTPROD)
+/// sdot: four products of signed bytes per lane. One row's activations fill lane 0.
+struct DotInt8Sdot : DotInt8<0> {
+  static constexpr int kSteps = 1;
+  template <int kStep>
+  static Simd::I expand(Simd::I b) {
+    return b;
+  }
+  static Simd::I activation(const std::byte* p) {
+    return Simd::load_lane_0(reinterpret_cast<const int32_t*>(p));
+  }
+  static Accumulator multiply_add(Accumulator c, Simd::I a, Simd::I b) {
+    return vdotq_laneq_s32(c, vreinterpretq_s8_s32(b), vreinterpretq_s8_s32(a), 0);
+  }
+};
+using DotBytes = DotInt8Sdot;
+#else
+using DotBytes = DotInt8Neon;
+#endif
+
 double spin_neon(WeightType type, int64_t iterations) {
-  if (type == WeightType::kInt8) return spin_dot<DotInt8Neon>(iterations, 8.0);
+  if (is_integer(type)) return spin_dot<DotBytes>(iterations, 8.0);
   return spin_dot<DotF32>(iterations, 2.0);  // bf16 weights are widened
 }
 
@@ -34,7 +60,8 @@ KernelTable neon_table(Isa isa) {
   KernelTable t = base_table(isa);
   t.int8.group_bytes = 4;
   t.int8.convert = convert_signed_int8;
-  set_product<DotInt8Neon>(t.int8);
+  set_product<DotBytes>(t.int8);
+  set_block_products<SignedBlocks<DotBytes>>(t, convert_signed_blocks);
   t.spin = spin_neon;
   return t;
 }

@@ -229,7 +229,7 @@ double spin_mmla(int64_t iterations, double elements) {
 
 double spin_neonmmla(WeightType type, int64_t iterations) {
   if (type == WeightType::kBf16) return spin_mmla<MmlaBf16>(iterations, 4.0);
-  if (type == WeightType::kInt8) return spin_mmla<MmlaInt8>(iterations, 8.0);
+  if (is_integer(type)) return spin_mmla<MmlaInt8>(iterations, 8.0);
   return spin_neon(type, iterations);
 }
 

@@ -12,6 +12,7 @@
 #include "base/half.h"
 #include "base/team.h"
 #include "kernels/memory.h"
+#include "kernels/weight_blocks.h"
 
 namespace kvcast {
 namespace {
@@ -75,42 +76,34 @@ QuantisedRow quantise_row(const float* row, int64_t k, int8_t* out) {
 class PanelRows {
  public:
   PanelRows(int64_t k, int64_t groups)
-      : k_(k),
-        groups_(groups),
-        rows_(static_cast<size_t>(kColumns * groups)),
-        values_(static_cast<size_t>(k)) {}
+      : k_(k), groups_(groups), rows_(static_cast<size_t>(kColumns * groups)) {}
 
   void clear() { std::fill(rows_.begin(), rows_.end(), 0U); }
   [[nodiscard]] const uint32_t* row(int64_t column) const {
     return rows_.data() + column * groups_;
   }
 
-  QuantisedRow convert(int64_t column, const std::byte* source, SourceType source_type,
-                       WeightType type) {
+  /// A row that is held as it is.
+  void copy(int64_t column, const std::byte* source, size_t bytes) {
+    std::memcpy(rows_.data() + column * groups_, source, bytes);
+  }
+  QuantisedRow convert(int64_t column, const float* values, WeightType type) {
     uint32_t* const out = rows_.data() + column * groups_;
-    const bool same_bits = (type == WeightType::kF32 && source_type == SourceType::kF32) ||
-                           (type == WeightType::kBf16 && source_type == SourceType::kBf16);
-    if (same_bits) {
-      std::memcpy(out, source, static_cast<size_t>(k_) * source_size(source_type));
-      return {};
-    }
-    row_to_float(source, source_type, k_, values_.data());
     if (type == WeightType::kF32) {
-      std::memcpy(out, values_.data(), static_cast<size_t>(k_) * sizeof(float));
+      std::memcpy(out, values, static_cast<size_t>(k_) * sizeof(float));
       return {};
     }
     if (type == WeightType::kBf16) {
       auto* const halves = reinterpret_cast<uint16_t*>(out);
-      for (int64_t i = 0; i < k_; ++i) halves[i] = float_to_bf16(values_[i]);
+      for (int64_t i = 0; i < k_; ++i) halves[i] = float_to_bf16(values[i]);
       return {};
     }
-    return quantise_row(values_.data(), k_, reinterpret_cast<int8_t*>(out));
+    return quantise_row(values, k_, reinterpret_cast<int8_t*>(out));
   }
 
  private:
   int64_t k_, groups_;
   std::vector<uint32_t> rows_;
-  std::vector<float> values_;
 };
 
 /// [columns, groups] -> [groups, columns], in squares that stay in the first-level cache.
@@ -125,12 +118,64 @@ void transpose_panel(const PanelRows& rows, int64_t groups, std::byte* panel) {
   }
 }
 
+/// What a thread needs to pack panels.
+struct PackingScratch {
+  PanelRows rows;
+  std::vector<float> floats;        // [k]
+  std::vector<WeightBlock> blocks;  // [ceil(k / 32)]
+};
+
+/// A panel of f32, bf16 or int8. `source` writes row `row` as column `column`.
+template <typename Source>
+void pack_panel(const PackedMatrix& shape, int64_t p, PackingScratch& scratch, std::byte* panel,
+                const Source& source) {
+  const int64_t columns = std::min(kColumns, shape.n() - p * kColumns);
+  if (columns < kColumns) scratch.rows.clear();
+  float scales[kColumns] = {};
+  int32_t sums[kColumns] = {};
+  for (int64_t c = 0; c < columns; ++c) {
+    const QuantisedRow quantised = source(p * kColumns + c, c);
+    scales[c] = quantised.scale;
+    sums[c] = quantised.sum;
+  }
+  transpose_panel(scratch.rows, shape.groups(), panel);
+  if (shape.type() == WeightType::kInt8) {
+    std::memcpy(panel + shape.groups() * kRowBytes, scales, sizeof(scales));
+    std::memcpy(panel + (shape.groups() + 1) * kRowBytes, sums, sizeof(sums));
+  }
+}
+
+/// A panel of blocks.
+void pack_block_panel(const PackedMatrix& shape, int64_t p, PackingScratch& scratch,
+                      std::byte* panel, const WeightRows& source) {
+  const int64_t columns = std::min(kColumns, shape.n() - p * kColumns);
+  const int64_t block_bytes = PackedMatrix::unit_bytes(shape.type());
+  std::memset(panel, 0, shape.panel_bytes());
+  for (int64_t c = 0; c < columns; ++c) {
+    const int64_t row = p * kColumns + c;
+    if (source.blocks) {
+      source.blocks(row, scratch.blocks.data());
+    } else {
+      source.floats(row, scratch.floats.data());
+    }
+    for (int64_t i = 0; i < shape.k(); i += kWeightBlock) {
+      const int64_t count = std::min(kWeightBlock, shape.k() - i);
+      const QuantisedBlock block =
+          source.blocks
+              ? convert_block(scratch.blocks[static_cast<size_t>(i / kWeightBlock)], count,
+                              shape.type())
+              : quantise_block(&scratch.floats[static_cast<size_t>(i)], count, shape.type());
+      store_block(block, shape.type(), c, panel + i / kWeightBlock * block_bytes);
+    }
+  }
+}
+
 }  // namespace
 
 PackedMatrix::PackedMatrix(int64_t n, int64_t k, WeightType type) : n_(n), k_(k), type_(type) {
   const int64_t multiple = kGroupMultiple * group_size(type);
   padded_k_ = (k + multiple - 1) / multiple * multiple;
-  panel_bytes_ = static_cast<size_t>(groups() * kRowBytes);
+  panel_bytes_ = static_cast<size_t>(groups() / unit_groups(type) * unit_bytes(type));
   if (type == WeightType::kInt8) panel_bytes_ += 2 * kRowBytes;
   bytes_ = panel_bytes_ * static_cast<size_t>(panels());
 }
@@ -144,41 +189,64 @@ std::optional<size_t> PackedMatrix::packed_bytes(int64_t n, int64_t k, WeightTyp
   return PackedMatrix(n, k, type).bytes_;
 }
 
-PackedMatrix PackedMatrix::pack(const std::byte* source, SourceType source_type, int64_t n,
-                                int64_t k, WeightType type, int threads) {
+template <typename PackPanel>
+PackedMatrix PackedMatrix::pack_panels(int64_t n, int64_t k, WeightType type, int threads,
+                                       const PackPanel& pack_one) {
   assert(n > 0 && k > 0 && threads > 0);
   PackedMatrix result(n, k, type);
   const std::shared_ptr<std::byte> data = allocate_weights(result.bytes_);
   if (data == nullptr) return {};
-  const size_t source_row_bytes = static_cast<size_t>(k) * source_size(source_type);
-  const int64_t groups = result.groups();
-  std::vector<PanelRows> rows_of_workers;  // asked for here: nothing may throw among threads
+  std::vector<PackingScratch> workers;  // asked for here: nothing may throw among threads
   try {
-    for (int i = 0; i < threads; ++i) rows_of_workers.emplace_back(k, groups);
+    const auto blocks = static_cast<size_t>((k + kWeightBlock - 1) / kWeightBlock);
+    for (int i = 0; i < threads; ++i) {
+      workers.push_back({PanelRows(k, is_blocks(type) ? 0 : result.groups()),
+                         std::vector<float>(static_cast<size_t>(k)),
+                         std::vector<WeightBlock>(is_blocks(type) ? blocks : 0)});
+    }
   } catch (const std::bad_alloc&) {
     return {};
   }
   parallel_for(result.panels(), threads, [&](int64_t p, int worker) {
-    PanelRows& rows = rows_of_workers[static_cast<size_t>(worker)];
-    std::byte* const panel = data.get() + static_cast<size_t>(p) * result.panel_bytes_;
-    if ((p + 1) * kColumns > n) rows.clear();
-    float scales[kColumns] = {};
-    int32_t sums[kColumns] = {};
-    for (int64_t c = 0; c < std::min(kColumns, n - p * kColumns); ++c) {
-      const std::byte* const row =
-          source + static_cast<size_t>(p * kColumns + c) * source_row_bytes;
-      const QuantisedRow quantised = rows.convert(c, row, source_type, type);
-      scales[c] = quantised.scale;
-      sums[c] = quantised.sum;
-    }
-    transpose_panel(rows, groups, panel);
-    if (type == WeightType::kInt8) {
-      std::memcpy(panel + groups * kRowBytes, scales, sizeof(scales));
-      std::memcpy(panel + (groups + 1) * kRowBytes, sums, sizeof(sums));
-    }
+    pack_one(result, p, workers[static_cast<size_t>(worker)],
+             data.get() + static_cast<size_t>(p) * result.panel_bytes_);
   });
   result.data_ = data;
   return result;
+}
+
+PackedMatrix PackedMatrix::pack_rows(const WeightRows& rows, int64_t n, int64_t k, WeightType type,
+                                     int threads) {
+  const auto pack = [&](const PackedMatrix& shape, int64_t p, PackingScratch& scratch,
+                        std::byte* panel) {
+    if (is_blocks(type)) return pack_block_panel(shape, p, scratch, panel, rows);
+    pack_panel(shape, p, scratch, panel, [&](int64_t row, int64_t column) {
+      rows.floats(row, scratch.floats.data());
+      return scratch.rows.convert(column, scratch.floats.data(), type);
+    });
+  };
+  return pack_panels(n, k, type, threads, pack);
+}
+
+PackedMatrix PackedMatrix::pack(const std::byte* source, SourceType source_type, int64_t n,
+                                int64_t k, WeightType type, int threads) {
+  const size_t row_bytes = static_cast<size_t>(k) * source_size(source_type);
+  const bool same_bits = (type == WeightType::kF32 && source_type == SourceType::kF32) ||
+                         (type == WeightType::kBf16 && source_type == SourceType::kBf16);
+  if (!same_bits) {
+    const auto floats = [=](int64_t row, float* out) {
+      row_to_float(source + static_cast<size_t>(row) * row_bytes, source_type, k, out);
+    };
+    return pack_rows({.floats = floats}, n, k, type, threads);
+  }
+  const auto copy = [&](const PackedMatrix& shape, int64_t p, PackingScratch& scratch,
+                        std::byte* panel) {
+    pack_panel(shape, p, scratch, panel, [&](int64_t row, int64_t column) {
+      scratch.rows.copy(column, source + static_cast<size_t>(row) * row_bytes, row_bytes);
+      return QuantisedRow{};
+    });
+  };
+  return pack_panels(n, k, type, threads, copy);
 }
 
 PackedMatrix PackedMatrix::adopt(std::shared_ptr<const std::byte> data, int64_t n, int64_t k,
@@ -219,6 +287,14 @@ void PackedMatrix::unpack_row(int64_t index, std::span<float> out) const {
       }
       return;
     }
+    case WeightType::kInt4Blocks:
+    case WeightType::kInt8Blocks:
+      for (int64_t i = 0; i < k_; i += kWeightBlock) {
+        float weights[kWeightBlock];
+        unpack_block(panel(p) + i / kWeightBlock * unit_bytes(type_), type_, c, weights);
+        std::copy_n(weights, std::min(kWeightBlock, k_ - i), out.begin() + i);
+      }
+      return;
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -11,13 +12,50 @@
 namespace kvcast {
 
 /// How weights are held in memory.
-enum class WeightType { kF32, kBf16, kInt8 };
+enum class WeightType {
+  kF32,
+  kBf16,
+  kInt8,        ///< one scale for each output feature
+  kInt4Blocks,  ///< 4 bits, a scale and a minimum for every 32 weights along k: 4.75 bits a weight
+  kInt8Blocks,  ///< 8 bits, a scale for every 32 weights along k: 8.5 bits a weight
+};
+inline constexpr WeightType kWeightTypes[] = {WeightType::kF32, WeightType::kBf16,
+                                              WeightType::kInt8, WeightType::kInt4Blocks,
+                                              WeightType::kInt8Blocks};
+constexpr bool is_blocks(WeightType type) { return type >= WeightType::kInt4Blocks; }
+/// Products are summed in integers.
+constexpr bool is_integer(WeightType type) { return type >= WeightType::kInt8; }
+
+/// Whether products of both may share their input (matmul_shared_input).
+constexpr bool read_same_activations(WeightType a, WeightType b) {
+  return a == b || (is_blocks(a) && is_blocks(b));
+}
 
 /// Elements of a weight matrix before packing: row-major [n, k], F32, F16 or BF16 as in the file.
 enum class SourceType { kF32, kF16, kBf16 };
 
 /// A row whose largest element is smaller is all zeros in int8: its inverse scale would overflow.
 inline constexpr float kSmallestLargest = 1e-30F;
+
+/// Elements along k that share a scale in kInt4Blocks and kInt8Blocks.
+inline constexpr int64_t kWeightBlock = 32;
+
+/// 32 quantised weights as a file holds them: weight i is scale * codes[i] + minimum.
+struct WeightBlock {
+  float scale = 0.0F;
+  float minimum = 0.0F;
+  uint8_t codes[kWeightBlock] = {};
+};
+
+/// Where the rows of a matrix come from, if not from an array.
+struct WeightRows {
+  /// Writes row `row`, k elements. Never null.
+  std::function<void(int64_t row, float* out)> floats;
+  /// Writes row `row` in blocks, ceil(k / 32) of them, or null. kInt4Blocks takes their codes,
+  /// which must be below 16, as they are, and kInt8Blocks does where a block's minimum is a whole
+  /// number of times its scale; what does not fit is quantised anew. Other types ask for floats.
+  std::function<void(int64_t row, WeightBlock* out)> blocks = nullptr;
+};
 
 /// One packed copy of a weight matrix W [n, k] (n output features, k inputs), used for every number
 /// of rows from 1 to thousands and by every instruction set.
@@ -33,6 +71,9 @@ inline constexpr float kSmallestLargest = 1e-30F;
 ///   W[c, i] ~ scale[c] * q[c, i], q in [-127, 127], scale[c] = max|W[c, :]| / 127
 ///   column_sum[c] = sum over i of q[c, i]
 /// The sums undo the offset of 128 that unsigned activations carry (vpdpbusd is u8 x s8).
+///
+/// Panels of the two kinds of blocks are blocks of 32 elements along k, one after the other (see
+/// weight_blocks.h for their bytes).
 ///
 /// Memory is aligned to 64 bytes and on huge pages where the system allows it (madvise).
 /// Immutable after packing; copies share the bytes; safe to read from any number of threads.
@@ -51,6 +92,11 @@ class PackedMatrix {
   static PackedMatrix pack(const std::byte* source, SourceType source_type, int64_t n, int64_t k,
                            WeightType type, int threads);
 
+  /// Packs rows that `rows` gives one by one, from several threads at once; what it gives of a
+  /// row need not stay. Otherwise as above.
+  static PackedMatrix pack_rows(const WeightRows& rows, int64_t n, int64_t k, WeightType type,
+                                int threads);
+
   /// Takes bytes that were packed before (a converted model directory, mapped). `data` must hold
   /// packed_bytes(n, k, type) bytes, be aligned to 64 and keep its mapping alive by its deleter.
   static PackedMatrix adopt(std::shared_ptr<const std::byte> data, int64_t n, int64_t k,
@@ -59,9 +105,16 @@ class PackedMatrix {
   /// Size of the packed form; nullopt if n or k is not positive or the size overflows.
   static std::optional<size_t> packed_bytes(int64_t n, int64_t k, WeightType type);
 
-  /// Elements along k in one 4-byte group: 1, 2 or 4.
+  /// Elements along k in one group (4 bytes of f32, bf16 and int8): 1, 2 or 4.
   static constexpr int64_t group_size(WeightType type) {
     return type == WeightType::kF32 ? 1 : type == WeightType::kBf16 ? 2 : 4;
+  }
+  /// A panel's smallest unit along k: how many groups, and how many bytes they take.
+  static constexpr int64_t unit_groups(WeightType type) { return is_blocks(type) ? 8 : 1; }
+  static constexpr int64_t unit_bytes(WeightType type) {
+    return type == WeightType::kInt4Blocks   ? kPanelColumns * (16 + 2 + 1)
+           : type == WeightType::kInt8Blocks ? kPanelColumns * (32 + 2)
+                                             : kGroupRowBytes;
   }
 
   [[nodiscard]] bool empty() const { return data_ == nullptr; }
@@ -69,7 +122,7 @@ class PackedMatrix {
   [[nodiscard]] int64_t k() const { return k_; }
   /// k rounded up to whole multiples of 16 groups.
   [[nodiscard]] int64_t padded_k() const { return padded_k_; }
-  /// 4-byte groups along k, padding included; a multiple of kGroupMultiple.
+  /// Groups along k, padding included; a multiple of kGroupMultiple.
   [[nodiscard]] int64_t groups() const { return padded_k_ / group_size(type_); }
   [[nodiscard]] int64_t panels() const { return (n_ + kPanelColumns - 1) / kPanelColumns; }
   [[nodiscard]] WeightType type() const { return type_; }
@@ -97,6 +150,9 @@ class PackedMatrix {
 
  private:
   PackedMatrix(int64_t n, int64_t k, WeightType type);
+  template <typename PackPanel>
+  static PackedMatrix pack_panels(int64_t n, int64_t k, WeightType type, int threads,
+                                  const PackPanel& pack_one);
 
   int64_t n_ = 0, k_ = 0, padded_k_ = 0;
   WeightType type_ = WeightType::kF32;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/half.h"
+#include "kernels/kernel_table.h"
 
 namespace kvcast::reference {
 namespace {
@@ -34,19 +35,41 @@ Row round_row(const float* a, int64_t k, Activations activations) {
   return row;
 }
 
+/// Every 32 elements with a power of two for their scale.
+Row round_blocks(const float* a, int64_t k) {
+  Row row{std::vector<double>(a, a + k), 1.0};
+  for (int64_t begin = 0; begin < k; begin += kWeightBlock) {
+    const int64_t end = std::min(begin + kWeightBlock, k);
+    float largest = 0.0F;
+    for (int64_t i = begin; i < end; ++i) {
+      if (!(std::fabs(a[i]) < kLargestBlockActivation)) row.scale = std::nan("");
+      largest = std::max(largest, std::fabs(a[i]));
+    }
+    const float exact = largest * (1.0F / 127.0F);
+    const double scale =
+        exact <= 0x1p-100F ? 0x1p-100 : std::exp2(std::ceil(std::log2(static_cast<double>(exact))));
+    for (int64_t i = begin; i < end; ++i) row.values[i] = std::nearbyint(a[i] / scale) * scale;
+  }
+  return row;
+}
+
 }  // namespace
 
-void matmul(const MatmulArgs& args) {
-  const bool int8 = args.weight->type() == WeightType::kInt8;
-  matmul(args, int8 ? Activations::kInt8 : Activations::kF32);
+Activations activations_of(WeightType type) {
+  if (is_blocks(type)) return Activations::kInt8Blocks;
+  return type == WeightType::kInt8 ? Activations::kInt8 : Activations::kF32;
 }
+
+void matmul(const MatmulArgs& args) { matmul(args, activations_of(args.weight->type())); }
 
 void matmul(const MatmulArgs& args, Activations activations) {
   const int64_t n = args.weight->n();
   const int64_t k = args.weight->k();
   std::vector<Row> rows;
   for (int64_t r = 0; r < args.rows; ++r) {
-    rows.push_back(round_row(args.a + r * args.a_stride, k, activations));
+    const float* const a = args.a + r * args.a_stride;
+    rows.push_back(activations == Activations::kInt8Blocks ? round_blocks(a, k)
+                                                           : round_row(a, k, activations));
   }
   std::vector<float> weights(static_cast<size_t>(k));
   for (int64_t c = 0; c < n; ++c) {

@@ -10,11 +10,14 @@ namespace kvcast::reference {
 
 /// What happens to the activations before the product.
 enum class Activations {
-  kF32,   ///< used as they are
-  kBf16,  ///< rounded to bf16
-  kInt8,  ///< q = round(a * 127 / max|a|) per row
+  kF32,         ///< used as they are
+  kBf16,        ///< rounded to bf16
+  kInt8,        ///< q = round(a * 127 / max|a|) per row
+  kInt8Blocks,  ///< q = round(a / scale) for every 32, scale = 2^ceil(log2(max|a| / 127))
 };
 
+/// What weights of `type` imply; f32 and bf16 weights take activations as they are here.
+Activations activations_of(WeightType type);
 /// The rounding that int8 weights imply; f32 and bf16 weights take f32 activations here.
 void matmul(const MatmulArgs& args);
 /// With the rounding of a fast path that converts the activations of bf16 weights.

@@ -72,6 +72,16 @@ struct Simd {
   static I set_int(int32_t x) { return _mm256_set1_epi32(x); }
   static I xor_int(I x, I y) { return _mm256_xor_si256(x, y); }
   static I sub_int(I x, I y) { return _mm256_sub_epi32(x, y); }
+  static I and_int(I x, I y) { return _mm256_and_si256(x, y); }
+  static I shift_right_int(I x, int n) { return _mm256_srli_epi32(x, n); }
+  static I repeat_bytes(const std::byte* p) {
+    const I bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    const __m128i low = _mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c);
+    return _mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(low));
+  }
+  static F load_f16(const std::byte* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
   static I shift_left_int(I x, int n) { return _mm256_slli_epi32(x, n); }
   static F to_float(I x) { return _mm256_cvtepi32_ps(x); }
   static I to_int(F x) { return _mm256_cvtps_epi32(x); }

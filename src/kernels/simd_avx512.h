@@ -62,6 +62,18 @@ struct Simd {
   static I set_int(int32_t x) { return _mm512_set1_epi32(x); }
   static I xor_int(I x, I y) { return _mm512_xor_si512(x, y); }
   static I sub_int(I x, I y) { return _mm512_sub_epi32(x, y); }
+  static I and_int(I x, I y) { return _mm512_and_si512(x, y); }
+  static I shift_right_int(I x, int n) { return _mm512_srli_epi32(x, static_cast<unsigned>(n)); }
+  /// kWidth bytes, each in all four of a lane.
+  static I repeat_bytes(const std::byte* p) {
+    const I bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const I low = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
+    return _mm512_shuffle_epi8(bytes, low);
+  }
+  /// kWidth f16 as f32.
+  static F load_f16(const std::byte* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
   static I shift_left_int(I x, int n) { return _mm512_slli_epi32(x, static_cast<unsigned>(n)); }
   static F to_float(I x) { return _mm512_cvtepi32_ps(x); }
   static I to_int(F x) { return _mm512_cvtps_epi32(x); }

@@ -86,6 +86,19 @@ struct Simd {
   static I xor_int(I x, I y) { return veorq_s32(x, y); }
   static I add_int(I x, I y) { return vaddq_s32(x, y); }
   static I sub_int(I x, I y) { return vsubq_s32(x, y); }
+  static I and_int(I x, I y) { return vandq_s32(x, y); }
+  static I shift_right_int(I x, int n) {
+    return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(x), vdupq_n_s32(-n)));
+  }
+  static I repeat_bytes(const std::byte* p) {
+    const uint8x16_t bytes =
+        vreinterpretq_u8_s32(load_lane_0(reinterpret_cast<const uint32_t*>(p)));
+    const uint8x16_t from = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+    return vreinterpretq_s32_u8(vqtbl1q_u8(bytes, from));
+  }
+  static F load_f16(const std::byte* p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p))));
+  }
   static I shift_left_int(I x, int n) { return vshlq_s32(x, vdupq_n_s32(n)); }
   static F to_float(I x) { return vcvtq_f32_s32(x); }
   static I to_int(F x) { return vcvtnq_s32_f32(x); }

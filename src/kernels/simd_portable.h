@@ -126,6 +126,22 @@ struct Simd {
   static I sub_int(I x, I y) {
     return each_int([&](int i) { return x.lane[i] - y.lane[i]; });
   }
+  static I and_int(I x, I y) {
+    return each_int([&](int i) { return x.lane[i] & y.lane[i]; });
+  }
+  static I shift_right_int(I x, int n) {
+    return each_int(
+        [&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(x.lane[i]) >> n); });
+  }
+  static I repeat_bytes(const std::byte* p) {
+    return each_int(
+        [&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(p[i]) * 0x01010101U); });
+  }
+  static F load_f16(const std::byte* p) {
+    uint16_t halves[kWidth];
+    std::memcpy(halves, p, sizeof(halves));
+    return each([&](int i) { return f16_to_float(halves[i]); });
+  }
   static I shift_left_int(I x, int n) {
     return each_int(
         [&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(x.lane[i]) << n); });

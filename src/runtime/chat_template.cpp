@@ -8,23 +8,18 @@
 #include "base/mapped_file.h"
 #include "io/json.h"
 #include "model/bundle.h"
+#include "model/model_text.h"
 #include "runtime/jinja/template.h"
 
 namespace kvcast {
 namespace {
-
-tl::unexpected<ChatError> refusal(std::string message) {
-  return tl::unexpected<ChatError>(ChatError{{one_line(std::move(message))}, true});
-}
 
 /// What base models, which know no special tokens for turns, continue sensibly.
 class PlainTemplate final : public ChatTemplate {
  public:
   explicit PlainTemplate(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
-  ChatResult<ChatPrompt> render(const std::vector<ChatMessage>& messages,
-                                const ChatTemplateOptions& options) const override {
-    if (!options.tools.empty()) return refusal("tools: the model has no chat template for them");
+  Result<ChatPrompt> render(const std::vector<ChatMessage>& messages) const override {
     ChatPrompt prompt;
     for (const ChatMessage& message : messages) {
       if (message.role == "system" || message.role == "developer") {
@@ -35,11 +30,11 @@ class PlainTemplate final : public ChatTemplate {
         const bool has_space = message.content.starts_with(' ');
         prompt.text += (has_space ? "Assistant:" : "Assistant: ") + message.content + "\n";
       } else {
-        return refusal("messages: unknown role \"" + message.role +
-                       "\"; expected system, user or assistant");
+        return fail("messages: unknown role \"" + message.role +
+                    "\"; expected system, user or assistant");
       }
     }
-    if (options.add_generation_prompt) prompt.text += "Assistant:";
+    prompt.text += "Assistant:";
     prompt.tokens = tokenizer_.encode(prompt.text, true);
     return prompt;
   }
@@ -49,24 +44,6 @@ class PlainTemplate final : public ChatTemplate {
  private:
   const Tokenizer& tokenizer_;
   std::string source_;
-};
-
-/// What is left of a template that cannot be parsed.
-class BrokenTemplate final : public ChatTemplate {
- public:
-  BrokenTemplate(std::string source, std::string problem)
-      : source_(std::move(source)), problem_(one_line(std::move(problem))) {}
-
-  ChatResult<ChatPrompt> render(const std::vector<ChatMessage>& /*messages*/,
-                                const ChatTemplateOptions& /*options*/) const override {
-    return tl::unexpected<ChatError>(ChatError{{problem_}, false});
-  }
-  [[nodiscard]] std::string problem() const override { return problem_; }
-  [[nodiscard]] std::vector<std::string> stop_strings() const override { return {}; }
-  [[nodiscard]] const std::string& source() const override { return source_; }
-
- private:
-  std::string source_, problem_;
 };
 
 /// U+FDD0, which is no character: put into names of control tokens that a message spells out, so
@@ -97,34 +74,18 @@ class JinjaTemplate final : public ChatTemplate {
     std::erase_if(controls_, [](const auto& control) { return control.first.size() < 2; });
   }
 
-  ChatResult<ChatPrompt> render(const std::vector<ChatMessage>& messages,
-                                const ChatTemplateOptions& options) const override {
-    try {
-      return rendered(messages, options);
-    } catch (const jinja::TemplateError& error) {
-      return tl::unexpected<ChatError>(ChatError{{one_line(error.message)}, error.is_refusal});
-    }
-  }
-
- private:
-  [[nodiscard]] ChatPrompt rendered(const std::vector<ChatMessage>& messages,
-                                    const ChatTemplateOptions& options) const {
+  Result<ChatPrompt> render(const std::vector<ChatMessage>& messages) const override {
     jinja::List list;
     for (const ChatMessage& message : messages) {
-      const jinja::Value made(jinja::Map{{"role", jinja::Value(disarmed(message.role))},
-                                         {"content", jinja::Value(disarmed(message.content))}});
-      add_fields(made, message.more, "messages");
-      list.push_back(made);
+      list.emplace_back(jinja::Map{{"role", jinja::Value(disarmed(message.role))},
+                                   {"content", jinja::Value(disarmed(message.content))}});
     }
-    jinja::Value tools = jinja::None{};
-    if (!options.tools.empty()) tools = value_of(options.tools, "tools");
     const jinja::Value globals(jinja::Map{{"messages", jinja::Value(std::move(list))},
-                                          {"add_generation_prompt", options.add_generation_prompt},
+                                          {"add_generation_prompt", jinja::Value(true)},
                                           {"bos_token", name_of(tokenizer_.bos_token())},
                                           {"eos_token", name_of(tokenizer_.eos_token())},
-                                          {"tools", std::move(tools)}});
-    add_fields(globals, options.variables, "chat_template_kwargs");
-    const std::string text = template_.render_or_throw(globals);
+                                          {"tools", jinja::Value(jinja::None{})}});
+    KVCAST_TRY(const std::string text, template_.render(globals));
     Unbroken whole = without_breakers(text);
     ChatPrompt prompt;
     prompt.tokens = tokenizer_.encode(whole.text, {.parse_special = true, .breaks = whole.breaks});
@@ -140,42 +101,6 @@ class JinjaTemplate final : public ChatTemplate {
   [[nodiscard]] const std::string& source() const override { return template_.source(); }
 
  private:
-  /// JSON text as a template sees it, no name of a control token in it intact.
-  [[nodiscard]] jinja::Value value_of(const std::string& json, std::string_view what) const {
-    // Templates print maps: keys keep their order, which Json would sort.
-    const auto parsed = nlohmann::ordered_json::parse(json, nullptr, false);
-    if (parsed.is_discarded()) {
-      throw jinja::TemplateError{fmt::format("{}: not valid JSON", what), true};
-    }
-    return value_of(parsed, 0);
-  }
-
-  [[nodiscard]] jinja::Value value_of(const nlohmann::ordered_json& json, int depth) const {
-    if (depth > jinja::kMaxDepth) throw jinja::TemplateError{"JSON is nested too deeply", true};
-    if (json.is_string()) return disarmed(json.get<std::string>());
-    if (json.is_boolean()) return json.get<bool>();
-    if (json.is_number_integer()) return json.get<int64_t>();
-    if (json.is_number()) return json.get<double>();
-    if (json.is_array()) {
-      jinja::List list;
-      for (const auto& item : json) list.push_back(value_of(item, depth + 1));
-      return list;
-    }
-    if (!json.is_object()) return jinja::None{};
-    const jinja::Value map((jinja::Map()));
-    for (const auto& [key, value] : json.items()) {
-      map.set(disarmed(key), value_of(value, depth + 1));
-    }
-    return map;
-  }
-
-  void add_fields(const jinja::Value& map, const std::string& json, std::string_view what) const {
-    if (json.empty()) return;
-    const jinja::Value more = value_of(json, what);
-    if (!more.map()) throw jinja::TemplateError{fmt::format("{}: expected an object", what), true};
-    for (const auto& [name, value] : *more.map()) map.set(name, value);
-  }
-
   [[nodiscard]] jinja::Value name_of(int32_t id) const {
     for (const auto& [name, token] : controls_) {
       if (token == id) return name;
@@ -221,15 +146,6 @@ Result<std::string> template_in(const std::filesystem::path& file) {
 
 }  // namespace
 
-std::unique_ptr<ChatTemplate> ChatTemplate::from_model(std::string source, std::string_view where,
-                                                       const Tokenizer& tokenizer) {
-  if (source.empty()) return plain(tokenizer);
-  auto parsed = jinja::Template::parse(source);
-  if (parsed) return std::make_unique<JinjaTemplate>(std::move(*parsed), tokenizer);
-  return std::make_unique<BrokenTemplate>(
-      std::move(source), fmt::format("{}: chat template: {}", where, parsed.error().message));
-}
-
 std::unique_ptr<ChatTemplate> ChatTemplate::plain(const Tokenizer& tokenizer) {
   return std::make_unique<PlainTemplate>(tokenizer);
 }
@@ -254,7 +170,15 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::load(const std::filesystem::
   } else if (file = directory / "tokenizer_config.json"; std::filesystem::exists(file, ignored)) {
     KVCAST_TRY(source, template_in(file));
   }
-  return from_model(std::move(source), file.string(), tokenizer);
+  if (source.empty()) {
+    file = directory;
+    KVCAST_TRY(source, gguf_chat_template(directory));
+  }
+  if (source.empty()) return plain(tokenizer);
+  auto loaded = from_source(std::move(source), tokenizer);
+  if (!loaded)
+    return fail(fmt::format("{}: chat template: {}", file.string(), loaded.error().message));
+  return loaded;
 }
 
 }  // namespace kvcast

@@ -9,8 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "kvcast/batch.h"
 #include "kvcast/sampling.h"
 #include "kvcast/session.h"
+#include "runtime/token_rules.h"
 
 namespace kvcast {
 
@@ -25,6 +27,7 @@ struct EngineRequest {
   SamplingOptions sampling;
   std::vector<std::string> stop;
   bool ignore_end_of_text = false;
+  TokenRules tokens;
   /// Report each token's log-probability and this many most probable alternatives.
   std::optional<int64_t> top_logprobs;
   /// Report the prompt tokens' log-probabilities too.
@@ -40,13 +43,6 @@ struct EngineRequest {
   SteadyClock::time_point arrival = SteadyClock::now();  ///< TTFT counts from here
   double tokenize_ms = 0;                                ///< handed through to the timings
   std::optional<SteadyClock::time_point> deadline;
-};
-
-/// Natural-log probabilities under the raw logits, before temperature and filters.
-struct TokenScore {
-  int32_t token = 0;
-  float logprob = 0;
-  std::vector<std::pair<int32_t, float>> top;  ///< most probable first
 };
 
 struct EngineTimings {

@@ -13,7 +13,8 @@ AnswerRules rules_of(const EngineRequest& request, int64_t choice_index) {
   AnswerRules rules{.max_tokens = request.max_tokens,
                     .sampling = request.sampling,
                     .stop = request.stop,
-                    .ignore_end_of_text = request.ignore_end_of_text};
+                    .ignore_end_of_text = request.ignore_end_of_text,
+                    .tokens = request.tokens};
   rules.sampling.seed += static_cast<uint64_t>(choice_index);
   return rules;
 }

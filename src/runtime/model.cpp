@@ -7,8 +7,11 @@
 
 #include "base/macros.h"
 #include "base/team.h"
+#include "io/gguf.h"
 #include "kernels/isa.h"
 #include "model/bundle.h"
+#include "model/checkpoint.h"
+#include "model/model_text.h"
 #include "prefill/strategy.h"
 #include "runtime/model_impl.h"
 #include "tokenizer/tokenizer_files.h"
@@ -17,18 +20,6 @@ namespace kvcast {
 namespace {
 
 constexpr int kMaxThreads = 1024;
-
-Dtype dtype_of(WeightType type) {
-  switch (type) {
-    case WeightType::kF32:
-      return Dtype::kF32;
-    case WeightType::kBf16:
-      return Dtype::kBf16;
-    case WeightType::kInt8:
-      break;
-  }
-  return Dtype::kInt8;
-}
 
 KvType kv_type(Dtype asked, Dtype weights) {
   const Dtype chosen = asked == Dtype::kAuto ? weights : asked;
@@ -40,7 +31,7 @@ Status load_model_tokenizer(Model::Impl& impl, const std::filesystem::path& base
                             const std::filesystem::path& explicit_file) {
   impl.tokenizer_hint = fmt::format("{}: no {}; give one with --tokenizer FILE",
                                     base_directory.string(), fmt::join(kTokenizerFiles, " or "));
-  KVCAST_TRY(impl.tokenizer, load_tokenizer(base_directory, explicit_file));
+  KVCAST_TRY(impl.tokenizer, open_tokenizer(base_directory, explicit_file));
   if (!impl.tokenizer) return {};
   return check_tokenizer(*impl.tokenizer, impl.tokenizer->source(), impl.models.base->config());
 }
@@ -54,6 +45,22 @@ Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& 
                           tokenizer.vocab_size(), model.vocab_size));
 }
 
+Dtype dtype_of(WeightType type) {
+  switch (type) {
+    case WeightType::kF32:
+      return Dtype::kF32;
+    case WeightType::kBf16:
+      return Dtype::kBf16;
+    case WeightType::kInt8:
+      return Dtype::kInt8;
+    case WeightType::kInt4Blocks:
+      return Dtype::kInt4;
+    case WeightType::kInt8Blocks:
+      break;
+  }
+  return Dtype::kInt8Blocks;
+}
+
 std::optional<WeightType> weight_type(Dtype dtype) {
   switch (dtype) {
     case Dtype::kF32:
@@ -62,6 +69,10 @@ std::optional<WeightType> weight_type(Dtype dtype) {
       return WeightType::kBf16;
     case Dtype::kInt8:
       return WeightType::kInt8;
+    case Dtype::kInt4:
+      return WeightType::kInt4Blocks;
+    case Dtype::kInt8Blocks:
+      return WeightType::kInt8Blocks;
     case Dtype::kAuto:
       break;
   }
@@ -69,10 +80,12 @@ std::optional<WeightType> weight_type(Dtype dtype) {
 }
 
 Result<Dtype> parse_dtype(std::string_view name) {
-  for (const Dtype dtype : {Dtype::kAuto, Dtype::kF32, Dtype::kBf16, Dtype::kInt8}) {
+  for (const Dtype dtype :
+       {Dtype::kAuto, Dtype::kF32, Dtype::kBf16, Dtype::kInt8, Dtype::kInt4, Dtype::kInt8Blocks}) {
     if (name == dtype_text(dtype)) return dtype;
   }
-  return fail(fmt::format("unknown dtype \"{}\": expected auto, f32, bf16 or int8", name));
+  return fail(fmt::format(
+      "unknown dtype \"{}\": expected auto, f32, bf16, int8, int4 or int8-blocks", name));
 }
 
 Result<Dtype> parse_kv_dtype(std::string_view name) {
@@ -90,6 +103,10 @@ std::string_view dtype_text(Dtype dtype) {
       return "bf16";
     case Dtype::kInt8:
       return "int8";
+    case Dtype::kInt4:
+      return "int4";
+    case Dtype::kInt8Blocks:
+      return "int8-blocks";
     case Dtype::kAuto:
       break;
   }
@@ -99,22 +116,23 @@ std::string_view dtype_text(Dtype dtype) {
 Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& directory,
                                                  const LoadOptions& options) {
   std::error_code ignored;
-  if (!std::filesystem::is_directory(directory, ignored)) {
+  if (!std::filesystem::is_directory(directory, ignored) && !is_gguf_file(directory)) {
     return fail(
-        fmt::format("{}: not a directory; expected a model directory with config.json or a "
-                    "bundle with kvcast.json",
+        fmt::format("{}: expected a model directory with config.json, a bundle with kvcast.json "
+                    "or a GGUF file",
                     directory.string()));
   }
   if (options.threads < 0 || options.threads > kMaxThreads) {
     return fail(fmt::format("threads: {} is not within 0..{}", options.threads, kMaxThreads));
   }
-  if (options.kv_dtype == Dtype::kInt8) return fail("kv_dtype int8: expected auto, f32 or bf16");
+  KVCAST_CHECK(parse_kv_dtype(dtype_text(options.kv_dtype)));
   KVCAST_CHECK(isa_from_environment());  // a KVCAST_ISA that cannot be met is an error here
   try {
     const int threads = options.threads > 0 ? options.threads : available_processors();
     auto impl = std::make_unique<Impl>();
+    impl->path = directory;
     KVCAST_TRY(impl->models, load_models(directory, weight_type(options.dtype), threads));
-    impl->dtype = dtype_of(impl->models.base->weights().embeddings.type());
+    impl->dtype = dtype_of(impl->models.base->weights().main_type());
     impl->models.kv_type = kv_type(options.kv_dtype, impl->dtype);
     impl->default_prefill = impl->models.is_bundle() ? "kv-prediction" : "exact";
     std::filesystem::path base_directory = directory;

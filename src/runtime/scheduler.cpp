@@ -177,14 +177,17 @@ int64_t Scheduler::Impl::cache_bytes_of(const EngineRequest& request, const Cach
   const Models& models = model->impl().models;
   const ModelConfig& base = models.base->config();
   const auto prompt = static_cast<int64_t>(request.prompt.size());
-  const auto whole = std::min(prompt + request.max_tokens, base.max_context_tokens + 1);
+  const auto whole = std::min(prompt + request.max_tokens, base.max_context_tokens);
   constexpr int64_t kGranule = 64;  // rows; KVCache grows in such steps
   const auto bytes = [&](int64_t rows, const ModelConfig& config) {
     return (rows + kGranule) * cache_bytes_per_token(config, models.kv_type);
   };
   const bool by_base = use.answerer == Sequence::Answerer::kBase;
   int64_t total = by_base ? bytes(whole, base) : 0;
-  if (use.auxiliary_reads) total += bytes(by_base ? prompt : whole, models.auxiliary->config());
+  const auto& auxiliary = models.auxiliary;
+  if (use.auxiliary_reads && auxiliary) {
+    total += bytes(by_base ? prompt : whole, auxiliary->config());
+  }
   return total * request.choices;
 }
 

@@ -11,11 +11,6 @@ ApiError bad_request(std::string message, std::string_view param) {
   return error;
 }
 
-ApiError to_api_error(const ChatError& error) {
-  if (error.is_refusal) return bad_request(error.message, "messages");
-  return {500, "server_error", "chat_template_error", {}, error.message};
-}
-
 ApiError to_api_error(const EngineError& error) {
   using Kind = EngineError::Kind;
   switch (error.kind) {

@@ -3,7 +3,6 @@
 #include <string>
 #include <string_view>
 
-#include "runtime/chat_template.h"
 #include "runtime/engine_request.h"
 #include "server/http.h"
 
@@ -20,8 +19,6 @@ struct ApiError {
 
 ApiError bad_request(std::string message, std::string_view param = {});
 ApiError to_api_error(const EngineError& error);
-/// The request's fault if the template refuses its messages, else the model's.
-ApiError to_api_error(const ChatError& error);
 /// {"error": {"message": ..., "type": ..., "param": ..., "code": ...}}
 std::string error_body(const ApiError& error);
 HttpResponse to_response(const ApiError& error);

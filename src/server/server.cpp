@@ -1,5 +1,7 @@
 #include "server/server.h"
 
+#include <fmt/format.h>
+
 #include <condition_variable>
 #include <mutex>
 #include <optional>
@@ -64,7 +66,7 @@ struct Server::Impl {
   std::mutex mutex;                      // guards scheduler and error
   std::optional<Error> error;
 
-  Status load(const std::stop_token& stop, const std::function<void()>& on_ready);
+  Status load(const std::stop_token& stop, const OnReady& on_ready);
   void drain();
 };
 
@@ -75,12 +77,19 @@ Result<std::unique_ptr<Server>> Server::listen(ServerOptions options) {
   state.options = std::move(options);
   const ServerOptions& chosen = state.options;
   state.preparing.emplace();
-  KVCAST_TRY(state.http, HttpServer::listen(chosen.host, chosen.port, chosen.http,
-                                            [&state](HttpRequest request, auto exchange) {
-                                              state.api->handle(std::move(request), exchange);
-                                            }));
+  HttpHooks hooks;
+  hooks.handle = [&state](HttpRequest request, const auto& exchange) {
+    state.api->handle(std::move(request), exchange);
+  };
+  hooks.refusal_headers = [&state](const HttpRequest& request) {
+    return state.api->access().cors_headers(request);
+  };
+  hooks.on_access = chosen.on_access;
+  KVCAST_TRY(state.http,
+             HttpServer::listen(chosen.host, chosen.port, chosen.http, std::move(hooks)));
   state.api = std::make_unique<Api>(
-      ApiOptions{chosen.model_name, chosen.request_seconds, chosen.requests},
+      ApiOptions{chosen.model_name, chosen.strict_model_name, chosen.request_seconds,
+                 chosen.scheduler.max_batch, chosen.requests},
       Access({chosen.api_keys, chosen.cors_origins, state.http->is_loopback(), chosen.host}),
       state.metrics, [&state](std::function<void()> task) { state.http->post(std::move(task)); },
       [&state](std::function<void()> task) { state.preparing->post(std::move(task)); });
@@ -98,13 +107,14 @@ Server::~Server() {
 
 uint16_t Server::port() const { return impl_->http->port(); }
 
-Status Server::Impl::load(const std::stop_token& stop, const std::function<void()>& on_ready) {
+Status Server::Impl::load(const std::stop_token& stop, const OnReady& on_ready) {
   KVCAST_TRY(const auto model, Model::load(options.model_directory, options.load));
   if (stop.stop_requested()) return {};
   KVCAST_TRY(auto started, Scheduler::start(model, options.scheduler));
-  std::unique_ptr<ChatTemplate> chat;
+  const auto chat = std::make_shared<Result<std::unique_ptr<ChatTemplate>>>(
+      fail(fmt::format("prompts as token ids only: {}", model->impl().tokenizer_hint)));
   if (model->has_tokenizer()) {
-    KVCAST_TRY(chat, ChatTemplate::load(options.model_directory, *model->impl().tokenizer));
+    *chat = ChatTemplate::load(options.model_directory, *model->impl().tokenizer);
   }
   warm_up(*started);
   Scheduler& ready = *started;
@@ -112,10 +122,9 @@ Status Server::Impl::load(const std::stop_token& stop, const std::function<void(
     const std::lock_guard lock(mutex);
     scheduler = std::move(started);
   }
-  http->post([this, &ready,
-              template_of_model = std::make_shared<std::unique_ptr<ChatTemplate>>(
-                  std::move(chat))] { api->set_ready(ready, std::move(*template_of_model)); });
-  if (on_ready) on_ready();
+  const std::string note = *chat ? "" : "no chat: " + chat->error().message;
+  http->post([this, &ready, chat] { api->set_ready(ready, std::move(*chat)); });
+  if (on_ready) on_ready(note);
   return {};
 }
 
@@ -145,7 +154,7 @@ void Server::Impl::drain() {
   http->stop();
 }
 
-Status Server::run(const std::stop_token& stop, const std::function<void()>& on_ready) {
+Status Server::run(const std::stop_token& stop, const OnReady& on_ready) {
   Impl& state = *impl_;
   std::mutex mutex;
   std::condition_variable_any changed;

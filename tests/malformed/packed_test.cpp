@@ -105,7 +105,8 @@ TEST_F(Packed, TypesThatNoMatrixIsPackedInAreRefused) {
     bad.dtype = dtype;
     bad.bytes.resize(bad.bytes.size() * static_cast<size_t>(size));
     write(changed);
-    expect_error({kFile, kQuery, dtype, "expected F32, BF16 or I8"});
+    expect_error(
+        {kFile, kQuery, dtype, "expected F32, BF16, I8, or U8 in blocks of 1216 or 2176 bytes"});
   }
 }
 
@@ -116,6 +117,17 @@ TEST_F(Packed, AnotherTypeNeedsItsOwnShape) {
   bad.bytes.resize(bad.bytes.size() * 2);
   write(changed);
   expect_error({kFile, kQuery, "shape", "expected ["});
+}
+
+TEST_F(Packed, BlocksNeedTheirOwnShape) {
+  for (const int64_t block_bytes : {1216, 2176}) {
+    StoredTensors changed = tensors_;
+    changed[std::string(kQuery)] = {
+        "U8", {1, 1, block_bytes}, std::string(static_cast<size_t>(block_bytes), '\0')};
+    write(changed);
+    expect_error({kFile, kQuery, "shape [1, 1, " + std::to_string(block_bytes) + "]",
+                  "expected [1, 2, " + std::to_string(block_bytes) + "]"});
+  }
 }
 
 TEST_F(Packed, AnUnknownLayoutIsRefused) {

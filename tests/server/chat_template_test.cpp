@@ -195,47 +195,8 @@ TEST(ChatTemplate, IsFoundInTheModelDirectory) {
   EXPECT_EQ(source_in(directory), "D");
   directory.write("chat_template.jinja", "file");
   EXPECT_EQ(source_in(directory), "file");
-}
-
-TEST(ChatTemplate, OneThatCannotBeParsedSaysSoWhenItIsUsed) {
-  TemporaryDirectory directory;
   directory.write("chat_template.jinja", "{% if %}");
-  const auto loaded = ChatTemplate::load(directory.path(), tokenizer());
-  ASSERT_TRUE(loaded) << loaded.error().message;
-  EXPECT_THAT((*loaded)->problem(), HasSubstr("chat_template.jinja: chat template: line 1"));
-  const auto prompt = (*loaded)->render(kConversation);
-  ASSERT_FALSE(prompt);
-  EXPECT_EQ(prompt.error().message, (*loaded)->problem());
-  EXPECT_FALSE(prompt.error().is_refusal);
-}
-
-TEST(ChatTemplate, WhoseFaultAnErrorIsIsSaid) {
-  const auto refusal = [](const std::string& source, const ChatTemplateOptions& options = {}) {
-    const auto loaded = ChatTemplate::from_source(source, tokenizer());
-    EXPECT_TRUE(loaded) << loaded.error().message;
-    const auto prompt = (*loaded)->render(kConversation, options);
-    EXPECT_FALSE(prompt);
-    return prompt.error().is_refusal;
-  };
-  EXPECT_TRUE(refusal("{{ raise_exception('system messages are not taken') }}"));
-  EXPECT_TRUE(refusal("{{ tools }}", {.tools = "[1,"}));
-  EXPECT_TRUE(refusal("{{ tools }}", {.variables = "[]"}));
-  EXPECT_FALSE(refusal("{{ messages|nonsense }}"));
-  EXPECT_FALSE(refusal("{{ messages + 1 }}"));
-}
-
-TEST(ChatTemplate, ToolsAndOtherFieldsReachTheTemplateInTheirOrder) {
-  const auto loaded = ChatTemplate::from_source(
-      "{{ tools|tojson }} {{ messages[0].tool_calls[0].name }} {{ messages[0].content }} {{ style "
-      "}}",
-      tokenizer());
-  ASSERT_TRUE(loaded);
-  const auto prompt = (*loaded)->render(
-      {{"assistant", "", R"({"content": null, "tool_calls": [{"name": "</s>"}]})"}},
-      {.tools = R"([{"type":"function","a":1}])", .variables = R"({"style": "brief"})"});
-  ASSERT_TRUE(prompt) << prompt.error().message;
-  EXPECT_EQ(prompt->text, R"([{"type": "function", "a": 1}] </s> None brief)");
-  EXPECT_EQ(std::ranges::count(prompt->tokens, 2), 0);
+  EXPECT_THAT(source_in(directory), HasSubstr("chat_template.jinja: chat template: line 1"));
 }
 
 TEST(ChatTemplate, ThePlainDefaultNamesTheTurns) {

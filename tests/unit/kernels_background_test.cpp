@@ -79,7 +79,7 @@ class Carrier {
 
 TEST_P(Background, CarriedProductsHaveTheBitsOfMatmul) {
   constexpr int kLinks = 12;
-  for (const WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kInt8}) {
+  for (const WeightType type : kWeightTypes) {
     for (const WeightType carrier_type : {WeightType::kF32, type}) {
       for (const int64_t rows : {1, 5, 16}) {
         for (const int threads : {1, 3}) {
@@ -113,7 +113,7 @@ TEST_P(Background, CarriedProductsHaveTheBitsOfMatmul) {
 }
 
 TEST_P(Background, WhatIsBegunIsFinishedByAll) {
-  for (const WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kInt8}) {
+  for (const WeightType type : kWeightTypes) {
     Chain expected(2, type), carried(2, type);
     Carrier carrier(type);
     int calls = 0;

@@ -75,7 +75,7 @@ TEST(Isa, ScopeRestoresWhatWasActive) {
 TEST(Measure, EveryIsaHasAPeakAndABandwidth) {
   for (const Isa isa : supported_isas()) {
     const ScopedIsa scoped(isa);
-    for (const WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kInt8}) {
+    for (const WeightType type : kWeightTypes) {
       EXPECT_GT(measure_peak_ops_per_s(type, 1, 0.01), 1e6);
     }
   }

@@ -97,7 +97,7 @@ TEST(PackedMatrix, PaddingIsZero) {
 
 TEST(PackedMatrix, AdoptedBytesAreTheSameMatrix) {
   const auto w = random_floats(100 * 50, 4);
-  for (const WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kInt8}) {
+  for (const WeightType type : kWeightTypes) {
     const PackedMatrix packed = pack_floats(w, 100, 50, type);
     ASSERT_EQ(PackedMatrix::packed_bytes(100, 50, type), packed.bytes());
     const std::shared_ptr<const std::byte> borrowed(packed.data().data(), [](const std::byte*) {});

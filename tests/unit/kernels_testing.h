@@ -30,7 +30,19 @@ inline PackedMatrix pack_floats(const std::vector<float>& w, int64_t n, int64_t 
 }
 
 inline std::string type_name(WeightType type) {
-  return type == WeightType::kF32 ? "f32" : type == WeightType::kBf16 ? "bf16" : "int8";
+  switch (type) {
+    case WeightType::kF32:
+      return "f32";
+    case WeightType::kBf16:
+      return "bf16";
+    case WeightType::kInt8:
+      return "int8";
+    case WeightType::kInt4Blocks:
+      return "int4 blocks";
+    case WeightType::kInt8Blocks:
+      return "int8 blocks";
+  }
+  return "unknown";
 }
 
 /// Runs with every instruction set that this machine has.

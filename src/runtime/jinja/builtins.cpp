@@ -6,6 +6,7 @@
 #include <cctype>
 #include <cmath>
 
+#include "runtime/jinja/template.h"
 #include "runtime/jinja/text_functions.h"
 
 namespace kvcast::jinja {
@@ -197,7 +198,7 @@ bool has_function(const std::string& name) {
 
 Value call_function(const std::string& name, Arguments arguments, const Map& named) {
   if (name == "raise_exception") {
-    throw TemplateError{"the chat template refuses: " + argument(arguments, 0).to_text(), true};
+    throw TemplateError{std::string(kRefusal) + argument(arguments, 0).to_text()};
   }
   if (name == "namespace" || name == "dict") {
     Map made = arguments.empty() || !arguments[0].map() ? Map() : *arguments[0].map();

@@ -207,7 +207,7 @@ class Renderer {
       if (work_bytes_ > limits_.max_work_bytes) refuse(expression.line, "too much to work out");
       return value;
     } catch (TemplateError& error) {
-      if (!error.message.starts_with("line ") && !error.is_refusal) {
+      if (!error.message.starts_with("line ") && !error.message.starts_with(kRefusal)) {
         error.message = fmt::format("line {}: {}", expression.line, error.message);
       }
       throw;
@@ -328,13 +328,9 @@ Result<Template> Template::parse(std::string source) {
   }
 }
 
-std::string Template::render_or_throw(const Value& globals, const RenderLimits& limits) const {
-  return Renderer(globals, limits).render(block_);
-}
-
 Result<std::string> Template::render(const Value& globals, const RenderLimits& limits) const {
   try {
-    return render_or_throw(globals, limits);
+    return Renderer(globals, limits).render(block_);
   } catch (const TemplateError& error) {
     return fail(error.message);
   }

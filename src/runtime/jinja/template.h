@@ -10,6 +10,10 @@
 
 namespace kvcast::jinja {
 
+/// How errors begin by which a template refuses a conversation (raise_exception); all others are
+/// the template's own.
+inline constexpr std::string_view kRefusal = "the chat template refuses: ";
+
 struct RenderLimits {
   size_t max_output_bytes = 4 << 20;
   int64_t max_steps = 1'000'000;      ///< statements and expressions evaluated
@@ -23,9 +27,6 @@ class Template {
   static Result<Template> parse(std::string source);
   /// `globals` is a map. Errors: what the template refuses, misuse, limits exceeded.
   Result<std::string> render(const Value& globals, const RenderLimits& limits = {}) const;
-  /// The same; throws TemplateError.
-  [[nodiscard]] std::string render_or_throw(const Value& globals,
-                                            const RenderLimits& limits = {}) const;
   [[nodiscard]] const std::string& source() const { return *source_; }
 
  private:

@@ -67,7 +67,6 @@ class Value {
 /// chat_template.cpp.
 struct TemplateError {
   std::string message;
-  bool is_refusal = false;  ///< raise_exception, or input that is not what it should be
 };
 
 /// Nested deeper than this, anything is an error.

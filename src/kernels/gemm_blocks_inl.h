@@ -1,0 +1,317 @@
+// Products with weights in blocks of 32 along k (weight_blocks.h), in register tiles.
+//
+// A block's sum of products is an integer; times the activations' scale and the weights' step it is
+// added to the element's f32 sum, block after block from first to last, whatever the number of
+// rows, the tile or the division along k: results do not depend on how rows are batched. The f32
+// sums stay in memory, where a block passes once; the integer ones in registers. One to few rows
+// unpack 4-bit codes in registers. For more, a piece of the panel becomes 8-bit blocks in the
+// first-level cache, and all row tiles read it there.
+// Included after the file's Simd and dot_inl.h.
+#pragma once
+
+#include "kernels/blocks_convert_inl.h"
+#include "kernels/gemm_inl.h"
+
+namespace kvcast {
+namespace {
+
+/// Blocks along k in a piece: 8-bit blocks of 2 KiB that stay in the first-level cache.
+constexpr int64_t kBlocksPerPiece = Simd::kWidth == 16 ? 12 : 8;
+/// Most rows for which 4-bit codes are unpacked in registers.
+constexpr int kRowsUnpackedInRegisters = Simd::kWidth == 16 ? 4 : 1;
+
+/// A Dot of signed bytes for blocks: u - 128 times the codes of activations.
+template <class Dot>
+struct SignedBlocks : Dot {
+  /// Makes codes of weights, which are u, what the Dot takes.
+  static Simd::I from_unsigned(Simd::I u) {
+    return Simd::xor_int(u, Simd::set_int(static_cast<int32_t>(0x80808080)));
+  }
+  static void store_header(std::byte* header, float scale, int32_t) {
+    *reinterpret_cast<float*>(header) = scale;
+  }
+  static Simd::I begin(const std::byte*) { return Simd::zero_int(); }
+  static Simd::F end(Simd::I sum, const std::byte* header) {
+    return Simd::mul(Simd::to_float(sum), Simd::set(*reinterpret_cast<const float*>(header)));
+  }
+};
+
+/// Rows [row, row + kRows) times the columns [begin, end) of consecutive blocks of a panel.
+struct BlockTile {
+  const MultiplyArgs* args;
+  int64_t row;
+  const std::byte* blocks;  ///< the panel's, or unpacked: the first one
+  int64_t block_begin, block_end;
+};
+
+template <class Dot>
+struct Int8Codes {
+  static constexpr int64_t kBytes = kInt8BlockBytes;
+  static constexpr int64_t kSteps = kInt8Steps;
+
+  template <int kRows, int kVectors>
+  static KVCAST_INLINE void multiply_add(const std::byte* a, int64_t a_stride,
+                                         const std::byte* block, int64_t column,
+                                         Simd::I (&acc)[kRows][kVectors]) {
+    KVCAST_UNROLL
+    for (int64_t g = 0; g < kBlockGroups; ++g) {
+      const std::byte* const codes = block + g * kPanelRowBytes + column * 4;
+      Simd::I w[kVectors];
+      KVCAST_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        w[v] = Dot::from_unsigned(Simd::load_int(codes + v * Simd::kWidth * 4));
+      }
+      multiply_add_weights<Dot>(a + g * 4 * Dot::kSteps, a_stride, w, acc);
+    }
+  }
+};
+
+/// 4-bit codes of an even and the odd group that lie in the same bytes, as u.
+struct UnpackedPair {
+  static KVCAST_INLINE Simd::I even(Simd::I both, Simd::I zero) {
+    return Simd::add_int(Simd::and_int(Simd::shift_left_int(both, 3), mask()), zero);
+  }
+  static KVCAST_INLINE Simd::I odd(Simd::I both, Simd::I zero) {
+    return Simd::add_int(Simd::and_int(Simd::shift_right_int(both, 1), mask()), zero);
+  }
+  static Simd::I mask() { return Simd::set_int(15 * kInt4CodeStep * 0x01010101); }
+};
+
+template <class Dot>
+struct Int4Codes {
+  static constexpr int64_t kBytes = kInt4BlockBytes;
+  static constexpr int64_t kSteps = kInt4Steps;
+
+  template <int kRows, int kVectors>
+  static KVCAST_INLINE void multiply_add(const std::byte* a, int64_t a_stride,
+                                         const std::byte* block, int64_t column,
+                                         Simd::I (&acc)[kRows][kVectors]) {
+    Simd::I zero[kVectors];
+    KVCAST_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      zero[v] = Simd::repeat_bytes(block + kInt4Zeros + column + v * Simd::kWidth);
+    }
+    KVCAST_UNROLL
+    for (int64_t pair = 0; pair < kBlockGroups / 2; ++pair) {
+      const std::byte* const codes = block + pair * kPanelRowBytes + column * 4;
+      Simd::I both[kVectors];
+      Simd::I w[kVectors];
+      KVCAST_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        both[v] = Simd::load_int(codes + v * Simd::kWidth * 4);
+        w[v] = Dot::from_unsigned(UnpackedPair::even(both[v], zero[v]));
+      }
+      multiply_add_weights<Dot>(a, a_stride, w, acc);
+      a += 4 * Dot::kSteps;
+      KVCAST_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        w[v] = Dot::from_unsigned(UnpackedPair::odd(both[v], zero[v]));
+      }
+      multiply_add_weights<Dot>(a, a_stride, w, acc);
+      a += 4 * Dot::kSteps;
+    }
+  }
+};
+
+/// One block of a tile's strip of columns.
+template <class Dot, class Codes, int kRows, int kVectors>
+KVCAST_INLINE void multiply_block(const MultiplyArgs& m, int64_t row, int64_t block_index,
+                                  const std::byte* block, int64_t column) {
+  const std::byte* const a = m.a + row * m.a_stride_bytes;
+  const std::byte* const headers = a + m.groups * 4 * Dot::kSteps + block_index * kBlockHeaderBytes;
+  Simd::I acc[kRows][kVectors];
+  KVCAST_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    const Simd::I start = Dot::begin(headers + r * m.a_stride_bytes);
+    KVCAST_UNROLL
+    for (int v = 0; v < kVectors; ++v) acc[r][v] = start;
+  }
+  Codes::multiply_add(a + block_index * kBlockGroups * 4 * Dot::kSteps, m.a_stride_bytes, block,
+                      column, acc);
+  Simd::F steps[kVectors];
+  KVCAST_UNROLL
+  for (int v = 0; v < kVectors; ++v) {
+    steps[v] = Simd::load_f16(block + Codes::kSteps + (column + v * Simd::kWidth) * 2);
+  }
+  auto* const sums = reinterpret_cast<float*>(m.scratch) + row * 64 + column;
+  KVCAST_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    KVCAST_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      float* const sum = sums + r * 64 + v * Simd::kWidth;
+      const Simd::F x = Dot::end(acc[r][v], headers + r * m.a_stride_bytes);
+      const Simd::F before = block_index == 0 ? Simd::zero() : Simd::load(sum);
+      Simd::store(sum, Simd::fma(x, steps[v], before));
+    }
+  }
+}
+
+/// Lines of one block in the columns of a part of a panel.
+KVCAST_INLINE void fetch_part_of_block(const std::byte* block, int64_t bytes, int64_t begin,
+                                       int64_t end) {
+  for (; bytes > 0; block += kPanelRowBytes, bytes -= kPanelRowBytes) {
+    for (int64_t at = begin * 4; at < end * 4 && at < bytes; at += 64) {
+      __builtin_prefetch(block + at, 0, 2);
+    }
+  }
+}
+
+template <class Dot, class Codes, int kRows, int kVectors>
+void run_block_strips(const BlockTile& t, Prefetch& prefetch) {
+  const MultiplyArgs& m = *t.args;
+  const bool whole = m.column_end - m.column_begin == PackedMatrix::kPanelColumns;
+  const std::byte* block = t.blocks;
+  for (int64_t b = t.block_begin; b < t.block_end; ++b, block += Codes::kBytes) {
+    if (whole) {
+      prefetch.step();
+    } else if (prefetch.at != nullptr) {
+      fetch_part_of_block(block + 2 * Codes::kBytes, Codes::kBytes, m.column_begin, m.column_end);
+    }
+    for (int64_t column = m.column_begin; column < m.column_end;
+         column += kVectors * Simd::kWidth) {
+      multiply_block<Dot, Codes, kRows, kVectors>(m, t.row, b, block, column);
+    }
+  }
+  if (t.block_end * kBlockGroups < m.groups) return;
+  KVCAST_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    const float* const sums = reinterpret_cast<const float*>(m.scratch) + (t.row + r) * 64;
+    for (int64_t column = m.column_begin; column < m.column_end; column += Simd::kWidth) {
+      finish_vector(m, t.row + r, column, Simd::load(sums + column));
+    }
+  }
+}
+
+template <class Dot, class Codes, int kRows>
+void run_block_rows(const BlockTile& t, Prefetch& prefetch) {
+  const int64_t width = (t.args->column_end - t.args->column_begin) / Simd::kWidth;
+  if (width % Simd::kTileVectors == 0) {
+    run_block_strips<Dot, Codes, kRows, Simd::kTileVectors>(t, prefetch);
+  } else if (Simd::kTileVectors > 2 && width == 2) {
+    run_block_strips<Dot, Codes, kRows, 2>(t, prefetch);
+  } else {
+    run_block_strips<Dot, Codes, kRows, 1>(t, prefetch);
+  }
+}
+
+template <class Dot, class Codes, int kMostRows>
+void run_block_tile(int64_t rows, const BlockTile& t, Prefetch& prefetch) {
+  const auto run = [&]<int kRows>() {
+    run_block_rows<Dot, Codes, (kRows <= kMostRows ? kRows : 1)>(t, prefetch);
+  };
+  switch (rows) {
+    case 1:
+      return run.template operator()<1>();
+    case 2:
+      return run.template operator()<2>();
+    case 3:
+      return run.template operator()<3>();
+    case 4:
+      return run.template operator()<4>();
+    case 5:
+      return run.template operator()<5>();
+    default:
+      return run.template operator()<6>();
+  }
+}
+
+/// 4-bit blocks as the 8-bit blocks that they stand for, columns [begin, end).
+KVCAST_INLINE void unpack_blocks(const std::byte* from, int64_t blocks, int64_t begin, int64_t end,
+                                 std::byte* to) {
+  for (; blocks > 0; --blocks, from += kInt4BlockBytes, to += kInt8BlockBytes) {
+    for (int64_t column = begin; column < end; column += Simd::kWidth) {
+      const Simd::I zero = Simd::repeat_bytes(from + kInt4Zeros + column);
+      KVCAST_UNROLL
+      for (int64_t pair = 0; pair < kBlockGroups / 2; ++pair) {
+        const Simd::I both = Simd::load_int(from + pair * kPanelRowBytes + column * 4);
+        std::byte* const codes = to + 2 * pair * kPanelRowBytes + column * 4;
+        Simd::store_int(codes, UnpackedPair::even(both, zero));
+        Simd::store_int(codes + kPanelRowBytes, UnpackedPair::odd(both, zero));
+      }
+    }
+    __builtin_memcpy(to + kInt8Steps, from + kInt4Steps, PackedMatrix::kPanelColumns * 2);
+  }
+}
+
+constexpr int64_t block_sums_bytes(int64_t rows) { return rows * 64 * 4; }
+int64_t block_scratch_bytes(int64_t rows, int64_t) {
+  return block_sums_bytes(rows) + kBlocksPerPiece * kInt8BlockBytes;
+}
+
+/// Blocks [block_begin, block_end) of a panel.
+template <class Dot, class Codes>
+void multiply_pieces(const MultiplyArgs& m, int64_t block_begin, int64_t block_end,
+                     bool with_prefetch) {
+  constexpr bool kInt4 = Codes::kBytes == kInt4BlockBytes;
+  const int64_t tiles = (m.rows + Simd::kTileRows - 1) / Simd::kTileRows;
+  const int64_t all = m.groups / kBlockGroups;
+  const bool once = tiles == 1 && (!kInt4 || m.rows <= kRowsUnpackedInRegisters);
+  const int64_t piece = once ? block_end - block_begin : kBlocksPerPiece;
+  for (int64_t b = block_begin; b < block_end; b += piece) {
+    const int64_t end = b + piece < block_end ? b + piece : block_end;
+    const std::byte* const blocks = m.panel + b * Codes::kBytes;
+    Prefetch prefetch;
+    if (with_prefetch && once) {
+      prefetch = Prefetch::ahead(blocks, (end - b) * Codes::kBytes, Codes::kBytes, m.next);
+    } else if (with_prefetch) {
+      const std::byte* const next = end < all ? m.panel + end * Codes::kBytes : m.next;
+      prefetch = Prefetch::plan(next, (end - b) * Codes::kBytes, tiles * (end - b));
+    }
+    BlockTile t{&m, 0, blocks, b, end};
+    if (once) {
+      run_block_tile<Dot, Codes, kInt4 ? kRowsUnpackedInRegisters : Simd::kTileRows>(m.rows, t,
+                                                                                     prefetch);
+      continue;
+    }
+    if constexpr (kInt4) {
+      std::byte* const unpacked = m.scratch + block_sums_bytes(m.rows);
+      unpack_blocks(blocks, end - b, m.column_begin, m.column_end, unpacked);
+      t.blocks = unpacked;
+    }
+    for (int64_t tile = 0; tile < tiles; ++tile) {  // as equal in height as they can be
+      t.row = m.rows * tile / tiles;
+      const int64_t rows = m.rows * (tile + 1) / tiles - t.row;
+      if (m.interlude == nullptr) {
+        run_block_tile<Dot, Int8Codes<Dot>, Simd::kTileRows>(rows, t, prefetch);
+        continue;
+      }
+      constexpr int kLines = 2 * kInterludeLines;  // a block is two steps of other products
+      prefetch.beside = m.interlude->data;
+      prefetch.lines_beside = m.interlude->bytes > 0 ? kLines : 0;
+      run_block_tile<Dot, Int8Codes<Dot>, Simd::kTileRows>(rows, t, prefetch);
+      const int64_t fetched = (end - b) * kLines * 64;
+      m.interlude->advance(*m.interlude,
+                           fetched < m.interlude->bytes ? fetched : m.interlude->bytes);
+    }
+  }
+}
+
+template <class Dot, class Codes>
+void multiply_blocks(const MultiplyArgs& m) {
+  multiply_pieces<Dot, Codes>(m, 0, m.groups / kBlockGroups, true);
+}
+template <class Dot, class Codes>
+void multiply_block_groups(const MultiplyArgs& m, int64_t group_begin, int64_t group_end) {
+  MultiplyArgs part = m;
+  part.interlude = nullptr;
+  multiply_pieces<Dot, Codes>(part, group_begin / kBlockGroups, group_end / kBlockGroups, false);
+}
+
+/// Both kinds of blocks, whose activations are the same.
+template <class Dot>
+void set_block_products(KernelTable& t, void (*convert)(const ConvertArgs&)) {
+  t.int8_blocks.multiply = multiply_blocks<Dot, Int8Codes<Dot>>;
+  t.int8_blocks.multiply_groups = multiply_block_groups<Dot, Int8Codes<Dot>>;
+  t.int4_blocks.multiply = multiply_blocks<Dot, Int4Codes<Dot>>;
+  t.int4_blocks.multiply_groups = multiply_block_groups<Dot, Int4Codes<Dot>>;
+  for (MatmulKernels* m : {&t.int4_blocks, &t.int8_blocks}) {
+    m->takes_interludes = true;
+    m->row_multiple = Simd::kTileRows;
+    m->scratch_bytes = block_scratch_bytes;
+    m->group_bytes = 4 * Dot::kSteps + kBlockHeaderBytes / kBlockGroups;
+    m->convert = convert;
+  }
+}
+
+}  // namespace
+}  // namespace kvcast

@@ -63,9 +63,9 @@ class BpeBuilder {
 
   Status add_added_tokens() {
     for (const AddedToken& token : from_.added) {
-      if (token.id < 0 || token.id >= kMaxTokens) {
+      if (token.id < 0 || token.id >= kMaxVocabulary) {
         return refuse(fmt::format("added token \"{}\": id {} is not within 0..{}", token.text,
-                                  token.id, kMaxTokens - 1));
+                                  token.id, kMaxVocabulary - 1));
       }
       if (!is_valid_utf8(token.text)) {
         return refuse(fmt::format("added token {}: not valid UTF-8", token.id));
@@ -97,8 +97,8 @@ class BpeBuilder {
         made_->added_.add(token);
       }
     }
-    if (tokens_.size() > static_cast<size_t>(kMaxTokens)) {
-      return refuse(fmt::format("{} tokens; expected at most {}", tokens_.size(), kMaxTokens));
+    if (tokens_.size() > static_cast<size_t>(kMaxVocabulary)) {
+      return refuse(fmt::format("{} tokens; expected at most {}", tokens_.size(), kMaxVocabulary));
     }
     is_added_.resize(tokens_.size());
     return {};
@@ -173,8 +173,9 @@ class BpeBuilder {
   }
 
   Status add_listed_merges() {
-    if (from_.merges.size() > static_cast<size_t>(kMaxTokens)) {
-      return refuse(fmt::format("{} merges; expected at most {}", from_.merges.size(), kMaxTokens));
+    if (from_.merges.size() > static_cast<size_t>(kMaxVocabulary)) {
+      return refuse(
+          fmt::format("{} merges; expected at most {}", from_.merges.size(), kMaxVocabulary));
     }
     made_->model_.reserve_merges(from_.merges.size());
     std::string joined;

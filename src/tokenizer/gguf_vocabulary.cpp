@@ -39,9 +39,9 @@ class Describer {
   Status read_tokens() {
     const size_t count = from_.tokens.size();
     if (count == 0) return refuse("tokenizer.ggml.tokens is empty");
-    if (count > static_cast<size_t>(kMaxTokens)) {
-      return refuse(
-          fmt::format("tokenizer.ggml.tokens: {} tokens; expected at most {}", count, kMaxTokens));
+    if (count > static_cast<size_t>(kMaxVocabulary)) {
+      return refuse(fmt::format("tokenizer.ggml.tokens: {} tokens; expected at most {}", count,
+                                kMaxVocabulary));
     }
     if (!from_.token_types.empty() && from_.token_types.size() != count) {
       return refuse(fmt::format("tokenizer.ggml.token_type: {} entries for {} tokens",

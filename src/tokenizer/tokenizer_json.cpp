@@ -13,8 +13,9 @@ namespace {
 
 /// A token id, or an error that says what of.
 Result<int32_t> read_id(const Json& value, const JsonPart& part, std::string_view what) {
-  if (!value.is_number_integer() || value < 0 || value >= kMaxTokens) {
-    return part.refuse(fmt::format("\"{}\": expected an id within 0..{}", what, kMaxTokens - 1));
+  if (!value.is_number_integer() || value < 0 || value >= kMaxVocabulary) {
+    return part.refuse(
+        fmt::format("\"{}\": expected an id within 0..{}", what, kMaxVocabulary - 1));
   }
   return value.get<int32_t>();
 }
@@ -23,9 +24,9 @@ Status read_vocabulary(const JsonPart& model, BpeDescription& made) {
   const Json* vocabulary = model.find("vocab");
   if (!vocabulary || !vocabulary->is_object()) return model.refuse("vocab: expected an object");
   const JsonPart part = model.inside("vocab", *vocabulary);
-  if (vocabulary->size() > static_cast<size_t>(kMaxTokens)) {
+  if (vocabulary->size() > static_cast<size_t>(kMaxVocabulary)) {
     return part.refuse(
-        fmt::format("{} tokens; expected at most {}", vocabulary->size(), kMaxTokens));
+        fmt::format("{} tokens; expected at most {}", vocabulary->size(), kMaxVocabulary));
   }
   for (const auto& [text, value] : vocabulary->items()) {
     KVCAST_TRY(const int32_t number, read_id(value, part, text));

@@ -220,7 +220,7 @@ Status read_post_processor(const JsonPart& whole, BpeDescription& made) {
                                 : nullptr;
           if (!ids || !ids->is_array()) return piece.refuse(fmt::format("\"{}\" has no ids", name));
           for (const Json& id : *ids) {
-            if (!id.is_number_integer() || id < 0 || id >= kMaxTokens) {
+            if (!id.is_number_integer() || id < 0 || id >= kMaxVocabulary) {
               return piece.refuse(fmt::format("\"{}\": its id is out of range", name));
             }
             side->push_back(id.get<int32_t>());

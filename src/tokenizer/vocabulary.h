@@ -24,7 +24,7 @@ enum class LeadingSpace {
 };
 
 /// More tokens than any model has; a limit for hostile files.
-inline constexpr int64_t kMaxTokens = int64_t{1} << 22;
+inline constexpr int64_t kMaxVocabulary = int64_t{1} << 22;
 
 /// Tokens by id.
 class Vocabulary {

@@ -36,6 +36,7 @@ TEXTS = [
     "\u2581\u2581under \u2581score \u2581", "\u00bd\u00b2\u2167\u4e00\u0663\u0967 \u2460 1\u00b22",
     "<s>", "</s>", "a<s>b </s> c", "<|end|> <|end|>x", "<0x41><0x0A>", "<unk>", "<|en", "<<|end|>>",
     "<tool>x</tool> a<tool> b", "word masked   [M]   more[M]", "wordy word wordword",
+    "a\u0335\u1abf\u031b a\u20d2\u0abc\u0301 \u0e40\U0001e130\u0323\u0301",
     " " * 50 + "x" + " " * 49, "0" * 40, "\n" * 30, "=" * 60, "ab" * 30, "\u00e9" * 20,
     "\U0001F600" * 10, "\ud7ff\ue000\uffff\U0010ffff",
 ]

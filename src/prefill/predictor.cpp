@@ -89,7 +89,8 @@ std::unique_ptr<Predictor> Predictor::without_maps(const ModelConfig& base,
     auto& sources = predictor->sources_;
     auto source = std::ranges::find(sources, plan.inputs[i], &Source::input);
     if (source == sources.end()) {
-      source = sources.insert(source, Source{.input = plan.inputs[i]});
+      source = sources.insert(source, Source());
+      source->input = plan.inputs[i];
       const bool of_base = source->input.reader == PromptReader::kBase;
       if (source->input.kind == InputKind::kResidual) {
         source->norm_eps = (of_base ? base : auxiliary).norm_eps;

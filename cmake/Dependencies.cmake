@@ -7,6 +7,7 @@ find_package(Threads REQUIRED)
 if(KVCAST_BUILD_PROGRAM)
   find_package(Boost 1.81 REQUIRED)  # Beast and Asio, headers only
   find_package(ZLIB REQUIRED)
+  find_package(Eigen3 REQUIRED)  # a Cholesky factorisation; headers only
   find_library(LIBMD_LIBRARY md REQUIRED)  # SHA-256
   find_library(LIBEDIT_LIBRARY edit REQUIRED)
 endif()

@@ -7,7 +7,7 @@ packages=()
 for group in "${@:-runtime}"; do
   case $group in
     runtime) packages+=(g++ cmake ninja-build git ca-certificates libexpected-dev libfmt-dev
-      nlohmann-json3-dev libcli11-dev libsentencepiece-dev libpcre2-dev
+      nlohmann-json3-dev libcli11-dev libeigen3-dev libsentencepiece-dev libpcre2-dev
       libutf8proc-dev libboost1.81-dev zlib1g-dev libmd-dev libedit-dev) ;;
     trainer) packages+=(libtorch-dev libopenblas0-openmp libgloo-dev libtomlplusplus-dev libzstd-dev zlib1g-dev) ;;
     tests) packages+=(libgtest-dev libgmock-dev libbenchmark-dev zstd mandoc zsh bubblewrap python3-minimal

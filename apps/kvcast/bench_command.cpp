@@ -12,6 +12,7 @@
 #include "kvcast/version.h"
 #include "model/architectures.h"
 #include "model/bundle.h"
+#include "model/model_text.h"
 #include "models_folder.h"
 #include "runtime/model_impl.h"
 
@@ -49,13 +50,8 @@ Result<Subject> make_random_subject(const BenchOptions& options, std::optional<W
   }
   KVCAST_TRY(const ModelPair pair, named_pair(options.arch, options.auxiliary));
   subject.name += "<-" + options.auxiliary;
-  subject.models = random_models(pair.base, &pair.auxiliary, pair.layer_map, type, threads);
+  subject.models = random_models(pair.base, &pair.auxiliary, pair.plan, type, threads);
   return subject;
-}
-
-Status load_tokenizer(Subject& subject, const std::filesystem::path& file) {
-  KVCAST_TRY(subject.tokenizer, Tokenizer::load(file));
-  return check_tokenizer(*subject.tokenizer, file, subject.models.base->config());
 }
 
 Result<Subject> make_subject(const BenchOptions& options, const std::string& dtype, int threads,
@@ -69,16 +65,15 @@ Result<Subject> make_subject(const BenchOptions& options, const std::string& dty
   subject.name = directory.filename().empty() ? directory.parent_path().filename().string()
                                               : directory.filename().string();
   KVCAST_TRY(subject.models, load_models(directory, type, threads));
-  std::filesystem::path tokenizer = directory / "tokenizer.model";
+  std::filesystem::path base = directory;
   if (is_bundle(directory)) {
     KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-    tokenizer = manifest.base / "tokenizer.model";
+    base = manifest.base;
   }
-  std::error_code ignored;
-  if (!options.model.tokenizer.empty()) {
-    KVCAST_CHECK(load_tokenizer(subject, options.model.tokenizer));
-  } else if (std::filesystem::exists(tokenizer, ignored)) {
-    KVCAST_CHECK(load_tokenizer(subject, tokenizer));
+  KVCAST_TRY(subject.tokenizer, open_tokenizer(base, options.model.tokenizer));
+  if (subject.tokenizer) {
+    KVCAST_CHECK(check_tokenizer(*subject.tokenizer, subject.tokenizer->source(),
+                                 subject.models.base->config()));
   }
   return subject;
 }
@@ -86,8 +81,11 @@ Result<Subject> make_subject(const BenchOptions& options, const std::string& dty
 Result<std::vector<std::unique_ptr<PrefillStrategy>>> make_strategies(const BenchOptions& options,
                                                                       const Models& models) {
   std::vector<std::string> specs = options.prefills;
-  if (specs.empty() && models.is_bundle()) specs = {"exact", "kv-prediction", "auxiliary"};
-  if (specs.empty()) specs = {"exact"};
+  if (specs.empty()) {
+    specs = {"exact"};
+    if (models.is_bundle()) specs.emplace_back("kv-prediction");
+    if (models.auxiliary) specs.emplace_back("auxiliary");
+  }
   std::vector<std::unique_ptr<PrefillStrategy>> strategies;
   for (const std::string& spec : specs) {
     KVCAST_TRY(auto strategy, PrefillStrategy::parse(spec));
@@ -95,6 +93,7 @@ Result<std::vector<std::unique_ptr<PrefillStrategy>>> make_strategies(const Benc
       return fail(
           fmt::format("--prefill {}: needs a KV-prediction bundle, or --aux beside --arch", spec));
     }
+    KVCAST_CHECK(check_strategy(*strategy, models));
     strategies.push_back(std::move(strategy));
   }
   return strategies;
@@ -119,7 +118,7 @@ Result<bool> measure_dtype(const BenchOptions& options, const std::string& dtype
                            InterruptScope& interrupt, BenchRun& run) {
   const Stopwatch loading;
   KVCAST_TRY(Subject subject, make_subject(options, dtype, run.threads, interrupt));
-  const WeightType type = subject.models.base->weights().embeddings.type();
+  const WeightType type = subject.models.base->weights().main_type();
   const std::string loaded_dtype(dtype_text(dtype_of(type)));  // what `auto` came to
   BenchRun::Loaded loaded{.dtype = loaded_dtype, .load_ms = loading.elapsed_ms(), .peak = {}};
   KVCAST_TRY(const auto strategies, make_strategies(options, subject.models));
@@ -200,8 +199,9 @@ void register_bench(CLI::App& app, int& exit_code) {
       ->delimiter(',')
       ->check(is_prefill_spec());
   command
-      .add_option("--dtype", options->dtypes,
-                  "auto (as the model is stored; bf16 with --arch), f32, bf16, int8, int4, int8-blocks")
+      .add_option(
+          "--dtype", options->dtypes,
+          "auto (as the model is stored; bf16 with --arch), f32, bf16, int8, int4, int8-blocks")
       ->delimiter(',')
       ->check(checked_by(parse_dtype))
       ->default_val(std::vector<std::string>{"auto"});

@@ -32,6 +32,7 @@ void register_convert(CLI::App& app, int& exit_code);
 void register_analyze(CLI::App& app, int& exit_code);
 void register_report(CLI::App& app, int& exit_code);
 void register_eval(CLI::App& app, int& exit_code);
+void register_fit(CLI::App& app, int& exit_code);
 /// help, version and list.
 void register_general(CLI::App& app, int& exit_code);
 

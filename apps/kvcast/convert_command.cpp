@@ -52,7 +52,8 @@ void register_convert(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<ConvertCommand>();
   CLI::App* command = app.add_subcommand(
       "convert", "write a model or bundle with packed weights, which load at once");
-  command->add_option("MODEL", options->source, "model directory or KV-prediction bundle")
+  command
+      ->add_option("MODEL", options->source, "model directory, GGUF file or KV-prediction bundle")
       ->required();
   command->add_option("OUT", options->output, "directory to write; must not exist")->required();
   command

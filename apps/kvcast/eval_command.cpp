@@ -66,8 +66,11 @@ class ProgressBar {
 
 Result<std::vector<EvalStrategy>> make_strategies(const EvalOptions& options, const Model& model) {
   std::vector<std::string> specs = options.prefills;
-  if (specs.empty() && model.is_bundle()) specs = {"exact", "kv-prediction", "auxiliary"};
-  if (specs.empty()) specs = {"exact"};
+  if (specs.empty()) {
+    specs = {"exact"};
+    if (model.is_bundle()) specs.emplace_back("kv-prediction");
+    if (model.impl().models.auxiliary) specs.emplace_back("auxiliary");
+  }
   std::vector<EvalStrategy> strategies;
   for (const std::string& spec : specs) {
     KVCAST_TRY(EvalStrategy strategy, EvalStrategy::parse(spec));
@@ -75,6 +78,7 @@ Result<std::vector<EvalStrategy>> make_strategies(const EvalOptions& options, co
       return fail(
           fmt::format("--prefill {}: needs a KV-prediction bundle; this is a plain model", spec));
     }
+    KVCAST_CHECK(check_strategy(*strategy.prefill, model.impl().models));
     strategies.push_back(std::move(strategy));
   }
   return strategies;

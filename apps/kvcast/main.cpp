@@ -66,6 +66,7 @@ void register_all(CLI::App& app, int& exit_code) {
   register_serve(app, exit_code);
   register_bench(app, exit_code);
   register_eval(app, exit_code);
+  register_fit(app, exit_code);
   register_info(app, exit_code);
   register_flops(app, exit_code);
   register_inspect(app, exit_code);

@@ -62,6 +62,7 @@ std::vector<fs::path> models_folders() {
   const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
   folders.push_back((program.parent_path() / "../share/kvcast/models").lexically_normal());
   folders.emplace_back(KVCAST_MODELS_DIR);
+  folders.emplace_back(fs::path(KVCAST_MODELS_DIR) / "hub");  // what `make models` fetches
   return folders;
 }
 

@@ -10,7 +10,7 @@
 namespace kvcast {
 
 /// Where named models lie, the first found counts: KVCAST_MODELS (several with ':' between them),
-/// beside the installed program, in the source tree.
+/// beside the installed program, in the source tree and its hub/.
 std::vector<std::filesystem::path> models_folders();
 
 struct ListedModel {

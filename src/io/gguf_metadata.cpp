@@ -242,4 +242,28 @@ Result<std::vector<double>> GgufMetadata::numbers(std::string_view key) const {
   return elements<double>(key, value, "an array of numbers");
 }
 
+std::string GgufMetadata::without_tensors() const {
+  constexpr uint32_t kVersion = 3;
+  std::string pairs;
+  uint64_t count = 0;
+  const auto append = [](std::string& to, const auto& value) {
+    to.append(reinterpret_cast<const char*>(&value), sizeof value);
+  };
+  for (const auto& [key, value] : values_) {
+    if (key.starts_with("split.")) continue;
+    append(pairs, uint64_t{key.size()});
+    pairs += key;
+    if (value.is_array) append(pairs, GgufType::kArray);
+    append(pairs, value.type);
+    if (value.is_array) append(pairs, value.count);
+    pairs.append(reinterpret_cast<const char*>(value.bytes.data()), value.bytes.size());
+    ++count;
+  }
+  std::string file = "GGUF";
+  append(file, kVersion);
+  append(file, uint64_t{0});
+  append(file, count);
+  return file + pairs;
+}
+
 }  // namespace kvcast

@@ -72,6 +72,9 @@ class GgufMetadata {
   /// other than 0 and 1, and anything that does not fit the file are errors.
   static Result<GgufMetadata> parse(GgufCursor& cursor, uint64_t count);
 
+  /// A GGUF file of these pairs, but for those about splitting, and of no tensors.
+  [[nodiscard]] std::string without_tensors() const;
+
   [[nodiscard]] bool contains(std::string_view key) const { return values_.contains(key); }
 
   Result<std::string_view> text(std::string_view key) const;

@@ -39,6 +39,11 @@ size_t dtype_size(DType dtype) {
   return static_cast<size_t>(dtype_layout(dtype).bytes);
 }
 
+bool is_float(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 ||
+         dtype_layout(dtype).elements > 1;
+}
+
 int64_t TensorView::element_count() const {
   int64_t count = 1;
   for (const int64_t dimension : shape) count *= dimension;  // checked when the file was opened

@@ -58,6 +58,9 @@ struct TensorView {
   [[nodiscard]] int64_t element_count() const;
 };
 
+/// Whether to_float converts it.
+bool is_float(DType dtype);
+
 /// "[2, 3]"
 std::string shape_text(std::span<const int64_t> shape);
 

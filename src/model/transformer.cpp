@@ -14,6 +14,12 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
                                                        std::optional<WeightType> type,
                                                        int threads) {
   KVCAST_TRY(Checkpoint checkpoint, open_checkpoint(path));
+  return load(std::move(checkpoint), type, threads);
+}
+
+Result<std::unique_ptr<Transformer>> Transformer::load(Checkpoint checkpoint,
+                                                       std::optional<WeightType> type,
+                                                       int threads) {
   KVCAST_TRY(ModelWeights weights, load_weights(checkpoint, type, threads));
   return std::make_unique<Transformer>(std::move(checkpoint.config), std::move(weights), threads);
 }
@@ -120,7 +126,7 @@ void Transformer::store_key_values(Run& run, int64_t layer) const {
   Workspace& w = run.workspace;
   const int64_t kv_width = config_.kv_width(layer);
   const float *k = w.k.data(), *v = w.v.data();
-  if (run.options.on_raw_key_values) run.options.on_raw_key_values({layer, k, v});
+  if (run.options.on_raw_key_values) run.options.on_raw_key_values({layer, k, v, run.rows});
   const int64_t heads = config_.layers[layer].kv_heads;
   w.cache_rows.clear();
   int64_t row = 0;

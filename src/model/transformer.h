@@ -46,12 +46,13 @@ struct SequenceRows {
   const int64_t* positions = nullptr;
 };
 
-/// A layer's keys before k_norm and RoPE, and values, of the rows being run: what the predictor
-/// reads (method §3). Valid during the call only.
+/// A layer's keys before k_norm and RoPE, and values, of the rows being run, and the residual
+/// stream that they come from: what the predictor reads (method §3). Valid during the call only.
 struct RawKeyValues {
   int64_t layer = 0;
-  const float* keys = nullptr;    // [rows, kv_width]
-  const float* values = nullptr;  // [rows, kv_width]
+  const float* keys = nullptr;      // [rows, kv_width]
+  const float* values = nullptr;    // [rows, kv_width]
+  const float* residual = nullptr;  // [rows, model_dim]
 };
 
 /// What attention works with and gives in one layer, of the rows that go through it. Valid during
@@ -92,7 +93,10 @@ struct RunLayersOptions {
 /// once, each with its own caches and Workspace.
 class Transformer {
  public:
-  /// Loads what open_checkpoint opens. `type` null: each matrix as it is stored.
+  /// `type` null: each matrix as it is stored.
+  static Result<std::unique_ptr<Transformer>> load(Checkpoint checkpoint,
+                                                   std::optional<WeightType> type, int threads);
+  /// The same of what open_checkpoint opens.
   static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& path,
                                                    std::optional<WeightType> type, int threads);
   /// Takes weights that fit `config`; `threads` is how many threads each call uses.

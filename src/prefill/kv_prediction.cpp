@@ -9,11 +9,11 @@
 namespace kvcast {
 namespace {
 
-/// KV Prediction (method §3, paper Fig. 2b). The auxiliary reads the prompt up to its last `tail`
-/// tokens, the predictor turns its K/V into a forecast of the base's cache, and the base runs the
-/// tail over that forecast. On a conversation's next turn the auxiliary first catches up with what
-/// it has not read (the last tail and the base's own answer); only tokens that the base has no K/V
-/// for are forecast.
+/// KV Prediction (method §3, paper Fig. 2b). The auxiliary, or the base's own first layers, or both
+/// read the prompt up to its last `tail` tokens, the predictor turns what they compute into a
+/// forecast of the base's cache, and the base runs the tail over that forecast. On a conversation's
+/// next turn the auxiliary first catches up with what it has not read (the last tail and the base's
+/// own answer); only tokens that the base has no K/V for are forecast.
 class KvPredictionStrategy final : public PrefillStrategy {
  public:
   explicit KvPredictionStrategy(int64_t tail) : tail_(tail) {}
@@ -23,12 +23,16 @@ class KvPredictionStrategy final : public PrefillStrategy {
   }
   [[nodiscard]] bool needs_bundle() const override { return true; }
   [[nodiscard]] PrefillCost cost(const ModelPair& models, int64_t prompt_tokens) const override {
-    return kv_prediction_cost(models.base, models.auxiliary, models.layer_map, prompt_tokens,
-                              tail_);
+    return kv_prediction_cost(models.base, models.auxiliary, models.plan, prompt_tokens, tail_);
   }
   [[nodiscard]] double paper_reduction(const ModelPair& models,
-                                       int64_t /*prompt_tokens*/) const override {
-    return kvcast::paper_reduction(models.base, models.auxiliary);
+                                       int64_t prompt_tokens) const override {
+    if (models.plan.exact_layers == 0) {
+      return kvcast::paper_reduction(models.base, models.auxiliary);
+    }
+    return approximate_exact_flops(models.base, prompt_tokens) /
+           approximate_kv_prediction_flops(models.base, models.auxiliary, models.plan,
+                                           prompt_tokens, tail_);
   }
   [[nodiscard]] CacheUse cache_use() const override {
     return {.family = CacheFamily::kForecast, .auxiliary_reads = true};
@@ -49,7 +53,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
       sequences[s]->auxiliary.reserve(ends[s]);
     }
     const std::vector<TokenPass> passes =
-        token_passes(&Sequence::base, sequences, ends, rows_together(models.auxiliary->threads()));
+        token_passes(&Sequence::base, sequences, ends, rows_together(models.base->threads()));
     for (const TokenPass& pass : passes) {
       TailRun* const begun = &pass == &passes.back() ? tail : nullptr;
       if (!forecast_together(models, pass, workspace, stop, report, begun)) return false;
@@ -72,9 +76,33 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return behind;
   }
 
+  /// The sequences that begin with positions which the plan leaves to the base, and where its run
+  /// ends.
+  static TokenPass sinks(const Models& models, std::span<Sequence* const> sequences,
+                         std::span<const int64_t> ends) {
+    TokenPass found;
+    for (size_t s = 0; s < sequences.size(); ++s) {
+      const int64_t end = std::min(ends[s], models.plan.sink_tokens);
+      if (sequences[s]->base.next_position() >= end) continue;
+      found.sequences.push_back(sequences[s]);
+      found.ends.push_back(end);
+    }
+    return found;
+  }
+
+  /// The base reads these itself. False: stopped.
+  static bool run_sinks(const Models& models, const TokenPass& sinks, PrefillWorkspace& workspace,
+                        const std::stop_token& stop) {
+    RunLayersOptions options;
+    options.stop = stop;
+    return run_without_output(*models.base, &Sequence::base, sinks.sequences, sinks.ends, options,
+                              workspace.base);
+  }
+
   /// The auxiliaries read these without anything being forecast. False: stopped.
   static bool read(const Models& models, const TokenPass& behind, PrefillWorkspace& workspace,
                    const std::stop_token& stop) {
+    if (behind.sequences.empty()) return true;  // always so without an auxiliary
     for (Sequence* sequence : behind.sequences) {
       sequence->auxiliary.truncate(known_rows(models, *sequence));
     }
@@ -91,6 +119,16 @@ class KvPredictionStrategy final : public PrefillStrategy {
     for (Sequence* sequence : step.sequences) sequence->answerer = Sequence::Answerer::kBase;
     const Unforecast short_of = unforecast(step);
     if (short_of.sequences.empty()) return run_pending(step, &Sequence::base, report);
+    if (const TokenPass first = sinks(step.models, short_of.sequences, short_of.ends);
+        !first.sequences.empty()) {
+      const Stopwatch watch;
+      for (size_t s = 0; s < first.sequences.size(); ++s) {
+        report.computed_tokens += first.ends[s] - first.sequences[s]->base.next_position();
+      }
+      report.stopped = !run_sinks(step.models, first, step.workspace, step.stop);
+      report.base_ms += watch.elapsed_ms();
+      return PrefillState::kMore;
+    }
     if (const TokenPass behind = unread(step.models, short_of.sequences, step.max_rows);
         !behind.sequences.empty()) {
       const Stopwatch watch;
@@ -163,21 +201,29 @@ class KvPredictionStrategy final : public PrefillStrategy {
       KVCache& base = pass.sequences[s]->base;
       base_rows.push_back({&base, pass.ends[s] - base.next_position()});
     }
-    RunLayersOptions options = auxiliary_options(models, stop);
     Forecast forecast(*models.predictor, *models.base, base_rows, workspace.predictor);
-    options.on_raw_key_values = [&](const RawKeyValues& raw) {
-      const Stopwatch predictor_watch;
-      forecast.add(raw);
-      predictor_ms += predictor_watch.elapsed_ms();
-      if (tail != nullptr) tail->forecast_reached(raw.layer);
+    const auto read = [&](PromptReader reader, const Transformer& model, CacheMember cache,
+                          RunLayersOptions options) {
+      options.on_raw_key_values = [&](const RawKeyValues& raw) {
+        const Stopwatch predictor_watch;
+        forecast.add(reader, raw);
+        predictor_ms += predictor_watch.elapsed_ms();
+        if (tail != nullptr) tail->forecast_reached(models.plan.stage(reader, raw.layer));
+      };
+      return run_tokens({&model, cache, pass.sequences, pass.ends, options},
+                        workspace.auxiliary) != nullptr;  // the tail has workspace.base
     };
-    if (!run_tokens(
-            {models.auxiliary.get(), &Sequence::auxiliary, pass.sequences, pass.ends, options},
-            workspace.auxiliary)) {
+    if (models.auxiliary && !read(PromptReader::kAuxiliary, *models.auxiliary, &Sequence::auxiliary,
+                                  auxiliary_options(models, stop))) {
+      return false;
+    }
+    const bool exact_layers = models.plan.exact_layers > 0;
+    if (exact_layers && !read(PromptReader::kBase, *models.base, &Sequence::base,
+                              keys_and_values(models.plan.exact_layers, stop))) {
       return false;
     }
     for (const SequenceRows& rows : base_rows) {
-      rows.cache->advance(rows.rows);
+      if (!exact_layers) rows.cache->advance(rows.rows);
       report.predicted_tokens += rows.rows;
     }
     report.predictor_ms += predictor_ms;
@@ -187,14 +233,18 @@ class KvPredictionStrategy final : public PrefillStrategy {
 
   /// Rows that the auxiliary has in all layers that the predictor reads, at most the base's.
   static int64_t known_rows(const Models& models, const Sequence& sequence) {
-    return std::min(sequence.base.next_position(),
-                    sequence.auxiliary.rows_in_first(models.predictor->auxiliary_layers_needed()));
+    const int64_t position = sequence.base.next_position();
+    if (!models.auxiliary) return position;
+    return std::min(position, sequence.auxiliary.rows_in_first(models.plan.auxiliary_layers()));
   }
 
-  /// The auxiliary only has to leave K/V in the layers that the map names (method §3).
+  /// The auxiliary only has to leave K/V in the layers that the plan reads (method §3).
   static RunLayersOptions auxiliary_options(const Models& models, const std::stop_token& stop) {
+    return keys_and_values(models.plan.auxiliary_layers(), stop);
+  }
+  static RunLayersOptions keys_and_values(int64_t layers, const std::stop_token& stop) {
     RunLayersOptions options;
-    options.last = models.predictor->auxiliary_layers_needed();
+    options.last = layers;
     options.output = LastLayerOutput::kNothing;
     options.stop = stop;
     return options;
@@ -208,10 +258,20 @@ class KvPredictionStrategy final : public PrefillStrategy {
 void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
                     std::span<const int64_t> ends, PrefillWorkspace& workspace) {
   using Strategy = KvPredictionStrategy;
-  const TokenPass behind = Strategy::unread(models, sequences, PrefillStep::kAllRows);
+  const TokenPass first = Strategy::sinks(models, sequences, ends);
+  Strategy::run_sinks(models, first, workspace, {});
+  // What the base has read itself so far may be all there is.
+  std::vector<Sequence*> short_of;
+  std::vector<int64_t> forecast_ends;
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    if (sequences[s]->base.next_position() >= ends[s]) continue;
+    short_of.push_back(sequences[s]);
+    forecast_ends.push_back(ends[s]);
+  }
+  const TokenPass behind = Strategy::unread(models, short_of, PrefillStep::kAllRows);
   Strategy::read(models, behind, workspace, {});
   PrefillReport report;
-  Strategy::forecast(models, sequences, ends, workspace, {}, report);
+  Strategy::forecast(models, short_of, forecast_ends, workspace, {}, report);
 }
 
 std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(int64_t tail) {

@@ -143,7 +143,14 @@ PrefillState run_pending(const PrefillStep& step, CacheMember cache, PrefillRepo
 }
 
 Status check_strategy(const PrefillStrategy& strategy, const Models& models) {
-  if (!strategy.needs_bundle() || models.is_bundle()) return {};
+  if (!strategy.needs_bundle()) return {};
+  if (models.is_bundle()) {
+    const bool answers = strategy.cache_use().answerer == Sequence::Answerer::kAuxiliary;
+    if (models.auxiliary || !answers) return {};
+    return fail(fmt::format("prefill strategy {} needs a bundle with an auxiliary; here the base's "
+                            "own first layers read the prompt",
+                            strategy.spec()));
+  }
   return fail(
       fmt::format("prefill strategy {} needs a KV-prediction bundle (a directory with "
                   "kvcast.json); this is a plain model",
@@ -161,13 +168,15 @@ tl::expected<void, PromptError> check_prompt(const PrefillStrategy& strategy, co
   if (tokens.empty()) return refuse("the prompt is empty: expected at least one token");
   const ModelConfig& base = models.base->config();
   int64_t limit = base.max_context_tokens;
-  if (strategy.needs_bundle()) {
+  if (strategy.needs_bundle() && models.auxiliary) {
     limit = std::min(limit, models.auxiliary->config().max_context_tokens);
   }
   if (std::ssize(tokens) > limit) {
-    return refuse(fmt::format("the prompt is too long: {} tokens, the model's context is {} tokens",
-                              tokens.size(), limit),
-                  true);
+    return refuse(
+        fmt::format(
+            "the prompt is too long: {} tokens, this model's maximum context length is {} tokens",
+            tokens.size(), limit),
+        true);
   }
   for (const int32_t token : tokens) {
     if (token >= 0 && token < base.vocab_size) continue;

@@ -8,6 +8,7 @@
 #include "base/mapped_file.h"
 #include "io/json.h"
 #include "model/bundle.h"
+#include "model/model_text.h"
 #include "runtime/jinja/template.h"
 
 namespace kvcast {
@@ -168,6 +169,10 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::load(const std::filesystem::
     KVCAST_TRY(source, read_text_file(file));
   } else if (file = directory / "tokenizer_config.json"; std::filesystem::exists(file, ignored)) {
     KVCAST_TRY(source, template_in(file));
+  }
+  if (source.empty()) {
+    file = directory;
+    KVCAST_TRY(source, gguf_chat_template(directory));
   }
   if (source.empty()) return plain(tokenizer);
   auto loaded = from_source(std::move(source), tokenizer);

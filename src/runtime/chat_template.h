@@ -18,8 +18,8 @@ class ChatTemplate {
   virtual ~ChatTemplate() = default;
 
   /// The template that the model directory or bundle brings: `chat_template.jinja`, else
-  /// `chat_template` in `tokenizer_config.json`; the plain default if there is neither. Errors name
-  /// the file and the place in the template.
+  /// `chat_template` in `tokenizer_config.json`, else a GGUF file's; the plain default if there is
+  /// none. Errors name the file and the place in the template.
   static Result<std::unique_ptr<ChatTemplate>> load(const std::filesystem::path& directory,
                                                     const Tokenizer& tokenizer);
   /// A Jinja template. Errors name the line.

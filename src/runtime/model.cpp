@@ -7,8 +7,11 @@
 
 #include "base/macros.h"
 #include "base/team.h"
+#include "io/gguf.h"
 #include "kernels/isa.h"
 #include "model/bundle.h"
+#include "model/checkpoint.h"
+#include "model/model_text.h"
 #include "prefill/strategy.h"
 #include "runtime/model_impl.h"
 #include "tokenizer/tokenizer_files.h"
@@ -28,7 +31,7 @@ Status load_model_tokenizer(Model::Impl& impl, const std::filesystem::path& base
                             const std::filesystem::path& explicit_file) {
   impl.tokenizer_hint = fmt::format("{}: no {}; give one with --tokenizer FILE",
                                     base_directory.string(), fmt::join(kTokenizerFiles, " or "));
-  KVCAST_TRY(impl.tokenizer, load_tokenizer(base_directory, explicit_file));
+  KVCAST_TRY(impl.tokenizer, open_tokenizer(base_directory, explicit_file));
   if (!impl.tokenizer) return {};
   return check_tokenizer(*impl.tokenizer, impl.tokenizer->source(), impl.models.base->config());
 }
@@ -113,10 +116,10 @@ std::string_view dtype_text(Dtype dtype) {
 Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& directory,
                                                  const LoadOptions& options) {
   std::error_code ignored;
-  if (!std::filesystem::is_directory(directory, ignored)) {
+  if (!std::filesystem::is_directory(directory, ignored) && !is_gguf_file(directory)) {
     return fail(
-        fmt::format("{}: not a directory; expected a model directory with config.json or a "
-                    "bundle with kvcast.json",
+        fmt::format("{}: expected a model directory with config.json, a bundle with kvcast.json "
+                    "or a GGUF file",
                     directory.string()));
   }
   if (options.threads < 0 || options.threads > kMaxThreads) {
@@ -129,7 +132,7 @@ Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& di
     auto impl = std::make_unique<Impl>();
     impl->path = directory;
     KVCAST_TRY(impl->models, load_models(directory, weight_type(options.dtype), threads));
-    impl->dtype = dtype_of(impl->models.base->weights().embeddings.type());
+    impl->dtype = dtype_of(impl->models.base->weights().main_type());
     impl->models.kv_type = kv_type(options.kv_dtype, impl->dtype);
     impl->default_prefill = impl->models.is_bundle() ? "kv-prediction" : "exact";
     std::filesystem::path base_directory = directory;

@@ -184,7 +184,10 @@ int64_t Scheduler::Impl::cache_bytes_of(const EngineRequest& request, const Cach
   };
   const bool by_base = use.answerer == Sequence::Answerer::kBase;
   int64_t total = by_base ? bytes(whole, base) : 0;
-  if (use.auxiliary_reads) total += bytes(by_base ? prompt : whole, models.auxiliary->config());
+  const auto& auxiliary = models.auxiliary;
+  if (use.auxiliary_reads && auxiliary) {
+    total += bytes(by_base ? prompt : whole, auxiliary->config());
+  }
   return total * request.choices;
 }
 

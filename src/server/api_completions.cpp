@@ -34,8 +34,9 @@ ApiResult<void> check_length(std::string_view text, const Model& model) {
     if (tokens <= limit + kSlack) continue;
     return tl::unexpected(to_api_error(
         {EngineError::Kind::kContextLength,
-         fmt::format("the prompt has more than {} tokens; the model's context is {} tokens",
-                     tokens - kSlack, limit)}));
+         fmt::format(
+             "the prompt has more than {} tokens; this model's maximum context length is {} tokens",
+             tokens - kSlack, limit)}));
   }
   return {};
 }
@@ -47,10 +48,9 @@ ApiResult<void> check_room(const EngineRequest& request, const Model& model) {
   if (!is_full || request.max_tokens == 0 || request.score_prompt) return {};
   return tl::unexpected(to_api_error(
       {EngineError::Kind::kContextLength,
-       fmt::format(
-           "the prompt has {0} tokens and leaves no room for an answer; the model's context "
-           "is {0} tokens",
-           request.prompt.size())}));
+       fmt::format("the prompt has {0} tokens and leaves no room for an answer; this model's "
+                   "maximum context length is {0} tokens",
+                   request.prompt.size())}));
 }
 
 /// Each word at the beginning of a text and after another word: the tokens differ.

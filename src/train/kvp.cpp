@@ -112,9 +112,9 @@ class KvPredictionObjective : public Objective {
 
   [[nodiscard]] TensorMap read(const std::filesystem::path& directory) const override {
     const LoadedBundle bundle = load_bundle(directory);
-    if (bundle.manifest.layer_map != pair_.layer_map) {
+    if (bundle.manifest.plan.layer_map() != pair_.layer_map) {
       throw TrainError(fmt::format("{}: layer map {}, the recipe's is {}", directory.string(),
-                                   fmt::join(bundle.manifest.layer_map, " "),
+                                   fmt::join(bundle.manifest.plan.layer_map(), " "),
                                    fmt::join(pair_.layer_map, " ")));
     }
     TensorMap values;
@@ -147,7 +147,7 @@ TensorMap start_predictor(Pair& pair, const KvpRecipe& recipe, const WindowSampl
                           recipe.pair.layer_map_rule != PairRecipe::LayerMapRule::kPaper;
   const bool resumed = control.resume && std::filesystem::exists(recipe.output.checkpoint);
   if (resumed && choose_map) {
-    pair.layer_map = unwrap(read_bundle_manifest(recipe.output.checkpoint)).layer_map;
+    pair.layer_map = unwrap(read_bundle_manifest(recipe.output.checkpoint)).plan.layer_map();
   }
   if (!resumed && (recipe.ridge_init || choose_map)) {
     ClosedForm fit = fit_closed_form(pair, recipe.pair, recipe.ridge, sampler, control.device);

@@ -24,6 +24,12 @@ struct LoadedModel {
 };
 LoadedModel load_model(const std::filesystem::path& path);
 
+/// A base and an auxiliary of one tokenizer, both with the tokens that both have embeddings for.
+struct LoadedModels {
+  LoadedModel base, auxiliary;
+};
+LoadedModels load_models(const std::filesystem::path& base, const std::filesystem::path& auxiliary);
+
 /// A bundle in memory; the predictor's names as predictor_parameter_specs has them.
 struct LoadedBundle {
   BundleManifest manifest;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "model/architectures.h"
+#include "model/model_text.h"
 #include "train/data/error.h"
 
 namespace kvcast::train {
@@ -20,25 +21,34 @@ LoadedModel layer_pruned(const LoadedModel& base, const std::string& keep) {
   return pruned;
 }
 
+namespace {
+
+void check_tokenizers(const PairRecipe& recipe) {
+  const int64_t base = unwrap(read_model_config(recipe.base)).vocab_size;
+  const int64_t auxiliary = unwrap(read_model_config(recipe.auxiliary)).vocab_size;
+  unwrap(check_same_tokens({recipe.base, base}, {recipe.auxiliary, auxiliary}, "auxiliary"));
+}
+
+}  // namespace
+
 Pair load_pair(const PairRecipe& recipe) {
   Pair pair;
-  pair.base = load_model(recipe.base);
-  const int64_t n_base = pair.base.config.n_layers();
   if (recipe.keep.empty()) {
-    pair.auxiliary = load_model(recipe.auxiliary);
+    check_tokenizers(recipe);
+    LoadedModels models = load_models(recipe.base, recipe.auxiliary);
+    pair.base = std::move(models.base);
+    pair.auxiliary = std::move(models.auxiliary);
+    const int64_t n_base = pair.base.config.n_layers();
     pair.layer_map = canonical_layer_map(n_base, pair.auxiliary.config.n_layers());
   } else {
+    pair.base = load_model(recipe.base);
+    const int64_t n_base = pair.base.config.n_layers();
     pair.auxiliary = layer_pruned(pair.base, recipe.keep);
     pair.layer_map =
         layer_pruned_layer_map(n_base, unwrap(layer_pruned_kept_layers(n_base, recipe.keep)));
   }
   if (!recipe.layer_map.empty()) pair.layer_map = recipe.layer_map;
   unwrap(check_layer_map(pair.layer_map, pair.base.config, pair.auxiliary.config, "layer_map"));
-  if (pair.base.config.vocab_size != pair.auxiliary.config.vocab_size) {
-    throw TrainError(fmt::format(
-        "{}: a vocabulary of {}, the base has {}; both need the same tokenizer",
-        recipe.auxiliary.string(), pair.auxiliary.config.vocab_size, pair.base.config.vocab_size));
-  }
   return pair;
 }
 

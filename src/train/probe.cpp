@@ -99,7 +99,7 @@ ProbeResult probe(const ProbeOptions& options) {
       with_prefix("auxiliary.", model_parameter_specs(auxiliary_config));
   const auto predictor_specs = with_prefix(
       "predictor.",
-      predictor_parameter_specs(base_config, auxiliary_config, bundle.manifest.layer_map));
+      predictor_parameter_specs(base_config, auxiliary_config, bundle.manifest.plan.layer_map()));
   specs.insert(specs.end(), predictor_specs.begin(), predictor_specs.end());
   TensorMap values;
   add_with_prefix(values, "auxiliary.", bundle.auxiliary.values);
@@ -115,7 +115,7 @@ ProbeResult probe(const ProbeOptions& options) {
   const Model base = bind_model(base_config, rope(base_config),
                                 frozen(bundle.base.values, options.compute, options.device), "");
   const Model auxiliary = bind_model(auxiliary_config, rope(auxiliary_config), views, "auxiliary.");
-  const Predictor predictor = bind_predictor(bundle.manifest.layer_map, views, "predictor.");
+  const Predictor predictor = bind_predictor(bundle.manifest.plan.layer_map(), views, "predictor.");
 
   KvpTrace trace;
   const Tensor ids = batch.input_ids.to(options.device);

@@ -41,11 +41,10 @@ async def main():
 
     response = await client.responses.create(model="m", input="The sea is", max_output_tokens=8, temperature=0)
     assert response.output_text and response.usage.output_tokens <= 8, response
-    async with client.responses.stream(model="m", input="The sea is", max_output_tokens=8,
-                                       temperature=0) as stream:
-        async for _ in stream:
-            pass
-        assert (await stream.get_final_response()).output_text == response.output_text
+    events = [event async for event in await client.responses.create(
+        model="m", input="The sea is", max_output_tokens=8, temperature=0, stream=True)]
+    assert events[0].type == "response.created" and events[-1].response.output_text == response.output_text
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == response.output_text
 
     for broken in ({"response_format": {"type": "json_object"}}, {"max_tokens": "many"}):
         try:

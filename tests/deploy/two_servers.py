@@ -111,13 +111,25 @@ def check_prefixes(front, ports):
     """A conversation's turns go to one server, different conversations to both."""
     found = 0
     for i in range(12):
-        text = f"{i}: the lighthouse of island number {i} was built of {['stone', 'wood', 'brick'][i % 3]}. " * 4
+        text = f"{i}: the lighthouse of island number {i} was built of {['stone', 'wood', 'brick'][i % 3]}. " * 8
         complete(front, text, prefill="exact")
         again = complete(front, text + "And then", prefill="exact")["timings"]
         found += again["cached_tokens"] > 0.8 * again["prompt_tokens"]
+    status = set()
+    for i in range(12):
+        first = [{"role": "system", "content": "You keep lighthouses. " * 20},
+                 {"role": "user", "content": f"Hi {i}"}]
+        later = first + [{"role": "assistant", "content": "Hello {there}."}, {"role": "user", "content": "And?"}]
+        for messages in (first, later):
+            status.add(ask(front, "POST", "/v1/chat/completions",
+                           {"temperature": 0, "max_tokens": 4, "messages": messages, "prefill": "exact"})[0])
+        again = json.loads(ask(front, "POST", "/v1/chat/completions",
+                               {"messages": later, "max_tokens": 4, "prefill": "exact"})[1])["timings"]
+        found += again["cached_tokens"] > 0.8 * again["prompt_tokens"]
+    assert status == {200}, status
     shares = [count(port, "e2e_request_latency_seconds_count") for port in ports]
-    print(f"prefixes: {found} of 12 found again; requests by server {shares}")
-    assert found >= 11 and min(shares) > 0, (found, shares)
+    print(f"prefixes: {found} of 24 found again; requests by server {shares}")
+    assert found >= 22 and min(shares) > 0, (found, shares)
 
 
 def check_draining(front, ports, servers):

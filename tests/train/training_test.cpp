@@ -169,7 +169,7 @@ TEST_F(Training, KvpWritesABundleThatReadsBackAndLearns) {
   EXPECT_LT(entries.back()["losses"]["base"].get<double>(),
             0.5 * entries.front()["losses"]["base"].get<double>());
   const LoadedBundle bundle = load_bundle(recipe.output.directory);
-  EXPECT_EQ(bundle.manifest.layer_map, canonical_layer_map(3, 2));
+  EXPECT_EQ(bundle.manifest.plan.layer_map(), canonical_layer_map(3, 2));
   const LoadedModel frozen_base = load_model(base.output.directory);
   for (const auto& [name, value] : frozen_base.values) {
     EXPECT_TRUE(at::equal(value, bundle.base.values.at(name))) << name;
@@ -197,7 +197,7 @@ TEST_F(Training, KvpFromKeptLayersRefersToTheBase) {
   recipe.run.steps = 2;
   ASSERT_EQ(train_kvp(recipe, quiet()), TrainOutcome::kFinished);
   const LoadedBundle bundle = load_bundle(recipe.output.directory);
-  EXPECT_EQ(bundle.manifest.layer_map, (std::vector<int64_t>{0, 0, 1, 1}));
+  EXPECT_EQ(bundle.manifest.plan.layer_map(), (std::vector<int64_t>{0, 0, 1, 1}));
   EXPECT_EQ(bundle.auxiliary.config.n_layers(), 2);
   EXPECT_FALSE(std::filesystem::exists(recipe.output.directory / "base"));
 }
@@ -262,7 +262,7 @@ TEST_F(PairTraining, RidgeWritesABundleThatPredictsWithoutAnyTraining) {
   fill_data_and_output("ridge", recipe);
   recipe.fit = {.tokens = 4096, .held_out_tokens = 512, .regularisation = 1e-3};
   train_ridge(recipe, at::kCPU, /*quiet=*/true);
-  EXPECT_EQ(load_bundle(recipe.output.directory).manifest.layer_map, canonical_layer_map(4, 2));
+  EXPECT_EQ(load_bundle(recipe.output.directory).manifest.plan.layer_map(), canonical_layer_map(4, 2));
   EXPECT_LT(suffix_nll("ridge", "kv-prediction:tail=1"),
             suffix_nll("untrained", "kv-prediction:tail=1") - 0.1);
   EXPECT_DOUBLE_EQ(suffix_nll("ridge", "exact"), suffix_nll("untrained", "exact"));
@@ -282,7 +282,7 @@ TEST_F(PairTraining, EverySwitchTogetherLearnsAndGoesOnExactly) {
   stop = false;
   ASSERT_EQ(train_kvp(cut, control), TrainOutcome::kFinished);
   const LoadedBundle a = load_bundle(whole.output.directory), b = load_bundle(cut.output.directory);
-  EXPECT_EQ(a.manifest.layer_map, b.manifest.layer_map);
+  EXPECT_EQ(a.manifest.plan.layer_map(), b.manifest.plan.layer_map());
   for (const auto& [name, value] : a.predictor) {
     EXPECT_TRUE(at::equal(value, b.predictor.at(name))) << name;
   }

@@ -25,7 +25,7 @@ function(kvcast_man_page program name)
   set(page ${PROJECT_BINARY_DIR}/${name}.1)
   add_custom_command(OUTPUT ${page}
     COMMAND ${PROJECT_SOURCE_DIR}/packaging/man_page.sh $<TARGET_FILE:${program}>
-            ${PROJECT_SOURCE_DIR}/packaging/${name}.1.in > ${page}
+            ${PROJECT_SOURCE_DIR}/packaging/${name}.1.in ${PROJECT_VERSION} > ${page}
     DEPENDS ${program} packaging/man_page.sh packaging/${name}.1.in)
   add_custom_target(${name}_man_page ALL DEPENDS ${page})
   install(FILES ${page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)

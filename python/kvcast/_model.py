@@ -93,7 +93,7 @@ class Model:
              tokenizer: Optional[str] = None) -> "Model":
         """Loads `path`.
 
-        dtype: how weights are held and multiplied: "auto" (as stored), "f32", "bf16", "int8".
+        dtype: how weights are held and multiplied: "auto" (as stored), "f32", "bf16", "int8", "int8-blocks", "int4".
         kv_dtype: how keys and values are cached: "auto", "f32", "bf16".
         threads: of a forward pass; 0: as many as this process may run on.
         tokenizer: a tokenizer file, for directories that carry none.

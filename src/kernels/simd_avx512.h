@@ -62,13 +62,20 @@ struct Simd {
   static I set_int(int32_t x) { return _mm512_set1_epi32(x); }
   static I xor_int(I x, I y) { return _mm512_xor_si512(x, y); }
   static I sub_int(I x, I y) { return _mm512_sub_epi32(x, y); }
+  /// Of bytes, unsigned in x and signed in y: products added in pairs, in 16 bits (which must hold
+  /// them).
+  static I multiply_bytes(I x, I y) { return _mm512_maddubs_epi16(x, y); }
+  static I add_halves(I x, I y) { return _mm512_add_epi16(x, y); }
+  /// kWidth unsigned bytes.
+  static I widen_bytes(const std::byte* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
   static I and_int(I x, I y) { return _mm512_and_si512(x, y); }
   static I shift_right_int(I x, int n) { return _mm512_srli_epi32(x, static_cast<unsigned>(n)); }
   /// kWidth bytes, each in all four of a lane.
   static I repeat_bytes(const std::byte* p) {
-    const I bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     const I low = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
-    return _mm512_shuffle_epi8(bytes, low);
+    return _mm512_shuffle_epi8(widen_bytes(p), low);
   }
   /// kWidth f16 as f32.
   static F load_f16(const std::byte* p) {
@@ -104,19 +111,11 @@ struct Simd {
   static I high_halves(I x) { return _mm512_and_si512(x, _mm512_set1_epi32(-65536)); }
 
   static I add_int(I x, I y) { return _mm512_add_epi32(x, y); }
-  /// Four int8 per lane -> elements 0 and 2 (even) or 1 and 3 (odd) as two int16.
-  static I widen_even(I x) { return _mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8); }
-  static I widen_odd(I x) { return _mm512_srai_epi16(x, 8); }
   /// Per lane: sum of the products of its two int16.
   static I multiply_pairs(I x, I y) { return _mm512_madd_epi16(x, y); }
   /// The low byte of each lane: kWidth bytes.
   static void store_bytes(std::byte* p, I x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
-  }
-  /// The low halves of the lanes as int16, every four in the order 0, 2, 1, 3 of widen_*.
-  static void store_widened(std::byte* p, I x) {
-    const I swapped = _mm512_shuffle_epi32(x, _MM_PERM_DBCA);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(swapped));
   }
 
   /// [kWidth keys][kWidth elements] -> [elements][keys].

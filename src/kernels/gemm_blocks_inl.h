@@ -15,8 +15,9 @@
 namespace kvcast {
 namespace {
 
-/// Blocks along k in a piece: 8-bit blocks of 2 KiB that stay in the first-level cache.
-constexpr int64_t kBlocksPerPiece = Simd::kWidth == 16 ? 12 : 8;
+/// Blocks along k in a piece: 8-bit blocks of 2 KiB, in the second-level cache. Long, since rows of
+/// activations are fetched well only in long runs (12 blocks at a time: a third of the rate lost).
+constexpr int64_t kBlocksPerPiece = Simd::kWidth == 16 ? 96 : 16;
 /// Most rows for which 4-bit codes are unpacked in registers.
 constexpr int kRowsUnpackedInRegisters = Simd::kWidth == 16 ? 4 : 1;
 
@@ -69,8 +70,7 @@ struct ScaledByBlock {
   }
   template <int kRows, int kVectors>
   static KVCAST_INLINE void add_to_sums(const BlockOperands& o,
-                                        const Simd::I (&acc)[kRows][kVectors], std::byte* sums,
-                                        bool first) {
+                                        const Simd::I (&acc)[kRows][kVectors], std::byte* sums) {
     Simd::F steps[kVectors];
     KVCAST_UNROLL
     for (int v = 0; v < kVectors; ++v) {
@@ -82,8 +82,7 @@ struct ScaledByBlock {
       for (int v = 0; v < kVectors; ++v) {
         auto* const sum = reinterpret_cast<float*>(sums) + r * 64 + v * Simd::kWidth;
         const Simd::F x = Dot::end(acc[r][v], o.headers + r * o.a_stride);
-        const Simd::F before = first ? Simd::zero() : Simd::load(sum);
-        Simd::store(sum, Simd::fma(x, steps[v], before));
+        Simd::store(sum, Simd::fma(x, steps[v], Simd::load(sum)));
       }
     }
   }
@@ -168,15 +167,16 @@ template <class Codes, int kRows, int kVectors>
 KVCAST_INLINE void multiply_block(const MultiplyArgs& m, int64_t row, int64_t block_index,
                                   const std::byte* block, int64_t column) {
   const std::byte* const a = m.a + row * m.a_stride_bytes;
-  const BlockOperands o{.a = a + block_index * kBlockGroups * Codes::kGroupBytes,
-                        .headers = a + m.groups * Codes::kGroupBytes + block_index * kBlockHeaderBytes,
-                        .a_stride = m.a_stride_bytes,
-                        .block = block,
-                        .column = column};
+  const BlockOperands o{
+      .a = a + block_index * kBlockGroups * Codes::kGroupBytes,
+      .headers = a + m.groups * Codes::kGroupBytes + block_index * kBlockHeaderBytes,
+      .a_stride = m.a_stride_bytes,
+      .block = block,
+      .column = column};
   Simd::I acc[kRows][kVectors];
   Codes::begin(o, acc);
   Codes::multiply_add(o, acc);
-  Codes::add_to_sums(o, acc, m.scratch + (row * 64 + column) * 4, block_index == 0);
+  Codes::add_to_sums(o, acc, m.scratch + (row * 64 + column) * 4);
 }
 
 /// Lines of one block in the columns of a part of a panel.
@@ -193,6 +193,13 @@ template <class Codes, int kRows, int kVectors>
 void run_block_strips(const BlockTile& t, Prefetch& prefetch) {
   const MultiplyArgs& m = *t.args;
   const bool whole = m.column_end - m.column_begin == PackedMatrix::kPanelColumns;
+  if (t.block_begin == 0) {
+    for (int r = 0; r < kRows; ++r) {
+      for (int64_t column = m.column_begin; column < m.column_end; column += Simd::kWidth) {
+        Simd::store_int(m.scratch + ((t.row + r) * 64 + column) * 4, Simd::zero_int());
+      }
+    }
+  }
   const std::byte* block = t.blocks;
   for (int64_t b = t.block_begin; b < t.block_end; ++b, block += Codes::kBytes) {
     if (whole) {
@@ -287,8 +294,7 @@ void run_block_tiles(BlockTile t, int64_t tiles, Prefetch& prefetch) {
     prefetch.lines_beside = m.interlude->bytes > 0 ? kLines : 0;
     run_block_tile<Codes>(rows, t, prefetch);
     const int64_t fetched = (t.block_end - t.block_begin) * kLines * 64;
-    m.interlude->advance(*m.interlude,
-                         fetched < m.interlude->bytes ? fetched : m.interlude->bytes);
+    m.interlude->advance(*m.interlude, fetched < m.interlude->bytes ? fetched : m.interlude->bytes);
   }
 }
 
@@ -341,6 +347,7 @@ void set_block_product(MatmulKernels& kernels, void (*convert)(const ConvertArgs
   kernels.multiply_groups = multiply_block_groups<Codes>;
   kernels.takes_interludes = true;
   kernels.row_multiple = Simd::kTileRows;
+  kernels.largest_row_block = 256;  // whose activations stay in the second-level cache
   kernels.scratch_bytes = block_scratch_bytes;
   kernels.group_bytes = Codes::kGroupBytes + kBlockHeaderBytes / kBlockGroups;
   kernels.convert = convert;

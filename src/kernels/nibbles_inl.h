@@ -35,8 +35,7 @@ Simd::I pairs_of(int16_t x) {
   return Simd::set_int(static_cast<int32_t>(static_cast<uint16_t>(x) * 0x10001U));
 }
 KVCAST_INLINE Simd::I group_of_row(const BlockOperands& o, int row, int64_t group) {
-  return Simd::set_int(
-      *reinterpret_cast<const int32_t*>(o.a + row * o.a_stride + group * 4));
+  return Simd::set_int(*reinterpret_cast<const int32_t*>(o.a + row * o.a_stride + group * 4));
 }
 
 struct Int4Nibbles : ScaledByBlock<NibbleBlocks, kInt4Steps> {
@@ -59,8 +58,8 @@ struct Int4Nibbles : ScaledByBlock<NibbleBlocks, kInt4Steps> {
         Simd::I w[kVectors];
         KVCAST_UNROLL
         for (int v = 0; v < kVectors; ++v) {
-          const Simd::I both = Simd::load_int(o.block + pair * kPanelRowBytes +
-                                              (o.column + v * Simd::kWidth) * 4);
+          const Simd::I both =
+              Simd::load_int(o.block + pair * kPanelRowBytes + (o.column + v * Simd::kWidth) * 4);
           w[v] = half == 0 ? low_halves_of_bytes(both) : high_halves_of_bytes(both);
         }
         KVCAST_UNROLL
@@ -88,44 +87,54 @@ struct Int4Nibbles : ScaledByBlock<NibbleBlocks, kInt4Steps> {
   }
 };
 
-/// acc = eight groups of bytes, made unsigned by `to_unsigned`, times those of the activations.
-template <int kRows, int kVectors, typename ToUnsigned>
-KVCAST_INLINE void multiply_bytes_in_halves(const BlockOperands& o, ToUnsigned&& to_unsigned,
-                                            Simd::I (&acc)[kRows][kVectors]) {
-  constexpr int kMost = Simd::kTileRows / 2;  // two sums each
+/// acc[kFirst ...] = eight groups of bytes, made unsigned by `to_unsigned`, times those of kCount
+/// rows of activations.
+template <int kFirst, int kCount, int kRows, int kVectors, typename ToUnsigned>
+KVCAST_INLINE void multiply_rows_in_halves(const BlockOperands& o, const ToUnsigned& to_unsigned,
+                                           Simd::I (&acc)[kRows][kVectors]) {
+  Simd::I low[kCount][kVectors];
+  Simd::I high[kCount][kVectors];
   KVCAST_UNROLL
-  for (int first = 0; first < kRows; first += kMost) {
-    Simd::I low[kMost][kVectors];
-    Simd::I high[kMost][kVectors];
+  for (int r = 0; r < kCount; ++r) {
     KVCAST_UNROLL
-    for (int r = 0; r < kMost; ++r) {
-      KVCAST_UNROLL
-      for (int v = 0; v < kVectors; ++v) low[r][v] = high[r][v] = Simd::zero_int();
-    }
+    for (int v = 0; v < kVectors; ++v) low[r][v] = high[r][v] = Simd::zero_int();
+  }
+  KVCAST_UNROLL
+  for (int64_t g = 0; g < kBlockGroups; ++g) {
     KVCAST_UNROLL
-    for (int64_t g = 0; g < kBlockGroups; ++g) {
+    for (int v = 0; v < kVectors; ++v) {
+      const Simd::I w = to_unsigned(
+          Simd::load_int(o.block + g * kPanelRowBytes + (o.column + v * Simd::kWidth) * 4));
+      const Simd::I w_low = low_halves_of_bytes(w);
+      const Simd::I w_high = high_halves_of_bytes(w);
       KVCAST_UNROLL
-      for (int v = 0; v < kVectors; ++v) {
-        const Simd::I w = to_unsigned(Simd::load_int(o.block + g * kPanelRowBytes +
-                                                     (o.column + v * Simd::kWidth) * 4));
-        const Simd::I w_low = low_halves_of_bytes(w);
-        const Simd::I w_high = high_halves_of_bytes(w);
-        KVCAST_UNROLL
-        for (int r = 0; r < kMost && first + r < kRows; ++r) {
-          const Simd::I a = group_of_row(o, first + r, g);
-          low[r][v] = Simd::add_halves(low[r][v], Simd::multiply_bytes(w_low, a));
-          high[r][v] = Simd::add_halves(high[r][v], Simd::multiply_bytes(w_high, a));
-        }
+      for (int r = 0; r < kCount; ++r) {
+        const Simd::I a = group_of_row(o, kFirst + r, g);
+        low[r][v] = Simd::add_halves(low[r][v], Simd::multiply_bytes(w_low, a));
+        high[r][v] = Simd::add_halves(high[r][v], Simd::multiply_bytes(w_high, a));
       }
     }
+  }
+  KVCAST_UNROLL
+  for (int r = 0; r < kCount; ++r) {
     KVCAST_UNROLL
-    for (int r = 0; r < kMost && first + r < kRows; ++r) {
-      KVCAST_UNROLL
-      for (int v = 0; v < kVectors; ++v) {
-        acc[first + r][v] = Simd::add_int(Simd::multiply_pairs(high[r][v], pairs_of(16)),
-                                          Simd::multiply_pairs(low[r][v], pairs_of(1)));
-      }
+    for (int v = 0; v < kVectors; ++v) {
+      acc[kFirst + r][v] = Simd::add_int(Simd::multiply_pairs(high[r][v], pairs_of(16)),
+                                         Simd::multiply_pairs(low[r][v], pairs_of(1)));
     }
+  }
+}
+
+/// Of all rows: each has two sums, so half a register tile's rows at a time.
+template <int kRows, int kVectors, typename ToUnsigned>
+KVCAST_INLINE void multiply_bytes_in_halves(const BlockOperands& o, const ToUnsigned& to_unsigned,
+                                            Simd::I (&acc)[kRows][kVectors]) {
+  constexpr int kMost = Simd::kTileRows / 2;
+  if constexpr (kRows <= kMost) {
+    multiply_rows_in_halves<0, kRows>(o, to_unsigned, acc);
+  } else {
+    multiply_rows_in_halves<0, kMost>(o, to_unsigned, acc);
+    multiply_rows_in_halves<kMost, kRows - kMost>(o, to_unsigned, acc);
   }
 }
 
@@ -136,11 +145,12 @@ struct Int8Nibbles : ScaledByBlock<NibbleBlocks, kInt8Steps> {
 
   template <int kRows, int kVectors>
   static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
-    multiply_bytes_in_halves(o, [](Simd::I u) { return u; }, acc);
+    multiply_bytes_in_halves(
+        o, [](Simd::I u) { return u; }, acc);
     KVCAST_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const Simd::I offset = Simd::multiply_pairs(NibbleBlocks::sum_pairs(o.headers + r * o.a_stride),
-                                                  pairs_of(-128));
+      const Simd::I offset =
+          Simd::multiply_pairs(NibbleBlocks::sum_pairs(o.headers + r * o.a_stride), pairs_of(-128));
       KVCAST_UNROLL
       for (int v = 0; v < kVectors; ++v) acc[r][v] = Simd::add_int(acc[r][v], offset);
     }
@@ -160,19 +170,18 @@ struct ColumnNibbles {
   template <int kRows, int kVectors>
   static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
     const Simd::I offset = Simd::set_int(static_cast<int32_t>(0x80808080));
-    multiply_bytes_in_halves(o, [&](Simd::I w) { return Simd::xor_int(w, offset); }, acc);
+    multiply_bytes_in_halves(
+        o, [&](Simd::I w) { return Simd::xor_int(w, offset); }, acc);
   }
   template <int kRows, int kVectors>
-  static KVCAST_INLINE void add_to_sums(const BlockOperands&,
-                                        const Simd::I (&acc)[kRows][kVectors], std::byte* sums,
-                                        bool first) {
+  static KVCAST_INLINE void add_to_sums(const BlockOperands&, const Simd::I (&acc)[kRows][kVectors],
+                                        std::byte* sums) {
     KVCAST_UNROLL
     for (int r = 0; r < kRows; ++r) {
       KVCAST_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         std::byte* const sum = sums + (r * 64 + v * Simd::kWidth) * 4;
-        const Simd::I before = first ? Simd::zero_int() : Simd::load_int(sum);
-        Simd::store_int(sum, Simd::add_int(before, acc[r][v]));
+        Simd::store_int(sum, Simd::add_int(Simd::load_int(sum), acc[r][v]));
       }
     }
   }
@@ -194,7 +203,8 @@ void convert_int8_with_sum(const ConvertArgs& c) {
     std::byte* const row = c.out + r * c.out_stride_bytes;
     Simd::I sums = Simd::zero_int();
     for (int64_t i = 0; i < c.groups * 4; i += Simd::kWidth * 4) {
-      const Simd::I pairs = Simd::multiply_bytes(Simd::set_int(0x01010101), Simd::load_int(row + i));
+      const Simd::I pairs =
+          Simd::multiply_bytes(Simd::set_int(0x01010101), Simd::load_int(row + i));
       sums = Simd::add_int(sums, Simd::multiply_pairs(pairs, pairs_of(1)));
     }
     int32_t lanes[Simd::kWidth];

@@ -117,8 +117,8 @@ struct Simd {
   static void store_bytes(std::byte* p, I x) {
     const I pick = _mm256_setr_epi32(0x0c080400, -1, -1, -1, 0x0c080400, -1, -1, -1);
     const I bytes = _mm256_shuffle_epi8(x, pick);
-    const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes),
-                                            _mm256_extracti128_si256(bytes, 1));
+    const __m128i both =
+        _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), both);
   }
 

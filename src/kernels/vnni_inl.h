@@ -25,9 +25,9 @@ struct DotInt8Vnni : DotInt8<128> {
   }
 };
 
-/// The same of unsigned weights, u, and signed activations, for blocks. The sum starts at -128 times
-/// that of the activations; and as the last bits of a float as large as 2^23 times their scale, so
-/// that the result is scaled when that is subtracted as a float. |sum| is below 2^20.
+/// The same of unsigned weights, u, and signed activations, for blocks. The sum starts at -128
+/// times that of the activations; and as the last bits of a float as large as 2^23 times their
+/// scale, so that the result is scaled when that is subtracted as a float. |sum| is below 2^20.
 struct DotBlocksVnni : DotInt8Vnni {
   static Accumulator multiply_add(Accumulator c, Simd::I a, Simd::I w) {
     return DotInt8Vnni::multiply_add(c, w, a);

@@ -5,7 +5,7 @@
 // rows, the tile or the division along k: results do not depend on how rows are batched. The f32
 // sums stay in memory, where a block passes once; the integer ones in registers. One to few rows
 // unpack 4-bit codes in registers. For more, a piece of the panel becomes 8-bit blocks in the
-// first-level cache, and all row tiles read it there.
+// second-level cache, and all row tiles read it there.
 // Included after the file's Simd and dot_inl.h.
 #pragma once
 

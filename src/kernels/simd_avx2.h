@@ -113,6 +113,8 @@ struct Simd {
   static I high_halves(I x) { return _mm256_and_si256(x, _mm256_set1_epi32(-65536)); }
 
   static I add_int(I x, I y) { return _mm256_add_epi32(x, y); }
+  static I widen_even(I x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); }
+  static I widen_odd(I x) { return _mm256_srai_epi16(x, 8); }
   static I multiply_pairs(I x, I y) { return _mm256_madd_epi16(x, y); }
   static void store_bytes(std::byte* p, I x) {
     const I pick = _mm256_setr_epi32(0x0c080400, -1, -1, -1, 0x0c080400, -1, -1, -1);
@@ -120,6 +122,12 @@ struct Simd {
     const __m128i both =
         _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), both);
+  }
+  static void store_widened(std::byte* p, I x) {
+    const I swapped = _mm256_shuffle_epi32(x, 0xd8);
+    const __m128i halves =
+        _mm_packs_epi32(_mm256_castsi256_si128(swapped), _mm256_extracti128_si256(swapped, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), halves);
   }
 
   static KVCAST_INLINE void transpose(F (&x)[8]) {

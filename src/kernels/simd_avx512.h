@@ -111,11 +111,19 @@ struct Simd {
   static I high_halves(I x) { return _mm512_and_si512(x, _mm512_set1_epi32(-65536)); }
 
   static I add_int(I x, I y) { return _mm512_add_epi32(x, y); }
+  /// Four int8 per lane -> elements 0 and 2 (even) or 1 and 3 (odd) as two int16.
+  static I widen_even(I x) { return _mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8); }
+  static I widen_odd(I x) { return _mm512_srai_epi16(x, 8); }
   /// Per lane: sum of the products of its two int16.
   static I multiply_pairs(I x, I y) { return _mm512_madd_epi16(x, y); }
   /// The low byte of each lane: kWidth bytes.
   static void store_bytes(std::byte* p, I x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
+  }
+  /// The low halves of the lanes as int16, every four in the order 0, 2, 1, 3 of widen_*.
+  static void store_widened(std::byte* p, I x) {
+    const I swapped = _mm512_shuffle_epi32(x, _MM_PERM_DBCA);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(swapped));
   }
 
   /// [kWidth keys][kWidth elements] -> [elements][keys].

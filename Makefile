@@ -1,5 +1,5 @@
 # The commands of the README. Everything else is CMake: see CMakePresets.json.
-.PHONY: run test build setup setup-runtime install asan format clean
+.PHONY: run test test-clients build models test-models setup setup-runtime install wheel deb asan format clean
 
 JOBS ?= $(shell nproc)
 CONFIGURE = cmake --preset release
@@ -12,7 +12,23 @@ run: setup-runtime
 
 ## The same set-up, the trainer's included, then every test.
 test: build
-	ctest --preset release -j 1
+	ctest --preset release -LE models -j 1
+
+## Fetches the models of models/known.json (1.6 GiB) into models/hub, or what MODELS="NAME ..." names.
+models:
+	python3 -m pip --version > /dev/null 2>&1 || scripts/install-dependencies.sh models
+	scripts/fetch-models.py $(MODELS)
+
+## The tests that need these models.
+test-models: build
+	ctest --preset release -L models --no-tests=error -j 1
+
+## Other people's clients, a browser and a proxy against the server (downloads them).
+test-clients: setup-runtime
+	scripts/install-dependencies.sh clients
+	$(CONFIGURE)
+	cmake --build --preset release -j $(JOBS) --target kvcast_program
+	tests/clients/run.sh build/release/kvcast
 
 build: setup
 	$(CONFIGURE) -DKVCAST_BUILD_TESTS=ON
@@ -25,6 +41,16 @@ setup-runtime:
 
 install: build
 	cmake --install build/release
+
+## dist/kvcast-*.whl: the Python package for this machine's system, without the programs.
+wheel: setup-runtime
+	python3 -m pip wheel --no-deps -w dist .
+
+## build/deb/kvcast_*.deb: programs, library and the shipped bundle, without the trainer.
+deb: setup-runtime
+	cmake --preset release -B build/deb -DCMAKE_INSTALL_PREFIX=/usr -DKVCAST_BUILD_TRAINER=OFF -DKVCAST_BUILD_TESTS=OFF -DKVCAST_BUILD_BENCHMARKS=OFF
+	cmake --build build/deb -j $(JOBS)
+	cd build/deb && cpack
 
 asan: setup
 	cmake --preset asan && cmake --build --preset asan -j $(JOBS) && ctest --preset asan

@@ -1,10 +1,13 @@
-# The page's files become one source file of the library, as raw string literals: nothing is read
+# The page's files become one source file, as raw string literals: nothing is read
 # at run time, and no build step but this one. Runs again when a file changes.
 function(kvcast_embed_page output)
-  set(directory ${CMAKE_CURRENT_SOURCE_DIR}/server/page)
+  set(directory ${CMAKE_CURRENT_SOURCE_DIR}/page)
   set(text "// Made by cmake/EmbedPage.cmake from src/server/page/.\n#include \"server/page.h\"\n\nnamespace kvcast {\nnamespace {\n\nconstexpr PageFile kFiles[] = {\n")
-  foreach(entry "/|index.html|text/html; charset=utf-8" "/style.css|style.css|text/css; charset=utf-8"
-                "/app.js|app.js|text/javascript; charset=utf-8")
+  set(entries "/|index.html|text/html; charset=utf-8" "/style.css|style.css|text/css; charset=utf-8")
+  foreach(script api app chat differences dom race settings)
+    list(APPEND entries "/${script}.js|${script}.js|text/javascript; charset=utf-8")
+  endforeach()
+  foreach(entry IN LISTS entries)
     string(REPLACE "|" ";" parts "${entry}")
     # The content type has a ';' of its own.
     list(POP_FRONT parts path file)

@@ -57,8 +57,13 @@ void fuzz_manifest(const Directory& directory, std::string_view text) {
   directory.write("kvcast.json", text);
   const auto manifest = read_bundle_manifest(directory.path());
   if (!manifest) return check_message(manifest.error().message);
-  FUZZ_CHECK(manifest->layer_map.size() == 5);
-  for (const int64_t layer : manifest->layer_map) FUZZ_CHECK(layer >= 0 && layer < 3);
+  const ForecastPlan& plan = manifest->plan;
+  FUZZ_CHECK(plan.base_layers() == 5 && plan.exact_layers >= 0 && plan.exact_layers <= 5);
+  for (int64_t i = plan.exact_layers; i < 5; ++i) {
+    const ForecastInput& input = plan.inputs[i];
+    const bool of_base = input.reader == PromptReader::kBase;
+    FUZZ_CHECK(input.layer >= 0 && input.layer < (of_base ? plan.exact_layers : 3));
+  }
   const auto inside = manifest->predictor.lexically_relative(directory.path());
   FUZZ_CHECK(!inside.empty() && *inside.begin() != "..");
 }

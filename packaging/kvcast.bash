@@ -16,6 +16,7 @@ _kvcast() {
       return ;;
     --dtype) COMPREPLY=($(compgen -W 'auto f32 bf16 int8' -- "$current")); return ;;
     --kv-dtype) COMPREPLY=($(compgen -W 'auto f32 bf16' -- "$current")); return ;;
+    --log-format) COMPREPLY=($(compgen -W 'none text json' -- "$current")); return ;;
     --format) COMPREPLY=($(compgen -W 'md csv json' -- "$current")); return ;;
     --task)
       COMPREPLY=($(compgen -W 'nll triviaqa humaneval next_line passkey recall agreement arc_easy arc_challenge

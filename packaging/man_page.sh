@@ -1,8 +1,8 @@
 #!/bin/sh
-# Prints the man page: kvcast.1.in with every command's options, as the program itself lists them.
-#   man_page.sh KVCAST kvcast.1.in
+# Prints a program's man page: PAGE with every command's options, as the program itself lists them.
+#   man_page.sh PROGRAM PAGE VERSION
 set -eu
-kvcast=$1 page=$2
+kvcast=$1 page=$2 version=$3
 
 commands() {
   "$kvcast" --help | sed -n '/^Subcommands:/,$ s/^  \([a-z][a-z-]*\) .*/\1/p'
@@ -10,7 +10,7 @@ commands() {
 
 # The help's two columns as .TP paragraphs.
 options() {
-  "$kvcast" "$1" --help | awk -v command="$1" '
+  "$kvcast" "$1" --help | awk -v command="$(basename "$kvcast" | sed 's/-/\\\\-/g') $1" '
     function roff(text) {
       gsub(/\\/, "\\e", text); gsub(/-/, "\\-", text)
       return (text ~ /^[.\047]/ ? "\\&" : "") text
@@ -23,7 +23,7 @@ options() {
       if (text != "") print roff(text)
       name = text = ""
     }
-    NR == 1 && NF { print ".SS kvcast " command; print roff($0) "."; next }
+    NR == 1 && NF { print ".SS " command; print roff($0) "."; next }
     /^[A-Z]/ { flush(); next }
     /^  [-A-Z]/ {
       flush()
@@ -38,7 +38,6 @@ options() {
     END { flush() }'
 }
 
-version=$("$kvcast" --version | sed 's/^kvcast \([^ ]*\).*/\1/')
 while IFS= read -r line; do
   case $line in
     @COMMANDS@) for command in $(commands); do options "$command"; done ;;

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # Installs the Debian 12 packages that kvcast is built from, if any are missing.
-#   scripts/install-dependencies.sh [runtime] [trainer] [tests] [aarch64]
+#   scripts/install-dependencies.sh [runtime] [trainer] [tests] [models] [clients] [aarch64]
 set -euo pipefail
 
 packages=()
 for group in "${@:-runtime}"; do
   case $group in
     runtime) packages+=(g++ cmake ninja-build git ca-certificates libexpected-dev libfmt-dev
-      nlohmann-json3-dev libcli11-dev libsentencepiece-dev libboost1.81-dev zlib1g-dev libmd-dev) ;;
+      nlohmann-json3-dev libcli11-dev libeigen3-dev libsentencepiece-dev libpcre2-dev
+      libutf8proc-dev libboost1.81-dev zlib1g-dev libmd-dev libedit-dev) ;;
     trainer) packages+=(libtorch-dev libopenblas0-openmp libgloo-dev libtomlplusplus-dev libzstd-dev zlib1g-dev) ;;
     tests) packages+=(libgtest-dev libgmock-dev libbenchmark-dev zstd mandoc zsh bubblewrap python3-minimal
       python3-matplotlib python3-pandas python3-jinja2) ;;
+    models) packages+=(python3 python3-pip) ;;
+    clients) packages+=(python3-venv curl chromium nginx-light) ;;
     aarch64) packages+=(g++-aarch64-linux-gnu qemu-user googletest) ;;
-    *) echo "$0: unknown group $group: expected runtime, trainer, tests or aarch64" >&2; exit 2 ;;
+    *) echo "$0: unknown group $group: expected runtime, trainer, tests, models, clients or aarch64" >&2; exit 2 ;;
   esac
 done
 

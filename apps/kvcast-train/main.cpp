@@ -11,9 +11,11 @@
 #include <string>
 #include <string_view>
 
+#include "plan_command.h"
 #include "recipe_arguments.h"
 #include "train/closed_form.h"
 #include "train/data/error.h"
+#include "train/data/rerun.h"
 #include "train/heldout.h"
 #include "train/kvp.h"
 #include "train/pretrain.h"
@@ -55,7 +57,8 @@ struct TrainArguments {
   RecipeArguments recipe;
   std::string device = "auto", dtype;
   double max_minutes = -1.0;
-  bool resume = false, quiet = false;
+  RerunOptions rerun;
+  bool quiet = false;
 
   /// What a command takes that only fits.
   void add_common_to(CLI::App& command) {
@@ -64,12 +67,14 @@ struct TrainArguments {
         ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
     command.add_option("--dtype", dtype, "Of the weights written at the end (output.dtype)")
         ->check(CLI::IsMember({"f32", "bf16"}));
+    command.add_flag("--overwrite", rerun.overwrite, "Begin again whatever is there");
     command.add_flag("--quiet", quiet, "No progress on stderr");
   }
 
   void add_to(CLI::App& command) {
     add_common_to(command);
-    command.add_flag("--resume", resume, "Go on from the checkpoint, if there is one");
+    command.add_flag("--resume", rerun.resume, "Go on from the checkpoint, if there is one")
+        ->excludes("--overwrite");
     command
         .add_option("--max-minutes", max_minutes,
                     "End the schedule by then (instead of run.max_minutes)")
@@ -85,6 +90,22 @@ struct TrainArguments {
   }
 };
 
+/// start_run(), decided by the first process for all of them.
+RunStart start_together(Processes& processes, const OutputRecipe& output,
+                        const RerunOptions& options) {
+  std::string decided;
+  if (processes.first()) {
+    try {
+      decided = std::to_string(static_cast<int>(start_run(output, options)));
+    } catch (const TrainError& error) {
+      decided = error.what();
+    }
+  }
+  decided = processes.agree(decided);
+  if (decided.size() != 1) throw TrainError(decided);
+  return static_cast<RunStart>(decided[0] - '0');
+}
+
 /// `train_it` with the device and the processes that the command line and the environment say.
 template <typename Recipe>
 int run_training(const TrainArguments& arguments, const Recipe& recipe,
@@ -92,9 +113,16 @@ int run_training(const TrainArguments& arguments, const Recipe& recipe,
   install_signal_handlers();
   const at::Device device = choose_device(arguments.device);
   const auto processes = Processes::from_environment(device);
-  const TrainOutcome outcome =
-      train_it(recipe, {device, arguments.resume, arguments.quiet || !processes->first(),
-                        &stop_requested, processes.get()});
+  const RunStart start = start_together(*processes, recipe.output, arguments.rerun);
+  TrainOutcome outcome = TrainOutcome::kFinished;
+  if (start != RunStart::kFinished) {
+    outcome = train_it(
+        recipe, {device, start == RunStart::kFromCheckpoint, arguments.quiet || !processes->first(),
+                 &stop_requested, processes.get()});
+  } else if (processes->first()) {
+    fmt::print(stderr, "kvcast-train: {}: finished already; nothing to do\n",
+               recipe.output.directory.string());
+  }
   if (outcome == TrainOutcome::kFinished) {
     if (processes->first()) fmt::print("{}\n", recipe.output.directory.string());
     return 0;
@@ -118,6 +146,7 @@ int run_alone(const TrainArguments& a) {
 
 int run_ridge(const TrainArguments& arguments) {
   const auto recipe = read_ridge_recipe(arguments.recipe.recipe, arguments.settings());
+  refuse_to_overwrite(recipe.output.directory, arguments.rerun.overwrite);
   train_ridge(recipe, choose_device(arguments.device), arguments.quiet);
   fmt::print("{}\n", recipe.output.directory.string());
   return 0;
@@ -125,6 +154,7 @@ int run_ridge(const TrainArguments& arguments) {
 
 struct ProbeArguments {
   ProbeOptions options;
+  std::string device = "cpu", dtype = "f32";
   bool json = false;
 
   void add_to(CLI::App& command) {
@@ -139,13 +169,21 @@ struct ProbeArguments {
     command.add_option("--z-loss", options.loss.cross_entropy.z_loss)->capture_default_str();
     command.add_option("--ignore-index", options.loss.cross_entropy.ignore_index)
         ->capture_default_str();
+    command.add_option("--device", device)
+        ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+        ->capture_default_str();
+    command.add_option("--dtype", dtype, "Of matrix products")
+        ->check(CLI::IsMember({"f32", "bf16"}))
+        ->capture_default_str();
     command.add_option("--out", options.out,
                        "safetensors to write: logits (exact/, auxiliary/, train/), caches, grad/");
     command.add_flag("--json", json, "One JSON object instead of lines");
   }
 };
 
-int run_probe(const ProbeArguments& arguments) {
+int run_probe(ProbeArguments& arguments) {
+  arguments.options.device = choose_device(arguments.device);
+  arguments.options.compute = arguments.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
   const ProbeResult result = probe(arguments.options);
   if (arguments.json) {
     fmt::print("{}\n", result.report.dump(1));
@@ -212,6 +250,9 @@ int run(int argc, char** argv) {
   auto* ridge_command =
       app.add_subcommand("ridge", "Fit a predictor in closed form, nothing else trained");
   training.add_common_to(*ridge_command);
+  PlanArguments planning;
+  auto* plan_command = app.add_subcommand("plan", "Memory, operations and hours of a run");
+  planning.add_to(*plan_command);
   HeldoutArguments held_out;
   auto* heldout_command =
       app.add_subcommand("heldout", "Held-out losses of a model or bundle, JSON");
@@ -230,6 +271,7 @@ int run(int argc, char** argv) {
   if (*kvp_command) return run_kvp(training);
   if (*alone_command) return run_alone(training);
   if (*ridge_command) return run_ridge(training);
+  if (*plan_command) return run_plan(planning);
   if (*heldout_command) return run_heldout(held_out);
   return run_probe(probing);
 }

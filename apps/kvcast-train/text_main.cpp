@@ -14,6 +14,8 @@
 #include "recipe_arguments.h"
 #include "tokenizer/tokenizer.h"
 #include "train/data/error.h"
+#include "train/data/rerun.h"
+#include "train/data/shard_index.h"
 #include "train/data/shard_writer.h"
 #include "train/text/train_tokenizer.h"
 #include "train/text/word_encoder.h"
@@ -25,18 +27,29 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-void run_tokenizer(const RecipeArguments& arguments) {
+struct TextArguments : RecipeArguments {
+  bool overwrite = false;
+
+  void add_to(CLI::App& command) {
+    RecipeArguments::add_to(command);
+    command.add_flag("--overwrite", overwrite, "Replace what is there");
+  }
+};
+
+void run_tokenizer(const TextArguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
   const TokenizerRecipe recipe = read_tokenizer_recipe(arguments.recipe, arguments.settings());
+  refuse_to_overwrite(recipe.output, arguments.overwrite);
   const TokenizerReport report = train_tokenizer(recipe);
   fmt::print("{}: {} pieces from {} lines, {:.1f} MB, in {:.1f} s\n", recipe.output.string(),
              report.vocab_size, report.lines, static_cast<double>(report.text_bytes) / 1e6,
              seconds_since(start));
 }
 
-void run_shards(const RecipeArguments& arguments) {
+void run_shards(const TextArguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
   const ShardsRecipe recipe = read_shards_recipe(arguments.recipe, arguments.settings());
+  refuse_to_overwrite(recipe.output / kShardIndexName, arguments.overwrite);
   const auto tokenizer = unwrap(Tokenizer::load(recipe.tokenizer));
   TextEncoder encoder;
   encoder.vocab_size = tokenizer->vocab_size();
@@ -49,6 +62,11 @@ void run_shards(const RecipeArguments& arguments) {
     const auto words = std::make_shared<WordEncoder>(*tokenizer, breaks);
     return [words](std::string_view text, std::vector<int32_t>& ids) { words->encode(text, ids); };
   };
+  // The index, which comes last, is what makes the directory one of shards.
+  std::filesystem::create_directories(recipe.output);
+  std::filesystem::remove(recipe.output / kShardIndexName);
+  std::filesystem::copy_file(recipe.tokenizer, recipe.output / "tokenizer.model",
+                             std::filesystem::copy_options::overwrite_existing);
   const bool terminal = isatty(STDERR_FILENO) != 0;
   const double interval_s = terminal ? 0.2 : 10.0;
   double next_report_s = 0.0;
@@ -62,8 +80,6 @@ void run_shards(const RecipeArguments& arguments) {
                terminal ? "" : "\n");
   });
   if (terminal) fmt::print(stderr, "\n");
-  std::filesystem::copy_file(recipe.tokenizer, recipe.output / "tokenizer.model",
-                             std::filesystem::copy_options::overwrite_existing);
   int64_t text_bytes = 0;
   for (const auto& source : index.sources) {
     text_bytes += source.train.text_bytes + source.held_out.text_bytes;
@@ -80,7 +96,7 @@ int run(int argc, char** argv) {
   CLI::App app("The commands of kvcast-train that handle text", "kvcast-train");
   app.require_subcommand(1);
   app.failure_message(one_line_failure);
-  RecipeArguments arguments;
+  TextArguments arguments;
   auto* tokenizer = app.add_subcommand("tokenizer", "Train a SentencePiece tokenizer");
   arguments.add_to(*tokenizer);
   auto* shards = app.add_subcommand("shards", "Turn text into shards of tokens");

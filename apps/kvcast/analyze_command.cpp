@@ -10,6 +10,7 @@
 #include "base/mapped_file.h"
 #include "command.h"
 #include "kvcast/version.h"
+#include "models_folder.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
@@ -115,10 +116,7 @@ Result<int> run_analyze(const AnalyzeOptions& options) {
   if (!result) return kExitInterrupted;
 
   Analysis& analysis = *result;
-  std::filesystem::path directory = options.model.directory;
-  if (directory.empty()) {
-    KVCAST_TRY(directory, default_model_directory());
-  }
+  KVCAST_TRY(const std::filesystem::path directory, find_model(options.model.directory));
   analysis.label = options.label.empty() ? directory_name(directory) : options.label;
   analysis.model = options.model.directory.empty() ? analysis.label : options.model.directory;
   analysis.dtype = dtype_text(model->dtype());

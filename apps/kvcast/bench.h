@@ -40,6 +40,9 @@ struct BenchResult {
   double share_of_peak = 0;        ///< exact FLOPs / TTFT / measured peak, median over rounds
   double prompt_tokens_per_s = 0;  ///< batch * prompt_tokens / median TTFT
   double decode_tokens_per_s = 0;  ///< 0 if decoding was not measured
+  double answer_ms = 0;            ///< median, from arrival to the last decode step's end
+  /// Median over rounds of the decode steps after which caches were exact; none: they are not.
+  std::optional<double> exact_after_tokens;
   /// Weights and cache read per step / median step / bandwidth, median over rounds.
   double share_of_read_bandwidth = 0;
   int64_t peak_rss_bytes = 0;  ///< highest resident set while this row was measured

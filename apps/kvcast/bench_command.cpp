@@ -12,6 +12,8 @@
 #include "kvcast/version.h"
 #include "model/architectures.h"
 #include "model/bundle.h"
+#include "model/model_text.h"
+#include "models_folder.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
@@ -36,17 +38,9 @@ struct Subject {
   std::unique_ptr<Tokenizer> tokenizer;
 };
 
-Result<WeightType> weight_type(const std::string& dtype) {
-  if (dtype == "f32") return WeightType::kF32;
-  if (dtype == "bf16") return WeightType::kBf16;
-  if (dtype == "int8") return WeightType::kInt8;
-  if (dtype == "int4") return WeightType::kInt4Blocks;
-  if (dtype == "int8-blocks") return WeightType::kInt8Blocks;
-  return fail(
-      fmt::format("unknown dtype \"{}\": expected f32, bf16, int8, int4 or int8-blocks", dtype));
-}
-
-Result<Subject> make_random_subject(const BenchOptions& options, WeightType type, int threads) {
+Result<Subject> make_random_subject(const BenchOptions& options, std::optional<WeightType> asked,
+                                    int threads) {
+  const WeightType type = asked.value_or(WeightType::kBf16);
   KVCAST_TRY(const ModelConfig base, named_architecture(options.arch));
   Subject subject;
   subject.name = options.arch;
@@ -56,38 +50,30 @@ Result<Subject> make_random_subject(const BenchOptions& options, WeightType type
   }
   KVCAST_TRY(const ModelPair pair, named_pair(options.arch, options.auxiliary));
   subject.name += "<-" + options.auxiliary;
-  subject.models = random_models(pair.base, &pair.auxiliary, pair.layer_map, type, threads);
+  subject.models = random_models(pair.base, &pair.auxiliary, pair.plan, type, threads);
   return subject;
-}
-
-Status load_tokenizer(Subject& subject, const std::filesystem::path& file) {
-  KVCAST_TRY(subject.tokenizer, Tokenizer::load(file));
-  return check_tokenizer(*subject.tokenizer, file, subject.models.base->config());
 }
 
 Result<Subject> make_subject(const BenchOptions& options, const std::string& dtype, int threads,
                              InterruptScope& interrupt) {
   const InterruptScope::ImmediateExit loading(interrupt);
-  KVCAST_TRY(const WeightType type, weight_type(dtype));
+  KVCAST_TRY(const Dtype parsed, parse_dtype(dtype));
+  const std::optional<WeightType> type = weight_type(parsed);
   if (!options.arch.empty()) return make_random_subject(options, type, threads);
   Subject subject;
-  std::filesystem::path directory = options.model.directory;
-  if (directory.empty()) {
-    KVCAST_TRY(directory, default_model_directory());
-  }
+  KVCAST_TRY(const std::filesystem::path directory, find_model(options.model.directory));
   subject.name = directory.filename().empty() ? directory.parent_path().filename().string()
                                               : directory.filename().string();
   KVCAST_TRY(subject.models, load_models(directory, type, threads));
-  std::filesystem::path tokenizer = directory / "tokenizer.model";
+  std::filesystem::path base = directory;
   if (is_bundle(directory)) {
     KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-    tokenizer = manifest.base / "tokenizer.model";
+    base = manifest.base;
   }
-  std::error_code ignored;
-  if (!options.model.tokenizer.empty()) {
-    KVCAST_CHECK(load_tokenizer(subject, options.model.tokenizer));
-  } else if (std::filesystem::exists(tokenizer, ignored)) {
-    KVCAST_CHECK(load_tokenizer(subject, tokenizer));
+  KVCAST_TRY(subject.tokenizer, open_tokenizer(base, options.model.tokenizer));
+  if (subject.tokenizer) {
+    KVCAST_CHECK(check_tokenizer(*subject.tokenizer, subject.tokenizer->source(),
+                                 subject.models.base->config()));
   }
   return subject;
 }
@@ -95,8 +81,11 @@ Result<Subject> make_subject(const BenchOptions& options, const std::string& dty
 Result<std::vector<std::unique_ptr<PrefillStrategy>>> make_strategies(const BenchOptions& options,
                                                                       const Models& models) {
   std::vector<std::string> specs = options.prefills;
-  if (specs.empty() && models.is_bundle()) specs = {"exact", "kv-prediction", "auxiliary"};
-  if (specs.empty()) specs = {"exact"};
+  if (specs.empty()) {
+    specs = {"exact"};
+    if (models.is_bundle()) specs.emplace_back("kv-prediction");
+    if (models.auxiliary) specs.emplace_back("auxiliary");
+  }
   std::vector<std::unique_ptr<PrefillStrategy>> strategies;
   for (const std::string& spec : specs) {
     KVCAST_TRY(auto strategy, PrefillStrategy::parse(spec));
@@ -104,6 +93,7 @@ Result<std::vector<std::unique_ptr<PrefillStrategy>>> make_strategies(const Benc
       return fail(
           fmt::format("--prefill {}: needs a KV-prediction bundle, or --aux beside --arch", spec));
     }
+    KVCAST_CHECK(check_strategy(*strategy, models));
     strategies.push_back(std::move(strategy));
   }
   return strategies;
@@ -128,10 +118,11 @@ Result<bool> measure_dtype(const BenchOptions& options, const std::string& dtype
                            InterruptScope& interrupt, BenchRun& run) {
   const Stopwatch loading;
   KVCAST_TRY(Subject subject, make_subject(options, dtype, run.threads, interrupt));
-  BenchRun::Loaded loaded{.dtype = dtype, .load_ms = loading.elapsed_ms(), .peak = {}};
+  const WeightType type = subject.models.base->weights().main_type();
+  const std::string loaded_dtype(dtype_text(dtype_of(type)));  // what `auto` came to
+  BenchRun::Loaded loaded{.dtype = loaded_dtype, .load_ms = loading.elapsed_ms(), .peak = {}};
   KVCAST_TRY(const auto strategies, make_strategies(options, subject.models));
   KVCAST_CHECK(check_lengths(options, subject.models));
-  KVCAST_TRY(const WeightType type, weight_type(dtype));
   const bool f32_cache = options.model.kv_dtype == "f32" ||
                          (options.model.kv_dtype == "auto" && type == WeightType::kF32);
   subject.models.kv_type = f32_cache ? KvType::kF32 : KvType::kBf16;
@@ -139,7 +130,7 @@ Result<bool> measure_dtype(const BenchOptions& options, const std::string& dtype
   for (const int64_t batch : options.batches) {
     for (const int64_t tokens : options.prompt_tokens) {
       cases.push_back({.arch = subject.name,
-                       .dtype = dtype,
+                       .dtype = loaded_dtype,
                        .type = type,
                        .models = &subject.models,
                        .tokenizer = subject.tokenizer.get(),
@@ -188,8 +179,7 @@ void register_bench(CLI::App& app, int& exit_code) {
   CLI::App& command = *app.add_subcommand(
       "bench",
       "time to first token and decode speed of a model, or of a shape with random weights");
-  command.add_option("MODEL", options->model.directory,
-                     "model directory or bundle (default: the bundle shipped with kvcast)");
+  command.add_option("MODEL", options->model.directory, kModelHelp);
   auto* arch = command.add_option("--arch", options->arch, "a known shape, e.g. openelm-1.1b");
   command.add_option("--aux", options->auxiliary, "the auxiliary's shape, e.g. openelm-270m")
       ->needs(arch);
@@ -208,10 +198,13 @@ void register_bench(CLI::App& app, int& exit_code) {
   command.add_option("--prefill", options->prefills, "strategies, measured in turns")
       ->delimiter(',')
       ->check(is_prefill_spec());
-  command.add_option("--dtype", options->dtypes, "f32, bf16, int8, int4, int8-blocks")
+  command
+      .add_option(
+          "--dtype", options->dtypes,
+          "auto (as the model is stored; bf16 with --arch), f32, bf16, int8, int4, int8-blocks")
       ->delimiter(',')
-      ->check(CLI::IsMember({"f32", "bf16", "int8", "int4", "int8-blocks"}))
-      ->default_val(std::vector<std::string>{"bf16"});
+      ->check(checked_by(parse_dtype))
+      ->default_val(std::vector<std::string>{"auto"});
   options->model.add_kv_dtype_to(command);
   command.add_option("-r,--repetitions", options->repetitions, "of each case")
       ->check(is_whole_number(1, 1000))

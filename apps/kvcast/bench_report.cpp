@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -37,7 +39,8 @@ std::optional<Ratios> compare(const BenchRun& run, const BenchResult& now) {
   return ratios;
 }
 
-Table to_table(const BenchRun& run) {
+/// Everything, a row for each result: for programs to read.
+Table to_wide_table(const BenchRun& run) {
   Table table;
   table.headers = {"arch",
                    "prefill",
@@ -111,6 +114,9 @@ nlohmann::ordered_json to_json(const BenchRun& run, const BenchResult& r) {
       {"prompt_tokens_per_s", r.prompt_tokens_per_s},
       {"share_of_peak", r.share_of_peak},
       {"decode_tokens_per_s", r.decode_tokens_per_s},
+      {"answer_ms", r.answer_ms},
+      {"exact_after_tokens", r.exact_after_tokens ? nlohmann::ordered_json(*r.exact_after_tokens)
+                                                  : nlohmann::ordered_json()},
       {"share_of_read_bandwidth", r.share_of_read_bandwidth},
       {"peak_rss_bytes", r.peak_rss_bytes},
       {"weight_bytes", r.weight_bytes},
@@ -144,25 +150,107 @@ std::string to_json_text(const BenchRun& run) {
   return out.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
-}  // namespace
+// ---- what people read: tables within 100 columns, those of one dtype together ----
 
-std::string to_text(const BenchRun& run, std::string_view format) {
-  if (format == "csv") return to_table(run).to_csv();
-  if (format == "json") return to_json_text(run);
+std::vector<std::string> case_cells(const BenchResult& r) {
+  const std::string prompt = fmt::format("{}", r.prompt_tokens);
+  return {r.prefill, r.batch > 1 ? fmt::format("{} x {}", r.batch, prompt) : prompt};
+}
+
+/// Three or four digits, so that columns stay narrow.
+std::string short_number(double value) {
+  return value >= 100 ? fmt::format("{:.0f}", value) : fmt::format("{:.2f}", value);
+}
+
+struct Column {
+  std::string header;
+  std::function<std::string(const BenchResult&)> cell;
+};
+
+std::string table_of(const std::vector<const BenchResult*>& results,
+                     const std::vector<Column>& columns) {
+  Table table;
+  table.headers = {"prefill", "prompt"};
+  for (const Column& column : columns) table.headers.push_back(column.header);
+  for (const BenchResult* result : results) {
+    std::vector<std::string> row = case_cells(*result);
+    for (const Column& column : columns) row.push_back(column.cell(*result));
+    table.rows.push_back(std::move(row));
+  }
+  return "\n" + table.to_markdown();
+}
+
+std::string tables_of(const BenchRun& run, const std::vector<const BenchResult*>& results) {
+  const auto number = [](double BenchResult::*field, double times = 1) {
+    return [field, times](const BenchResult& r) { return short_number(times * (r.*field)); };
+  };
+  const auto ttft = [](double Quantiles::*field) {
+    return [field](const BenchResult& r) { return short_number(r.ttft_ms.*field); };
+  };
+  std::string text =
+      table_of(results, {{"TTFT ms", ttft(&Quantiles::median)},
+                         {"p10", ttft(&Quantiles::p10)},
+                         {"p90", ttft(&Quantiles::p90)},
+                         {"exact / this",
+                          [&](const BenchResult& r) {
+                            return ratio_text(exact_ttft_ms(r, run.results) / r.ttft_ms.median);
+                          }},
+                         {"% peak", number(&BenchResult::share_of_peak, 100)},
+                         {"RSS MB", [](const BenchResult& r) {
+                            return fmt::format("{}", r.peak_rss_bytes / 1000000);
+                          }}});
+  text += table_of(results, {{"tokenize", number(&BenchResult::tokenize_ms)},
+                             {"auxiliary", number(&BenchResult::auxiliary_ms)},
+                             {"predictor", number(&BenchResult::predictor_ms)},
+                             {"base ms", number(&BenchResult::base_ms)},
+                             {"decode/s", number(&BenchResult::decode_tokens_per_s)},
+                             {"% read", number(&BenchResult::share_of_read_bandwidth, 100)}});
+  if (!run.earlier) return text;
+  const auto ratio = [&](double Ratios::*field) {
+    return [&run, field](const BenchResult& r) {
+      return ratio_text(compare(run, r).value_or(Ratios{}).*field);
+    };
+  };
+  return text + table_of(results, {{"TTFT old / new", ratio(&Ratios::ttft)},
+                                   {"decode new / old", ratio(&Ratios::decode)}});
+}
+
+std::string to_markdown(const BenchRun& run) {
   std::string text = fmt::format("{}, {} threads, {} kernels, commit {}\n", run.machine,
                                  run.threads, run.isa, run.commit);
-  for (const auto& [dtype, load_ms, peak] : run.loaded) {
-    text += fmt::format("{}: loaded in {:.0f} ms; measured peak {:.0f} GFLOP/s{}\n", dtype, load_ms,
-                        peak.ops_per_s / 1e9,
-                        peak.read_bytes_per_s > 0
-                            ? fmt::format(", memory read {:.1f} GB/s", peak.read_bytes_per_s / 1e9)
-                            : "");
-  }
   if (run.earlier) {
     text += fmt::format("compared with {}: {}, commit {}\n", run.earlier->file,
                         run.earlier->machine, run.earlier->commit);
   }
-  return text + "\n" + to_table(run).to_markdown();
+  for (const auto& [dtype, load_ms, peak] : run.loaded) {
+    std::vector<const BenchResult*> results;
+    for (const BenchResult& result : run.results) {
+      if (result.dtype == dtype) results.push_back(&result);
+    }
+    const std::string read = peak.read_bytes_per_s > 0 ? fmt::format(", memory read {:.1f} GB/s",
+                                                                     peak.read_bytes_per_s / 1e9)
+                                                       : "";
+    text += fmt::format("\n{} {}: loaded in {:.0f} ms; measured peak {:.0f} GFLOP/s{}\n",
+                        results.empty() ? "" : results.front()->arch, dtype, load_ms,
+                        peak.ops_per_s / 1e9, read);
+    text += tables_of(run, results);
+  }
+  const bool beaten = std::ranges::any_of(run.results, [](const BenchResult& r) {
+    return r.share_of_peak > 1 || r.share_of_read_bandwidth > 1;
+  });
+  if (beaten) {
+    text +=
+        "\nMore than 100%: faster than the measured peak, as where weights stay in the processor's "
+        "cache.\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string to_text(const BenchRun& run, std::string_view format) {
+  if (format == "csv") return to_wide_table(run).to_csv();
+  return format == "json" ? to_json_text(run) : to_markdown(run);
 }
 
 }  // namespace kvcast

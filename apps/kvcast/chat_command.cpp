@@ -1,19 +1,20 @@
 // kvcast chat: a conversation in the terminal.
 #include <fmt/format.h>
 #include <pthread.h>
-#include <unistd.h>
 
 #include <condition_variable>
 #include <csignal>
 #include <cstdio>
-#include <iostream>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "base/atomic_file.h"
 #include "base/macros.h"
+#include "base/text_input.h"
 #include "command.h"
+#include "line_input.h"
+#include "models_folder.h"
 #include "runtime/chat_template.h"
 #include "runtime/model_impl.h"
 #include "runtime/scheduler.h"
@@ -26,7 +27,11 @@ constexpr const char* kHelp =
     "/history       the conversation so far         /save FILE  write it as JSON\n"
     "/system TEXT   set the system message          /reset    forget the conversation\n"
     "/help          this                            /quit     end (also Ctrl-D)\n"
-    "Ctrl-C stops the answer that is being written.\n";
+    "Ctrl-C stops the answer that is being written. Pasted lines are one message.\n";
+
+constexpr const char* kNoTemplate =
+    "This model has no chat template: it was not trained to converse. It goes on from what you "
+    "write, each time anew.\n";
 
 volatile std::sig_atomic_t interrupted = 0;
 
@@ -84,32 +89,43 @@ struct ChatOptions {
 class Chat {
  public:
   Chat(ChatOptions options, Scheduler& scheduler, const ChatTemplate& chat_template)
-      : options_(std::move(options)), scheduler_(scheduler), template_(chat_template) {}
+      : options_(std::move(options)),
+        scheduler_(scheduler),
+        template_(chat_template),
+        is_instructed_(!chat_template.source().empty()) {}
 
-  /// Reads lines until the end of the input or /quit.
-  void run() {
-    const bool terminal = isatty(STDIN_FILENO) != 0;
-    if (terminal) fmt::print("/help lists the commands.\n");
-    std::string line;
+  /// Reads messages until the end of the input or /quit. At a terminal an error is said and the
+  /// conversation goes on; from a pipe the first one ends it.
+  Status run(LineInput& input) {
+    if (input.is_terminal()) {
+      if (!is_instructed_) fmt::print("{}", kNoTemplate);
+      fmt::print("/help lists the commands.\n");
+    }
     while (true) {
       interrupted = 0;
-      if (terminal) fmt::print("\n> ");
+      if (input.is_terminal()) fmt::print("\n");
       std::fflush(stdout);
-      if (!std::getline(std::cin, line)) {
-        if (!interrupted) break;
-        std::cin.clear();
-        clearerr(stdin);
-        fmt::print("\n(/quit or Ctrl-D ends)");
-        continue;
-      }
-      if (line.empty()) continue;
-      if (line == "/quit" || line == "/exit") break;
-      const Status status = line.front() == '/' ? command(line) : answer(line);
-      if (!status) fmt::print("{}\n", status.error().message);
+      const std::optional<std::string> line = input.read();
+      if (!line || *line == "/quit" || *line == "/exit") return {};
+      if (line->empty()) continue;
+      const Status status = line->front() == '/' ? command(*line) : answer(*line);
+      if (status) continue;
+      if (!input.is_terminal()) return status;
+      fmt::print("{}\n", status.error().message);
     }
   }
 
  private:
+  /// The conversation with the question, or, without a template, the text alone.
+  Result<std::vector<int32_t>> prompt_of(const std::string& question) const {
+    KVCAST_TRY(const std::string text, check_text_input(question, "the message"));
+    if (!is_instructed_) return scheduler_.model().tokenize(text);
+    std::vector<ChatMessage> all = conversation();
+    all.push_back({"user", text});
+    KVCAST_TRY(ChatPrompt prompt, template_.render(all));
+    return std::move(prompt.tokens);
+  }
+
   [[nodiscard]] std::vector<ChatMessage> conversation() const {
     std::vector<ChatMessage> all;
     if (!options_.system.empty()) all.push_back({"system", options_.system});
@@ -119,16 +135,13 @@ class Chat {
 
   Status answer(const std::string& question) {
     const auto arrival = SteadyClock::now();
-    std::vector<ChatMessage> all = conversation();
-    all.push_back({"user", question});
-    KVCAST_TRY(ChatPrompt prompt, template_.render(all));
     EngineRequest request;
-    request.prompt = std::move(prompt.tokens);
+    KVCAST_TRY(request.prompt, prompt_of(question));
     request.prefill = options_.prefill;
     request.max_tokens = options_.max_tokens;
     request.sampling = options_.sampling;
     request.sampling.seed += messages_.size();
-    request.stop = template_.stop_strings();
+    if (is_instructed_) request.stop = template_.stop_strings();
     request.arrival = arrival;
     request.tokenize_ms =
         std::chrono::duration<double, std::milli>(SteadyClock::now() - arrival).count();
@@ -211,6 +224,7 @@ class Chat {
   ChatOptions options_;
   Scheduler& scheduler_;
   const ChatTemplate& template_;
+  const bool is_instructed_;  // it has a chat template; else it goes on from each text by itself
   std::vector<ChatMessage> messages_;
   std::optional<EngineTimings> timings_;  // of the last answer, if it was complete
 };
@@ -221,24 +235,20 @@ Status chat(ChatOptions options) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  KVCAST_CHECK(options.model.check_prefill(options.prefill));
   KVCAST_TRY(const auto model, options.model.load());
   SchedulerOptions scheduling;
   scheduling.default_prefill = options.prefill;
   KVCAST_TRY(const auto scheduler, Scheduler::start(model, scheduling));
   if (!model->has_tokenizer()) return fail(model->impl().tokenizer_hint);
-  std::filesystem::path directory = options.model.directory;
-  if (directory.empty()) {
-    KVCAST_TRY(directory, default_model_directory());
-  }
+  KVCAST_TRY(const std::filesystem::path directory, find_model(options.model.directory));
   KVCAST_TRY(const auto chat_template, ChatTemplate::load(directory, *model->impl().tokenizer));
-  KVCAST_CHECK(validate(options.sampling));
   struct sigaction action = {};
   action.sa_handler = [](int) { interrupted = 1; };
   sigaction(SIGINT, &action, nullptr);
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   options.prefill = scheduler->default_prefill();
-  Chat(std::move(options), *scheduler, *chat_template).run();
-  return {};
+  return Chat(std::move(options), *scheduler, *chat_template).run(*LineInput::open());
 }
 
 }  // namespace
@@ -247,20 +257,15 @@ void register_chat(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<ChatOptions>();
   CLI::App& command = *app.add_subcommand("chat", "a conversation in the terminal");
   options->model.add_to(command);
-  command.add_option("--prefill", options->prefill, "prefill strategy (default: the model's)");
+  command.add_option("--prefill", options->prefill, "prefill strategy (default: the model's)")
+      ->check(is_prefill_spec());
   command.add_option("--system", options->system, "the system message");
   command.add_option("-n,--max-tokens", options->max_tokens, "longest answer, in tokens")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
+      ->check(is_whole_number(1))
       ->capture_default_str();
-  SamplingOptions& sampling = options->sampling;
-  command.add_option("--temperature", sampling.temperature, "0: greedy")->capture_default_str();
-  command.add_option("--top-k", sampling.top_k, "0: off")->capture_default_str();
-  command.add_option("--top-p", sampling.top_p, "1: off")->capture_default_str();
-  command.add_option("--min-p", sampling.min_p, "0: off")->capture_default_str();
-  command.add_option("--repetition-penalty", sampling.repetition_penalty, "1: off")
-      ->capture_default_str();
-  command.add_option("--seed", sampling.seed, "of the sampling")->capture_default_str();
+  add_sampling_options(command, options->sampling);
   command.callback([options, &exit_code] {
+    check_sampling_options(options->sampling);
     const Status status = chat(*options);
     exit_code = status ? kExitOk : report_error(status.error());
   });

@@ -9,13 +9,12 @@
 #include <ctime>
 
 #include "base/macros.h"
+#include "model/bundle.h"
+#include "models_folder.h"
 #include "prefill/strategy.h"
 
 namespace kvcast {
 namespace {
-
-/// The folder under models/ that is used when no model is named.
-constexpr const char* kDefaultBundle = "kvcast-65m";
 
 sigset_t stop_signals() {
   sigset_t signals;
@@ -43,15 +42,42 @@ CLI::Validator is_whole_number(int64_t least, int64_t most) {
         fmt::format("expected a whole number of at least {}{}, found \"{}\"", least, upper, text));
   });
 }
+/// CLI11 would wrap negative numbers around.
+CLI::Validator is_seed() {
+  return checked_by([](const std::string& text) -> Status {
+    uint64_t seed = 0;
+    const char* const end = text.data() + text.size();
+    const auto [after, error] = std::from_chars(text.data(), end, seed);
+    if (error == std::errc{} && after == end) return {};
+    return fail(fmt::format("expected a whole number from 0 to 2^64 - 1, found \"{}\"", text));
+  });
+}
 CLI::Validator is_prefill_spec() { return checked_by(PrefillStrategy::parse); }
 CLI::Validator is_thread_count() { return is_whole_number(0, 1024); }
 
+void add_sampling_options(CLI::App& command, SamplingOptions& sampling) {
+  command.add_option("--temperature", sampling.temperature, "0: greedy")->capture_default_str();
+  command.add_option("--top-k", sampling.top_k, "0: off")
+      ->check(is_whole_number(0))
+      ->capture_default_str();
+  command.add_option("--top-p", sampling.top_p, "1: off")->capture_default_str();
+  command.add_option("--min-p", sampling.min_p, "0: off")->capture_default_str();
+  command.add_option("--repetition-penalty", sampling.repetition_penalty, "1: off")
+      ->capture_default_str();
+  command.add_option("--seed", sampling.seed, "of the sampling")
+      ->check(is_seed())
+      ->capture_default_str();
+}
+
+void check_sampling_options(const SamplingOptions& sampling) {
+  if (const Status valid = validate(sampling); !valid) {
+    throw CLI::ValidationError(valid.error().message);
+  }
+}
+
 void ModelOptions::add_to(CLI::App& command) {
-  command.add_option("MODEL", directory,
-                     "model directory or KV-prediction bundle (default: the bundle shipped with "
-                     "kvcast)");
-  command
-      .add_option("--dtype", dtype, "weights in memory: auto, f32, bf16, int8, int4 or int8-blocks")
+  command.add_option("MODEL", directory, kModelHelp);
+  command.add_option("--dtype", dtype, "weights in memory: auto, f32, bf16, int8, int4 or int8-blocks")
       ->check(checked_by(parse_dtype))
       ->capture_default_str();
   add_kv_dtype_to(command);
@@ -70,30 +96,24 @@ void ModelOptions::add_kv_dtype_to(CLI::App& command) {
       ->capture_default_str();
 }
 
+Status ModelOptions::check_prefill(const std::string& spec) const {
+  if (spec.empty()) return {};
+  KVCAST_TRY(const auto strategy, PrefillStrategy::parse(spec));
+  KVCAST_TRY(const auto path, find_model(directory));
+  std::error_code ignored;
+  if (!strategy->needs_bundle() || is_bundle(path) || !std::filesystem::exists(path, ignored)) {
+    return {};
+  }
+  return fail(fmt::format("prefill strategy {} needs a KV-prediction bundle; {} is a plain model",
+                          strategy->spec(), path.string()));
+}
+
 Result<std::shared_ptr<const Model>> ModelOptions::load() const {
   KVCAST_TRY(const Dtype parsed, parse_dtype(dtype));
   KVCAST_TRY(const Dtype parsed_kv, parse_kv_dtype(kv_dtype));
-  std::filesystem::path path = directory;
-  if (path.empty()) {
-    KVCAST_TRY(path, default_model_directory());
-  }
+  KVCAST_TRY(const auto path, find_model(directory));
   return Model::load(
       path, {.dtype = parsed, .kv_dtype = parsed_kv, .threads = threads, .tokenizer = tokenizer});
-}
-
-Result<std::filesystem::path> default_model_directory() {
-  std::error_code error;
-  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
-  const auto installed =
-      program.parent_path() / ".." / "share" / "kvcast" / "models" / kDefaultBundle;
-  const auto in_source_tree = std::filesystem::path(KVCAST_MODELS_DIR) / kDefaultBundle;
-  for (const auto& candidate : {installed, in_source_tree}) {
-    if (std::filesystem::is_directory(candidate, error)) return candidate.lexically_normal();
-  }
-  return fail(
-      fmt::format("no MODEL given, and the bundle shipped with kvcast is neither at {} nor "
-                  "at {}",
-                  installed.lexically_normal().string(), in_source_tree.string()));
 }
 
 Result<std::vector<int32_t>> parse_token_ids(const std::string& text) {

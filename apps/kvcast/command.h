@@ -11,6 +11,7 @@
 
 #include "kvcast/model.h"
 #include "kvcast/result.h"
+#include "kvcast/sampling.h"
 
 namespace kvcast {
 
@@ -31,6 +32,12 @@ void register_convert(CLI::App& app, int& exit_code);
 void register_analyze(CLI::App& app, int& exit_code);
 void register_report(CLI::App& app, int& exit_code);
 void register_eval(CLI::App& app, int& exit_code);
+void register_fit(CLI::App& app, int& exit_code);
+/// help, version and list.
+void register_general(CLI::App& app, int& exit_code);
+
+/// "kvcast 0.1.0 (commit)".
+std::string version_line();
 
 /// "kvcast: message" on stderr, one line; returns kExitFailed.
 int report_error(const Error& error);
@@ -47,14 +54,26 @@ CLI::Validator checked_by(Parse parse) {
 }
 /// A whole number from `least` to `most`.
 CLI::Validator is_whole_number(int64_t least, int64_t most = INT64_MAX);
+/// What SamplingOptions::seed holds.
+CLI::Validator is_seed();
 /// The spec of a prefill strategy.
 CLI::Validator is_prefill_spec();
 /// A number of threads; 0: all cores.
 CLI::Validator is_thread_count();
 
+/// --temperature, --top-k and so on; a command's callback begins with the check, which throws what
+/// is bad usage.
+void add_sampling_options(CLI::App& command, SamplingOptions& sampling);
+void check_sampling_options(const SamplingOptions& sampling);
+
+/// Describes MODEL where a command does not need one to be named.
+inline constexpr const char* kModelHelp =
+    "model directory, KV-prediction bundle, or the name of a model that kvcast list shows "
+    "(default: the bundle shipped with kvcast)";
+
 /// Options that every command which loads a model takes.
 struct ModelOptions {
-  std::string directory;  // empty: the bundle that ships with kvcast
+  std::string directory;  // a path or a name (models_folder.h); empty: the shipped bundle
   std::string dtype = "auto";
   std::string kv_dtype = "auto";
   int threads = 0;
@@ -62,12 +81,10 @@ struct ModelOptions {
 
   void add_to(CLI::App& command);
   void add_kv_dtype_to(CLI::App& command);  // part of add_to
+  /// What is known to be wrong with a prefill strategy before weights are loaded; empty: nothing.
+  Status check_prefill(const std::string& spec) const;
   Result<std::shared_ptr<const Model>> load() const;
 };
-
-/// The bundle that ships with kvcast: in the source tree, or beside an installed program. Errors
-/// say where it was looked for.
-Result<std::filesystem::path> default_model_directory();
 
 /// "5 17 3" or "5,17,3" -> token ids.
 Result<std::vector<int32_t>> parse_token_ids(const std::string& text);

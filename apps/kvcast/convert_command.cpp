@@ -5,6 +5,7 @@
 #include "base/team.h"
 #include "command.h"
 #include "kernels/isa.h"
+#include "models_folder.h"
 #include "runtime/convert.h"
 #include "runtime/model_impl.h"
 
@@ -31,8 +32,9 @@ Result<int> run_convert(const ConvertCommand& command) {
   InterruptScope interrupt;
   KVCAST_CHECK(isa_from_environment());
   KVCAST_TRY(const Dtype dtype, parse_dtype(command.dtype));
+  KVCAST_TRY(const auto source, find_model(command.source));
   const Status converted =
-      convert({.source = command.source,
+      convert({.source = source,
                .output = command.output,
                .type = weight_type(dtype),
                .shard_bytes = command.shard_bytes,
@@ -50,7 +52,8 @@ void register_convert(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<ConvertCommand>();
   CLI::App* command = app.add_subcommand(
       "convert", "write a model or bundle with packed weights, which load at once");
-  command->add_option("MODEL", options->source, "model directory or KV-prediction bundle")
+  command
+      ->add_option("MODEL", options->source, "model directory, GGUF file or KV-prediction bundle")
       ->required();
   command->add_option("OUT", options->output, "directory to write; must not exist")->required();
   command

@@ -13,6 +13,7 @@
 #include "eval/data_file.h"
 #include "eval/result_file.h"
 #include "eval/run.h"
+#include "models_folder.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
@@ -65,8 +66,11 @@ class ProgressBar {
 
 Result<std::vector<EvalStrategy>> make_strategies(const EvalOptions& options, const Model& model) {
   std::vector<std::string> specs = options.prefills;
-  if (specs.empty() && model.is_bundle()) specs = {"exact", "kv-prediction", "auxiliary"};
-  if (specs.empty()) specs = {"exact"};
+  if (specs.empty()) {
+    specs = {"exact"};
+    if (model.is_bundle()) specs.emplace_back("kv-prediction");
+    if (model.impl().models.auxiliary) specs.emplace_back("auxiliary");
+  }
   std::vector<EvalStrategy> strategies;
   for (const std::string& spec : specs) {
     KVCAST_TRY(EvalStrategy strategy, EvalStrategy::parse(spec));
@@ -74,13 +78,18 @@ Result<std::vector<EvalStrategy>> make_strategies(const EvalOptions& options, co
       return fail(
           fmt::format("--prefill {}: needs a KV-prediction bundle; this is a plain model", spec));
     }
+    KVCAST_CHECK(check_strategy(*strategy.prefill, model.impl().models));
     strategies.push_back(std::move(strategy));
   }
   return strategies;
 }
 
 /// The paper's scoring beside the mixed one, for tasks where there is a difference.
-Status add_predicted_scoring(const Task& task, std::vector<EvalStrategy>& strategies) {
+Status add_predicted_scoring(const Task& task, const Model& model,
+                             std::vector<EvalStrategy>& strategies) {
+  if (!model.is_bundle()) {
+    return fail("--predicted-scoring: needs a KV-prediction bundle; this is a plain model");
+  }
   if (!task.scores_given_texts()) {
     return fail(
         fmt::format("--predicted-scoring: {} scores what the model writes itself", task.name()));
@@ -239,10 +248,7 @@ Result<int> eval(EvalOptions& options) {
   options.task.shots_data = options.shots_data;
   options.task.samples = options.samples;
   options.task.add_bos = !options.no_bos;
-  std::filesystem::path directory = options.model.directory;
-  if (directory.empty()) {
-    KVCAST_TRY(directory, default_model_directory());
-  }
+  KVCAST_TRY(const std::filesystem::path directory, find_model(options.model.directory));
   std::shared_ptr<const Model> model;
   {
     const InterruptScope::ImmediateExit loading(interrupt);
@@ -261,7 +267,9 @@ Result<int> eval(EvalOptions& options) {
     options.task.length = length;
     KVCAST_TRY(const auto task, make_task(options.name, options.task, *model));
     KVCAST_TRY(auto strategies, make_strategies(options, *model));
-    if (options.predicted_scoring) KVCAST_CHECK(add_predicted_scoring(*task, strategies));
+    if (options.predicted_scoring) {
+      KVCAST_CHECK(add_predicted_scoring(*task, *model, strategies));
+    }
     PartialFile& partial = partials.emplace_back();
     if (!options.out.empty()) {
       const std::string suffix = length > 0 ? fmt::format(".{}.partial", length) : ".partial";

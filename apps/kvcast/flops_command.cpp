@@ -11,6 +11,7 @@
 #include "model/architectures.h"
 #include "model/bundle.h"
 #include "model/flops.h"
+#include "models_folder.h"
 
 namespace kvcast {
 namespace {
@@ -25,9 +26,12 @@ struct FlopsOptions {
   std::string format = "md";
 };
 
+/// A plain model has no auxiliary: no name, no layer map.
 struct NamedPair {
   std::string base_name, auxiliary_name;
   ModelPair models;
+
+  [[nodiscard]] bool has_auxiliary() const { return !auxiliary_name.empty(); }
 };
 
 // Method §5: the eleven pairs of the paper's Table 1 and their OpenELM-3B counterparts.
@@ -48,18 +52,23 @@ constexpr std::array<std::array<const char*, 2>, 11> kPaperPairs = {{
 Result<std::vector<NamedPair>> select_pairs(const FlopsOptions& options) {
   std::vector<NamedPair> pairs;
   if (!options.bundle.empty()) {
-    if (!is_bundle(options.bundle)) {
-      return fail(
-          fmt::format("{}: expected a bundle directory with a kvcast.json; for shapes "
-                      "without files use --arch and --aux",
-                      options.bundle));
-    }
-    KVCAST_TRY(auto manifest, read_bundle_manifest(options.bundle));
+    KVCAST_TRY(const auto path, find_model(options.bundle));
     ModelPair models;
+    if (!is_bundle(path)) {
+      KVCAST_TRY(models.base, read_model_config(path));
+      pairs.push_back({path.string(), "", std::move(models)});
+      return pairs;
+    }
+    KVCAST_TRY(auto manifest, read_bundle_manifest(path));
     KVCAST_TRY(models.base, read_model_config(manifest.base));
-    KVCAST_TRY(models.auxiliary, read_model_config(manifest.auxiliary));
-    models.layer_map = manifest.layer_map;
-    pairs.push_back({manifest.base.string(), manifest.auxiliary.string(), std::move(models)});
+    const bool has_auxiliary = !manifest.auxiliary.empty();
+    if (has_auxiliary) {
+      KVCAST_TRY(models.auxiliary, read_model_config(manifest.auxiliary));
+    }
+    models.plan = manifest.plan;
+    const std::string own = fmt::format("its first {} layers", manifest.plan.exact_layers);
+    pairs.push_back({manifest.base.string(), has_auxiliary ? manifest.auxiliary.string() : own,
+                     std::move(models)});
   } else if (!options.base.empty()) {
     KVCAST_TRY(auto models, named_pair(options.base, options.auxiliary));
     pairs.push_back({options.base, options.auxiliary, std::move(models)});
@@ -82,17 +91,24 @@ struct Row {
   [[nodiscard]] double reduction() const { return exact.total() / predicted.total(); }
 };
 
+/// 0 where there is no auxiliary.
+int64_t parameters_of(const ModelConfig& auxiliary) {
+  return auxiliary.n_layers() == 0 ? 0 : auxiliary.parameter_count();
+}
+
 Row count(const NamedPair& pair, int64_t prompt_tokens, int64_t tail) {
-  const auto& [base, auxiliary, layer_map] = pair.models;
+  const auto& [base, auxiliary, plan] = pair.models;
   Row row;
   row.pair = &pair;
   row.prompt_tokens = prompt_tokens;
-  row.paper_reduction = paper_reduction(base, auxiliary);
   row.approximate_exact = approximate_exact_flops(base, prompt_tokens);
-  row.approximate_predicted =
-      approximate_kv_prediction_flops(base, auxiliary, layer_map, prompt_tokens, tail);
   row.exact = exact_cost(base, prompt_tokens);
-  row.predicted = kv_prediction_cost(base, auxiliary, layer_map, prompt_tokens, tail);
+  if (!pair.has_auxiliary()) return row;
+  row.approximate_predicted =
+      approximate_kv_prediction_flops(base, auxiliary, plan, prompt_tokens, tail);
+  row.paper_reduction = plan.exact_layers == 0 ? paper_reduction(base, auxiliary)
+                                               : row.approximate_exact / row.approximate_predicted;
+  row.predicted = kv_prediction_cost(base, auxiliary, plan, prompt_tokens, tail);
   return row;
 }
 
@@ -104,19 +120,32 @@ Json to_json(const PrefillCost& cost) {
           {"total", cost.total()}};
 }
 
+/// What is known of a plain model.
+Json plain_json(const Row& row) {
+  return {{"base", row.pair->base_name},
+          {"prompt_tokens", row.prompt_tokens},
+          {"parameters", {{"base", row.pair->models.base.parameter_count()}}},
+          {"paper_approximation", {{"exact_flops", row.approximate_exact}}},
+          {"exact_count", {{"exact_flops", to_json(row.exact)}}}};
+}
+
 std::string to_json(const std::vector<Row>& rows, int64_t tail) {
   Json results = Json::array();
   for (const Row& row : rows) {
-    const auto& [base, auxiliary, layer_map] = row.pair->models;
+    if (!row.pair->has_auxiliary()) {
+      results.push_back(plain_json(row));
+      continue;
+    }
+    const auto& [base, auxiliary, plan] = row.pair->models;
     results.push_back({{"base", row.pair->base_name},
                        {"auxiliary", row.pair->auxiliary_name},
-                       {"layer_map", layer_map},
+                       {"layer_map", plan.layer_map()},
                        {"prompt_tokens", row.prompt_tokens},
                        {"tail", tail},
                        {"parameters",
                         {{"base", base.parameter_count()},
-                         {"auxiliary", auxiliary.parameter_count()},
-                         {"predictor", predictor_parameter_count(base, auxiliary, layer_map)}}},
+                         {"auxiliary", parameters_of(auxiliary)},
+                         {"predictor", predictor_parameter_count(base, auxiliary, plan)}}},
                        {"paper_approximation",
                         {{"reduction", row.paper_reduction},
                          {"exact_flops", row.approximate_exact},
@@ -137,6 +166,12 @@ Table to_table(const std::vector<Row>& rows) {
                    "2Pn kvp",       "paper reduction", "exact",    "kvp",
                    "kvp auxiliary", "kvp predictor",   "reduction"};
   for (const Row& row : rows) {
+    if (!row.pair->has_auxiliary()) {
+      table.rows.push_back({row.pair->base_name, "", std::to_string(row.prompt_tokens),
+                            giga(row.approximate_exact), "", "", giga(row.exact.total()), "", "",
+                            "", ""});
+      continue;
+    }
     table.rows.push_back({row.pair->base_name, row.pair->auxiliary_name,
                           std::to_string(row.prompt_tokens), giga(row.approximate_exact),
                           giga(row.approximate_predicted),
@@ -182,8 +217,9 @@ void register_flops(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<FlopsOptions>();
   CLI::App* command = app.add_subcommand(
       "flops", "prefill FLOPs of a pair: the paper's approximation and the exact count");
-  auto* bundle = command->add_option("MODEL", options->bundle,
-                                     "KV-prediction bundle; none: the pairs of the paper");
+  auto* bundle =
+      command->add_option("MODEL", options->bundle,
+                          "KV-prediction bundle or plain model; none: the pairs of the paper");
   auto* base = command->add_option("--arch", options->base, "base, e.g. openelm-1.1b");
   auto* auxiliary = command->add_option("--aux", options->auxiliary,
                                         "auxiliary, e.g. openelm-270m or openelm-1.1b-lp-0.50");

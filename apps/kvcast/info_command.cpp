@@ -10,7 +10,9 @@
 #include "base/table.h"
 #include "command.h"
 #include "model/flops.h"
+#include "model/plan_json.h"
 #include "model_info.h"
+#include "models_folder.h"
 
 namespace kvcast {
 namespace {
@@ -37,12 +39,14 @@ int64_t layer_parameters(const ModelConfig& config, int64_t layer) {
 std::string model_text(std::string_view role, const ModelInfo& info) {
   const ModelConfig& config = info.config;
   std::string text = fmt::format(
-      "{}: {}\n  {} parameters, {} layers, model_dim {}, head_dim {}, vocabulary {}, context {} "
-      "tokens\n  embeddings {}, q/k norm {}, RoPE theta {:g}\n  stored: {}\n\n",
-      role, info.directory.string(), with_thousands(config.parameter_count()), config.n_layers(),
-      config.model_dim, config.head_dim, config.vocab_size, config.max_context_tokens,
-      config.tied_embeddings ? "tied" : "untied", config.normalize_qk ? "on" : "off",
-      config.rope.theta, stored_text(info.stored));
+      "{}: {}\n  family {}, {} parameters, {} layers, model_dim {}, head_dim {}, vocabulary {}, "
+      "context {} "
+      "tokens\n  embeddings {}, q/k norm {}, q/k/v bias {}, RoPE theta {:g}{}\n  stored: {}\n\n",
+      role, info.directory.string(), config.family, with_thousands(config.parameter_count()),
+      config.n_layers(), config.model_dim, config.head_dim, config.vocab_size,
+      config.max_context_tokens, config.tied_embeddings ? "tied" : "untied",
+      config.normalize_qk ? "on" : "off", config.qkv_bias ? "on" : "off", config.rope.theta,
+      config.rope.factors.empty() ? "" : " with scaled frequencies", stored_text(info.stored));
   Table table;
   table.headers = {"layer",    "query heads", "KV heads",  "query width",
                    "KV width", "FFN width",   "parameters"};
@@ -60,32 +64,57 @@ int64_t flops_prompt_tokens(const Info& info) {
   return std::min<int64_t>(512, info.model.config.max_context_tokens);
 }
 
+std::string plan_text(const ForecastPlan& plan) {
+  if (const auto map = plan.layer_map(); !map.empty()) {
+    return fmt::format("layer map: {}", fmt::join(map, " "));
+  }
+  std::string text = fmt::format(
+      "{} exact layers, {} sink tokens; base layer <- input:", plan.exact_layers, plan.sink_tokens);
+  for (int64_t i = plan.exact_layers; i < plan.base_layers(); ++i) {
+    const ForecastInput& input = plan.inputs[i];
+    text += fmt::format(" {}<-{} {} {}", i, prompt_reader_name(input.reader), input.layer,
+                        input_kind_name(input.kind));
+  }
+  return text;
+}
+
+/// The paper's, or, where the base's own layers read the prompt, by the same approximation.
+double approximate_reduction(const ModelConfig& base, const ModelConfig& auxiliary,
+                             const ForecastPlan& plan, int64_t tokens) {
+  if (plan.exact_layers == 0) return paper_reduction(base, auxiliary);
+  return approximate_exact_flops(base, tokens) /
+         approximate_kv_prediction_flops(base, auxiliary, plan, tokens);
+}
+
 std::string bundle_text(const Info& info) {
   const auto& [manifest, auxiliary, predictor] = *info.bundle;
   const ModelConfig& base = info.model.config;
   const int64_t tokens = flops_prompt_tokens(info);
   const double exact = exact_cost(base, tokens).total();
   const double predicted =
-      kv_prediction_cost(base, auxiliary.config, manifest.layer_map, tokens).total();
+      kv_prediction_cost(base, auxiliary.config, manifest.plan, tokens).total();
   return fmt::format(
-      "predictor: {}\n  {} parameters\n  stored: {}\nlayer map: {}\n{}"
+      "predictor: {}\n  {} parameters\n  stored: {}\n{}\n{}"
       "prefill of {} tokens: exact {:.4g} GFLOP, kv-prediction {:.4g} GFLOP, reduction {:.2f} "
       "(the paper's approximation: {:.2f})\n",
       manifest.predictor.string(),
-      with_thousands(predictor_parameter_count(base, auxiliary.config, manifest.layer_map)),
-      stored_text(predictor), fmt::join(manifest.layer_map, " "),
+      with_thousands(predictor_parameter_count(base, auxiliary.config, manifest.plan)),
+      stored_text(predictor), plan_text(manifest.plan),
       manifest.default_prefill.empty()
           ? ""
           : fmt::format("default prefill: {}\n", manifest.default_prefill),
       tokens, exact * 1e-9, predicted * 1e-9, exact / predicted,
-      paper_reduction(base, auxiliary.config));
+      approximate_reduction(base, auxiliary.config, manifest.plan, tokens));
 }
 
 std::string to_text(const Info& info) {
   std::string text;
   if (info.bundle) {
     text += fmt::format("KV-prediction bundle: {}\n\n", info.path.string());
-    text += model_text("base", info.model) + model_text("auxiliary", info.bundle->auxiliary);
+    text += model_text("base", info.model);
+    if (!info.bundle->manifest.auxiliary.empty()) {
+      text += model_text("auxiliary", info.bundle->auxiliary);
+    }
     text += bundle_text(info);
   } else {
     text += model_text("model", info.model);
@@ -123,6 +152,7 @@ Json model_json(const ModelInfo& info) {
                       {"parameters", layer_parameters(config, i)}});
   }
   return {{"directory", info.directory.string()},
+          {"family", config.family},
           {"parameters", config.parameter_count()},
           {"model_dim", config.model_dim},
           {"head_dim", config.head_dim},
@@ -130,6 +160,8 @@ Json model_json(const ModelInfo& info) {
           {"context_tokens", config.max_context_tokens},
           {"tied_embeddings", config.tied_embeddings},
           {"normalize_qk", config.normalize_qk},
+          {"qkv_bias", config.qkv_bias},
+          {"eos_tokens", config.eos_tokens},
           {"rope_theta", config.rope.theta},
           {"stored", stored_json(info.stored)},
           {"layers", std::move(layers)}};
@@ -141,20 +173,24 @@ Json bundle_json(const Info& info) {
   const int64_t tokens = flops_prompt_tokens(info);
   const double exact = exact_cost(base, tokens).total();
   const double predicted =
-      kv_prediction_cost(base, auxiliary.config, manifest.layer_map, tokens).total();
-  return {{"auxiliary", model_json(auxiliary)},
+      kv_prediction_cost(base, auxiliary.config, manifest.plan, tokens).total();
+  kvcast::Json plan = kvcast::Json::object();
+  write_plan(manifest.plan, plan);
+  return {{"auxiliary", manifest.auxiliary.empty() ? Json() : model_json(auxiliary)},
           {"predictor",
            {{"file", manifest.predictor.string()},
-            {"parameters", predictor_parameter_count(base, auxiliary.config, manifest.layer_map)},
+            {"parameters", predictor_parameter_count(base, auxiliary.config, manifest.plan)},
             {"stored", stored_json(predictor)}}},
-          {"layer_map", manifest.layer_map},
+          {"layer_map", manifest.plan.layer_map()},
+          {"plan", std::move(plan)},
           {"default_prefill", manifest.default_prefill},
           {"flops",
            {{"prompt_tokens", tokens},
             {"exact", exact},
             {"kv_prediction", predicted},
             {"reduction", exact / predicted},
-            {"paper_reduction", paper_reduction(base, auxiliary.config)}}}};
+            {"paper_reduction",
+             approximate_reduction(base, auxiliary.config, manifest.plan, tokens)}}}};
 }
 
 std::string to_json(const Info& info) {
@@ -178,10 +214,7 @@ struct InfoOptions {
 };
 
 Result<int> run_info(const InfoOptions& options) {
-  std::filesystem::path path = options.path;
-  if (path.empty()) {
-    KVCAST_TRY(path, default_model_directory());
-  }
+  KVCAST_TRY(const std::filesystem::path path, find_model(options.path));
   KVCAST_TRY(const Info info, gather_info(path));
   fmt::print("{}\n", options.json ? to_json(info) : to_text(info));
   return kExitOk;
@@ -192,9 +225,7 @@ Result<int> run_info(const InfoOptions& options) {
 void register_info(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<InfoOptions>();
   CLI::App* command = app.add_subcommand("info", "what a model directory or bundle holds");
-  command->add_option("MODEL", options->path,
-                      "model directory or KV-prediction bundle (default: the bundle shipped with "
-                      "kvcast)");
+  command->add_option("MODEL", options->path, kModelHelp);
   command->add_flag("--json", options->json, "print JSON");
   command->callback([options, &exit_code] {
     const auto result = run_info(*options);

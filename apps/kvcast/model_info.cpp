@@ -2,12 +2,13 @@
 
 #include "base/macros.h"
 #include "io/safetensors.h"
-#include "tokenizer/tokenizer.h"
+#include "model/checkpoint.h"
+#include "model/model_text.h"
 
 namespace kvcast {
 namespace {
 
-std::map<std::string, Stored> count_stored(const Safetensors& file) {
+std::map<std::string, Stored> count_stored(const TensorSource& file) {
   std::map<std::string, Stored> stored;
   for (const auto& [name, tensor] : file.tensors()) {
     Stored& of_dtype = stored[std::string(dtype_name(tensor.dtype))];
@@ -21,9 +22,9 @@ std::map<std::string, Stored> count_stored(const Safetensors& file) {
 Result<ModelInfo> gather_model(const std::filesystem::path& directory) {
   ModelInfo info;
   info.directory = directory;
-  KVCAST_TRY(info.config, read_model_config(directory));
-  KVCAST_TRY(const auto checkpoint, Safetensors::open_checkpoint(directory));
-  info.stored = count_stored(*checkpoint);
+  KVCAST_TRY(Checkpoint checkpoint, open_checkpoint(directory));
+  info.config = std::move(checkpoint.config);
+  info.stored = count_stored(*checkpoint.weights);
   return info;
 }
 
@@ -36,17 +37,18 @@ Result<Info> gather_info(const std::filesystem::path& path) {
   if (is_bundle(path)) {
     BundleInfo bundle;
     KVCAST_TRY(bundle.manifest, read_bundle_manifest(path));
-    KVCAST_TRY(bundle.auxiliary, gather_model(bundle.manifest.auxiliary));
+    if (!bundle.manifest.auxiliary.empty()) {
+      KVCAST_TRY(bundle.auxiliary, gather_model(bundle.manifest.auxiliary));
+    }
     KVCAST_TRY(const auto predictor, Safetensors::open(bundle.manifest.predictor));
     bundle.predictor = count_stored(*predictor);
     model = bundle.manifest.base;
     info.bundle = std::move(bundle);
   }
   KVCAST_TRY(info.model, gather_model(model));
-  const auto tokenizer_file = model / "tokenizer.model";
-  if (std::filesystem::exists(tokenizer_file)) {
-    KVCAST_TRY(const auto tokenizer, Tokenizer::load(tokenizer_file));
-    info.tokenizer = {tokenizer_file, tokenizer->vocab_size(), tokenizer->bos_token(),
+  KVCAST_TRY(const auto tokenizer, open_tokenizer(model));
+  if (tokenizer) {
+    info.tokenizer = {tokenizer->source(), tokenizer->vocab_size(), tokenizer->bos_token(),
                       tokenizer->eos_token()};
   }
   return info;

@@ -1,17 +1,20 @@
 // kvcast run: stream an answer, then say where the time to the first token went.
 #include <fmt/format.h>
+#include <unistd.h>
 
-#include <charconv>
+#include <algorithm>
+#include <array>
 #include <cstdio>
-#include <iostream>
-#include <iterator>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "base/macros.h"
-#include "base/mapped_file.h"
+#include "base/paired_ratio.h"
+#include "base/text_input.h"
 #include "command.h"
 #include "kvcast/kvcast.h"
+#include "models_folder.h"
 
 namespace kvcast {
 namespace {
@@ -31,44 +34,85 @@ struct Answer {
 };
 
 Result<std::string> read_prompt(const RunOptions& options) {
-  if (options.file.empty()) return options.prompt;
-  if (options.file == "-") {
-    return std::string(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
+  return options.file.empty() ? check_text_input(options.prompt, "the prompt")
+                              : read_text_input(options.file);
+}
+
+/// `run "some text"` means the text as the prompt, although the first word is MODEL.
+void take_text_for_the_prompt(RunOptions& options) {
+  std::string& model = options.model.directory;
+  if (model.empty() || is_model(model)) {
+    throw CLI::RequiredError("a prompt (PROMPT, -p TEXT or -f FILE)");
   }
-  return read_text_file(options.file);
+  if (model.find_first_of(" \t\n") == std::string::npos) {
+    throw CLI::ValidationError(
+        fmt::format("\"{0}\" is no model (kvcast list shows them) and a single word; if it is the "
+                    "prompt, write -p \"{0}\"",
+                    model));
+  }
+  options.prompt = std::exchange(model, {});
 }
 
 nlohmann::ordered_json to_json(const Answer& answer) {
   const Timings& t = answer.completion.timings;
-  return {{"prefill", answer.prefill},
-          {"text", answer.completion.text},
-          {"tokens", answer.completion.tokens},
-          {"finish_reason", finish_reason_text(answer.completion.finish_reason)},
-          {"prompt_tokens", t.prompt_tokens},
-          {"predicted_tokens", t.predicted_tokens},
-          {"ttft_ms", t.ttft_ms},
-          {"stages_ms",
-           {{"tokenize", t.tokenize_ms},
-            {"auxiliary", t.auxiliary_ms},
-            {"predictor", t.predictor_ms},
-            {"base", t.base_ms}}},
-          {"decode_tokens_per_s", t.decode_tokens_per_s()}};
+  nlohmann::ordered_json json = {
+      {"prefill", answer.prefill},
+      {"text", answer.completion.text},
+      {"tokens", answer.completion.tokens},
+      {"finish_reason", finish_reason_text(answer.completion.finish_reason)},
+      {"prompt_tokens", t.prompt_tokens},
+      {"predicted_tokens", t.predicted_tokens},
+      {"ttft_ms", t.ttft_ms},
+      {"stages_ms",
+       {{"tokenize", t.tokenize_ms},
+        {"auxiliary", t.auxiliary_ms},
+        {"predictor", t.predictor_ms},
+        {"base", t.base_ms}}},
+      {"decode_tokens_per_s", t.decode_tokens_per_s()}};
+  if (t.estimated_ttft_ms) {
+    json["chosen"] = t.prefill;
+    json["estimated_ttft_ms"] = *t.estimated_ttft_ms;
+  }
+  if (t.refinement) {
+    const Refinement& r = *t.refinement;
+    const auto agreement = r.agreement();
+    json["refined_rows"] = r.refined_rows;
+    json["exact_after_tokens"] = r.exact_after_tokens < 0
+                                     ? nlohmann::ordered_json()
+                                     : nlohmann::ordered_json(r.exact_after_tokens);
+    json["agreement"] = agreement ? nlohmann::ordered_json(*agreement) : nlohmann::ordered_json();
+    json["revised_tokens"] = r.revised_tokens;
+  }
+  return json;
 }
 
-/// Rows are what is measured, columns the strategies, so that two stand side by side.
+std::string refinement_text(const Timings& t) {
+  if (!t.refinement) return "-";
+  const Refinement& r = *t.refinement;
+  const auto agreement = r.agreement();
+  std::string text = r.exact_after_tokens < 0
+                         ? fmt::format("{} rows", r.refined_rows)
+                         : fmt::format("after {} tokens", r.exact_after_tokens);
+  if (agreement) text += fmt::format(", {:.0f}% agree", 100 * *agreement);
+  if (r.revised_tokens > 0) text += fmt::format(", {} revised", r.revised_tokens);
+  return text;
+}
+
+/// Rows are what is measured, columns the strategies, so that two stand side by side. On stderr:
+/// stdout has the answer alone.
 void print_timings(const std::vector<Answer>& answers) {
   const auto row = [&](std::string_view label, auto value) {
     std::string line = fmt::format("{:<26}", label);
     for (const Answer& answer : answers) {
       line += fmt::format(" {:>24}", value(answer));
     }
-    fmt::print("{}\n", line);
+    fmt::print(stderr, "{}\n", line);
   };
   const auto ms = [](double Timings::*field) {
     return
         [field](const Answer& a) { return fmt::format("{:.2f} ms", a.completion.timings.*field); };
   };
-  fmt::print("\n");
+  fmt::print(stderr, "\n");
   row("prefill", [](const Answer& a) { return a.prefill; });
   row("time to first token", ms(&Timings::ttft_ms));
   row("  tokenize", ms(&Timings::tokenize_ms));
@@ -82,12 +126,9 @@ void print_timings(const std::vector<Answer>& answers) {
   row("decode", [](const Answer& a) {
     return fmt::format("{:.1f} tokens/s", a.completion.timings.decode_tokens_per_s());
   });
-  if (answers.size() == 2) {
-    const double ratio =
-        answers[0].completion.timings.ttft_ms / answers[1].completion.timings.ttft_ms;
-    fmt::print("\nThe first token comes {:.2f} times {} with {} than with {}.\n",
-               ratio >= 1 ? ratio : 1 / ratio, ratio >= 1 ? "sooner" : "later", answers[1].prefill,
-               answers[0].prefill);
+  const auto refined = [](const Answer& a) { return a.completion.timings.refinement.has_value(); };
+  if (std::ranges::any_of(answers, refined)) {
+    row("exact", [](const Answer& a) { return refinement_text(a.completion.timings); });
   }
 }
 
@@ -96,6 +137,7 @@ Result<Answer> answer(const std::shared_ptr<const Model>& model, const std::stri
                       const GenerateOptions& options, bool stream, const std::string& heading) {
   Session session(model);
   TextSink sink;
+  std::string written;
   bool begun = false;  // the heading comes with the first piece: a run that fails prints nothing
   const auto begin = [&] {
     if (!std::exchange(begun, true)) fmt::print("{}", heading);
@@ -103,11 +145,20 @@ Result<Answer> answer(const std::shared_ptr<const Model>& model, const std::stri
   if (stream) {
     sink = [&](std::string_view piece) {
       begin();
+      written += piece;
       std::fwrite(piece.data(), 1, piece.size(), stdout);
       return std::fflush(stdout) == 0;
     };
   }
-  KVCAST_TRY(Completion completion, session.generate(prompt, options, sink));
+  GenerateOptions generate = options;
+  if (stream && options.revise && isatty(STDOUT_FILENO) == 1) {
+    // What was written stays on the screen; what replaces it begins on a line of its own.
+    generate.on_revision = [&](const KeptAnswer& kept) {
+      written.resize(static_cast<size_t>(kept.bytes));
+      fmt::print("\n--- revised\n{}", written);
+    };
+  }
+  KVCAST_TRY(Completion completion, session.generate(prompt, generate, sink));
   if (stream) {
     begin();
     fmt::print("\n");
@@ -115,13 +166,74 @@ Result<Answer> answer(const std::shared_ptr<const Model>& model, const std::stri
   return Answer{options.prefill, std::move(completion)};
 }
 
-/// CLI11 would wrap negative numbers around.
-Result<uint64_t> parse_seed(const std::string& text) {
-  uint64_t seed = 0;
-  const char* const end = text.data() + text.size();
-  const auto [after, error] = std::from_chars(text.data(), end, seed);
-  if (error == std::errc{} && after == end) return seed;
-  return fail(fmt::format("expected a whole number from 0 to 2^64 - 1, found \"{}\"", text));
+/// Two strategies' times to the first token, taken in turns.
+struct Comparison {
+  int rounds = 0;
+  PairedRatio ratio;  ///< first strategy's over the second's
+};
+
+/// Replaces the answers' times by medians of rounds in which the strategies take turns, each going
+/// first as often as the other. Nothing if interrupted.
+Result<std::optional<Comparison>> compare(const std::shared_ptr<const Model>& model,
+                                          const std::string& prompt, GenerateOptions options,
+                                          std::vector<Answer>& answers) {
+  constexpr std::array kStages = {&Timings::ttft_ms, &Timings::tokenize_ms, &Timings::auxiliary_ms,
+                                  &Timings::predictor_ms, &Timings::base_ms};
+  std::array<std::array<std::vector<double>, kStages.size()>, 2> samples;  // [strategy][stage]
+  options.max_tokens = 1;
+  for (int round = 0; round < kCertainRounds; ++round) {
+    for (size_t turn = 0; turn < 2; ++turn) {
+      const size_t which = round % 2 == 0 ? turn : 1 - turn;
+      options.prefill = answers[which].prefill;
+      KVCAST_TRY(const Answer measured, answer(model, prompt, options, false, {}));
+      if (options.cancel.stop_requested()) return std::nullopt;
+      for (size_t stage = 0; stage < kStages.size(); ++stage) {
+        samples[which][stage].push_back(measured.completion.timings.*kStages[stage]);
+      }
+    }
+  }
+  Comparison result{kCertainRounds, paired_ratio(samples[0][0], samples[1][0])};
+  for (size_t which = 0; which < 2; ++which) {
+    for (size_t stage = 0; stage < kStages.size(); ++stage) {
+      std::vector<double>& values = samples[which][stage];
+      std::ranges::nth_element(values, values.begin() + kCertainRounds / 2);
+      answers[which].completion.timings.*kStages[stage] = values[kCertainRounds / 2];
+    }
+  }
+  return result;
+}
+
+std::string to_json(const std::string& prompt, const std::vector<Answer>& answers,
+                    const std::optional<Comparison>& comparison) {
+  nlohmann::ordered_json out = {{"prompt", prompt}, {"answers", nlohmann::json::array()}};
+  for (const Answer& a : answers) out["answers"].push_back(to_json(a));
+  if (comparison) {
+    const PairedRatio& ratio = comparison->ratio;
+    out["comparison"] = {
+        {"rounds", comparison->rounds},
+        {"ttft_ratio", {{"median", ratio.median}, {"low", ratio.low}, {"high", ratio.high}}},
+        {"beyond_noise", ratio.is_certain}};
+  }
+  return out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+void print_comparison(const std::vector<Answer>& answers, const Comparison& comparison) {
+  const PairedRatio& ratio = comparison.ratio;
+  if (!ratio.is_certain) {
+    fmt::print(stderr,
+               "\nNo difference in the time to first token beyond noise: {:.2f} to {:.2f} in {} "
+               "rounds.\n",
+               ratio.low, ratio.high, comparison.rounds);
+    return;
+  }
+  const bool sooner = ratio.median > 1;
+  const auto times = [&](double of) { return sooner ? of : 1 / of; };
+  fmt::print(stderr,
+             "\nThe first token comes {:.2f} times {} with {} than with {} ({:.2f} to {:.2f} in {} "
+             "rounds).\n",
+             times(ratio.median), sooner ? "sooner" : "later", answers[1].prefill,
+             answers[0].prefill, std::min(times(ratio.low), times(ratio.high)),
+             std::max(times(ratio.low), times(ratio.high)), comparison.rounds);
 }
 
 struct Loaded {
@@ -133,6 +245,9 @@ Result<Loaded> load(const RunOptions& options, InterruptScope& interrupt) {
   const InterruptScope::ImmediateExit loading(interrupt);
   Loaded loaded;
   KVCAST_TRY(loaded.prompt, read_prompt(options));
+  for (const std::string& spec : {options.generate.prefill, options.compare}) {
+    KVCAST_CHECK(options.model.check_prefill(spec));
+  }
   KVCAST_TRY(loaded.model, options.model.load());
   return loaded;
 }
@@ -147,30 +262,31 @@ Result<int> run(RunOptions options) {
   std::vector<std::string> specs = {generate.prefill};
   if (!options.compare.empty()) specs.push_back(options.compare);
 
-  std::vector<Answer> answers;
-  if (specs.size() == 2) {  // threads started and memory touched before either is measured
-    for (const std::string& spec : specs) {
-      GenerateOptions warm_up = generate;
-      warm_up.prefill = spec;
-      warm_up.max_tokens = 1;
-      KVCAST_CHECK(answer(model, prompt, warm_up, false, {}));
-    }
+  // On a terminal the answer goes on where the prompt ends; elsewhere it stands alone.
+  if (!options.json && specs.size() == 1 && options.file.empty() && isatty(STDOUT_FILENO) != 0 &&
+      isatty(STDERR_FILENO) != 0) {
+    fmt::print(stderr, "{}", prompt);
   }
+  std::vector<Answer> answers;
   for (const std::string& spec : specs) {
     generate.prefill = spec;
-    std::string heading = specs.size() == 2 ? fmt::format("--- {}\n", spec) : "";
-    if (options.file.empty()) heading += prompt;  // the answer goes on
+    const std::string heading = specs.size() == 2 ? fmt::format("--- {}\n", spec) : "";
     KVCAST_TRY(Answer next, answer(model, prompt, generate, !options.json, heading));
-    const bool interrupted = interrupt.token().stop_requested();
     answers.push_back(std::move(next));
-    if (interrupted) return kExitInterrupted;
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      return fail("cannot write the output");
+    if (interrupt.token().stop_requested()) return kExitInterrupted;
+  }
+  std::optional<Comparison> comparison;
+  if (specs.size() == 2) {
+    KVCAST_TRY(comparison, compare(model, prompt, generate, answers));
+    if (!comparison) return kExitInterrupted;
   }
   if (options.json) {
-    nlohmann::ordered_json out = {{"prompt", prompt}, {"answers", nlohmann::json::array()}};
-    for (const Answer& a : answers) out["answers"].push_back(to_json(a));
-    fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n", to_json(prompt, answers, comparison));
   } else {
     print_timings(answers);
+    if (comparison) print_comparison(answers, *comparison);
   }
   return kExitOk;
 }
@@ -182,7 +298,8 @@ void register_run(CLI::App& app, int& exit_code) {
   CLI::App& command =
       *app.add_subcommand("run", "answer a prompt and show the time to first token");
   options->model.add_to(command);
-  auto* prompt = command.add_option("-p,--prompt", options->prompt, "the prompt");
+  auto* prompt = command.add_option("PROMPT,-p,--prompt", options->prompt,
+                                    "the prompt; `run \"some text\"` asks the default bundle");
   auto* file = command.add_option("-f,--file", options->file, "a file with the prompt; - is stdin");
   prompt->excludes(file);
   GenerateOptions& generate = options->generate;
@@ -192,35 +309,23 @@ void register_run(CLI::App& app, int& exit_code) {
   command
       .add_option(
           "--prefill", generate.prefill,
-          "exact, kv-prediction, kv-prediction:tail=N, auxiliary, random:R, static:R, lazy:A-B "
+          "exact, kv-prediction, kv-prediction:tail=N,refine=auto|N|off, auto:ttft=MS, auxiliary, "
+          "random:R, static:R, lazy:A-B "
           "or zero-cache (default: the model's)")
       ->check(is_prefill_spec());
   command.add_option("--compare", options->compare, "a second strategy to show beside the first")
       ->check(is_prefill_spec());
-  SamplingOptions& sampling = generate.sampling;
-  command.add_option("--temperature", sampling.temperature, "0: greedy")->capture_default_str();
-  command.add_option("--top-k", sampling.top_k, "0: off")
-      ->check(is_whole_number(0))
-      ->capture_default_str();
-  command.add_option("--top-p", sampling.top_p, "1: off")->capture_default_str();
-  command.add_option("--min-p", sampling.min_p, "0: off")->capture_default_str();
-  command.add_option("--repetition-penalty", sampling.repetition_penalty, "1: off")
-      ->capture_default_str();
-  command.add_option("--seed", sampling.seed, "of the sampling")
-      ->check(checked_by(parse_seed))
-      ->capture_default_str();
+  add_sampling_options(command, generate.sampling);
   command.add_option("--stop", generate.stop, "end the answer before this text; may be repeated")
       ->take_all();
   command.add_flag("--ignore-end-of-text", generate.ignore_end_of_text,
                    "go on after the end-of-text token");
+  command.add_flag("--revise", generate.revise,
+                   "take back what exact would not have chosen, once refinement knows");
   command.add_flag("--json", options->json, "one JSON object instead of streamed text");
   command.callback([options, prompt, file, &exit_code] {
-    if (prompt->empty() && file->empty()) {
-      throw CLI::RequiredError("a prompt: -p TEXT or -f FILE");
-    }
-    if (const Status valid = validate(options->generate.sampling); !valid) {
-      throw CLI::ValidationError(valid.error().message);
-    }
+    if (prompt->empty() && file->empty()) take_text_for_the_prompt(*options);
+    check_sampling_options(options->generate.sampling);
     auto result = run(*options);
     exit_code = result ? *result : report_error(result.error());
   });

@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <malloc.h>
 
+#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -9,6 +11,8 @@
 #include "base/macros.h"
 #include "base/mapped_file.h"
 #include "command.h"
+#include "models_folder.h"
+#include "server/access_log.h"
 #include "server/server.h"
 
 namespace kvcast {
@@ -17,8 +21,9 @@ namespace {
 struct ServeOptions {
   ModelOptions model;
   ServerOptions server;
-  std::string api_key_file;
-  int64_t cache_mib = 2048;
+  std::string api_key_file, warm;
+  std::string log_format = "none";
+  int64_t cache_mib = 2048, prefix_store_mib = 4096;
 };
 
 /// One key a line; empty lines and lines that begin with # are left out.
@@ -47,20 +52,35 @@ void give_caches_pages_of_their_own() {
 #endif
 }
 
+/// Prints a line for each request on stdout, where a service manager or a container collects it.
+std::function<void(const HttpAccess&)> access_printer(const std::string& format) {
+  if (format == "none") return {};
+  std::signal(SIGPIPE, SIG_IGN);  // whoever reads the log may go; the server stays
+  return [print = format == "json" ? access_json : access_text](const HttpAccess& access) {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    const std::string line = print(access, std::chrono::duration<double>(now).count()) + "\n";
+    std::fwrite(line.data(), 1, line.size(), stdout);
+    std::fflush(stdout);
+  };
+}
+
 Result<int> serve(const ServeOptions& chosen) {
   give_caches_pages_of_their_own();
   const InterruptScope interrupt;
   ServerOptions options = chosen.server;
-  options.model_directory = chosen.model.directory;
-  if (options.model_directory.empty()) {
-    KVCAST_TRY(options.model_directory, default_model_directory());
-  }
+  KVCAST_TRY(options.model_directory, find_model(chosen.model.directory));
+  KVCAST_CHECK(chosen.model.check_prefill(options.scheduler.default_prefill));
   KVCAST_TRY(options.load.dtype, parse_dtype(chosen.model.dtype));
   KVCAST_TRY(options.load.kv_dtype, parse_kv_dtype(chosen.model.kv_dtype));
   options.load.threads = chosen.model.threads;
   options.load.tokenizer = chosen.model.tokenizer;
   options.scheduler.max_cache_bytes = chosen.cache_mib << 20;
+  options.scheduler.max_store_bytes = chosen.prefix_store_mib << 20;
+  if (!chosen.warm.empty()) {
+    KVCAST_TRY(options.system_prompt, read_text_file(chosen.warm));
+  }
   KVCAST_TRY(options.api_keys, read_api_keys(chosen.api_key_file));
+  options.on_access = access_printer(chosen.log_format);
   const std::string host = options.host;
   const bool loopback = host == "localhost" || host == "::1" || host.starts_with("127.");
   if (!loopback && options.api_keys.empty()) {
@@ -74,15 +94,17 @@ Result<int> serve(const ServeOptions& chosen) {
   const std::string url =
       fmt::format("http://{}:{}", is_ipv6 ? "[" + host + "]" : host, server->port());
   fmt::print(stderr, "kvcast: loading; {}/health says when it is done\n", url);
-  KVCAST_CHECK(server->run(interrupt.token(),
-                           [&url] { fmt::print(stderr, "kvcast: ready at {}/\n", url); }));
+  KVCAST_CHECK(server->run(interrupt.token(), [&url](const std::string& note) {
+    if (!note.empty()) fmt::print(stderr, "kvcast: {}\n", note);
+    fmt::print(stderr, "kvcast: ready at {}/\n", url);
+  }));
   return kExitOk;
 }
 
 void add_limits(CLI::App& command, ServeOptions& options) {
   ServerOptions& server = options.server;
   SchedulerOptions& scheduler = server.scheduler;
-  const CLI::Range positive(int64_t{1}, int64_t{1} << 40);
+  const CLI::Validator positive = is_whole_number(1, int64_t{1} << 40);
   const CLI::Range seconds(0.0, 1e9);
   command
       .add_option("--chunk-tokens", scheduler.chunk_tokens,
@@ -98,6 +120,14 @@ void add_limits(CLI::App& command, ServeOptions& options) {
   command.add_option("--cache-mib", options.cache_mib, "memory for KV caches, in MiB")
       ->check(positive)
       ->capture_default_str();
+  command.add_option("--prefix-store", scheduler.prefix_store,
+                     "folder that keeps exact prompt beginnings between runs");
+  command.add_option("--prefix-store-mib", options.prefix_store_mib, "its limit, in MiB")
+      ->check(positive)
+      ->capture_default_str();
+  command.add_option(
+      "--warm", options.warm,
+      "file with a system prompt that is read, and kept, before the server is ready");
   command.add_option("--max-body-bytes", server.http.max_body_bytes, "largest request body")
       ->check(positive)
       ->capture_default_str();
@@ -124,17 +154,28 @@ void register_serve(CLI::App& app, int& exit_code) {
   options->model.add_to(command);
   ServerOptions& server = options->server;
   command.add_option("--host", server.host, "address to listen on")->capture_default_str();
-  command.add_option("--port", server.port, "0: a free one")->capture_default_str();
-  command.add_option("--prefill", server.scheduler.default_prefill,
-                     "strategy of requests that name none (default: the model's)");
-  command.add_option("--model-name", server.model_name,
-                     "name for clients (default: the directory's)");
+  command.add_option("--port", server.port, "0: a free one")
+      ->check(is_whole_number(0, 65535))
+      ->capture_default_str();
+  command
+      .add_option("--prefill", server.scheduler.default_prefill,
+                  "strategy of requests that name none (default: the model's)")
+      ->check(is_prefill_spec());
+  command.add_option("--alias,--model-name", server.model_name,
+                     "name for clients (default: the model's own)");
+  command.add_flag("--strict-model-name", server.strict_model_name,
+                   "refuse requests that name another model; else every name is this one's");
   command.add_option("--api-key-file", options->api_key_file,
                      "API keys, one a line; KVCAST_API_KEY in the environment is one more");
   command
       .add_option("--cors-origin", server.cors_origins,
                   "origin whose pages may call the API; may be repeated")
       ->take_all();
+  command
+      .add_option("--log-format", options->log_format,
+                  "a line on stdout for each request, never with its text: none, text or json")
+      ->check(CLI::IsMember({"none", "text", "json"}))
+      ->capture_default_str();
   add_limits(command, *options);
   command.callback([options, &exit_code] {
     const auto result = serve(*options);

@@ -2,6 +2,9 @@
 // tokens.
 #pragma once
 
+#include "kvcast/batch.h"
+#include "kvcast/chat.h"
+#include "kvcast/macros.h"
 #include "kvcast/model.h"
 #include "kvcast/result.h"
 #include "kvcast/sampling.h"

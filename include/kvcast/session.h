@@ -1,8 +1,10 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -15,9 +17,16 @@
 
 namespace kvcast {
 
+/// What stays of an answer of which tokens were taken back, and of its text so far.
+struct KeptAnswer {
+  int64_t tokens = 0;
+  int64_t bytes = 0;  ///< whole characters
+  int64_t characters = 0;
+};
+
 struct GenerateOptions {
-  /// Prefill strategy: "exact", "kv-prediction", "kv-prediction:tail=16", "auxiliary", or a
-  /// baseline: "random:0.5", "static:0.5", "lazy:0.75-0.25", "zero-cache". Empty: the model's
+  /// Prefill strategy: "exact", "kv-prediction", "kv-prediction:tail=16,refine=auto", "auxiliary",
+  /// or a baseline: "random:0.5", "static:0.5", "lazy:0.75-0.25", "zero-cache". Empty: the model's
   /// default_prefill().
   std::string prefill = {};
   /// Longest answer, in tokens.
@@ -28,8 +37,33 @@ struct GenerateOptions {
   std::vector<std::string> stop = {};
   /// Go on after the end-of-text token.
   bool ignore_end_of_text = false;
+  /// While a forecast is refined (`refine=` in the strategy), a token that `exact` would not have
+  /// chosen is taken back, with all that came after it: the answer is the exact one's, greedy to
+  /// the token, sampled in distribution. Without `on_revision` the sink gets nothing until the
+  /// answer is final.
+  bool revise = false;
+  /// Told what stays of what the sink got. What follows comes through the sink.
+  std::function<void(const KeptAnswer& kept)> on_revision = {};
   /// Stops prefill between layers and decoding between tokens.
   std::stop_token cancel = {};
+};
+
+/// What became of a forecast while the answer was written over it (`refine=` in the strategy).
+struct Refinement {
+  int64_t refined_rows = 0;         ///< rows of the base's cache that were made exact
+  int64_t exact_after_tokens = -1;  ///< answer tokens that the cache was exact after; -1: it is not
+  int64_t revised_tokens = 0;       ///< taken back
+  /// Answer tokens whose exact logits became known, and of these how many exact would have chosen;
+  /// with a temperature, the sum of the chances that speculative sampling would keep them.
+  int64_t compared_tokens = 0;
+  double agreed_tokens = 0;
+  double log_ratio_sum = 0;  ///< with a temperature: of log p_exact / p_forecast of the tokens
+
+  /// agreed_tokens over compared_tokens.
+  [[nodiscard]] std::optional<double> agreement() const {
+    if (compared_tokens == 0) return std::nullopt;
+    return agreed_tokens / static_cast<double>(compared_tokens);
+  }
 };
 
 /// Where the time went, in milliseconds. TTFT runs from the call to the first sampled token and is
@@ -42,8 +76,11 @@ struct Timings {
   double ttft_ms = 0;
   double decode_ms = 0;  ///< all tokens after the first
   int64_t prompt_tokens = 0;
-  int64_t predicted_tokens = 0;  ///< prompt tokens whose K/V were forecast
-  int64_t decode_tokens = 0;     ///< tokens that decode_ms covers
+  int64_t predicted_tokens = 0;             ///< prompt tokens whose K/V were forecast
+  int64_t decode_tokens = 0;                ///< tokens that decode_ms covers
+  std::string prefill;                      ///< the strategy that ran: for `auto` what it decided
+  std::optional<double> estimated_ttft_ms;  ///< what `auto` decided by
+  std::optional<Refinement> refinement;     ///< none where nothing is refined
 
   [[nodiscard]] double decode_tokens_per_s() const {
     return decode_ms > 0 ? 1e3 * static_cast<double>(decode_tokens) / decode_ms : 0;
@@ -59,6 +96,31 @@ struct Completion {
   std::vector<int32_t> tokens;  ///< as sampled; the end-of-text token is not included
   FinishReason finish_reason = FinishReason::kMaxTokens;
   Timings timings;
+};
+
+/// An answer being written, pulled piece by piece. Not thread-safe; ends with its session's next
+/// answer. Keeps the conversation and the model alive.
+class AnswerStream {
+ public:
+  ~AnswerStream();  ///< as end()
+  AnswerStream(AnswerStream&&) noexcept;
+  AnswerStream& operator=(AnswerStream&&) noexcept;
+
+  /// Runs the model for one more token, the first time for the prompt too, and gives what text it
+  /// added: whole UTF-8, perhaps nothing. nullopt: the answer is over. After an error, or a
+  /// cancelled prefill, the conversation is as before the prompt.
+  Result<std::optional<std::string>> next();
+  /// Ends the answer here. What was written stays part of the conversation.
+  void end();
+  /// What there is so far; finish_reason once it is over.
+  [[nodiscard]] const Completion& completion() const;
+
+  struct Impl;  // for the library's own parts
+
+ private:
+  friend class Session;
+  explicit AnswerStream(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
 };
 
 /// Called with each piece of the answer as soon as it is whole UTF-8; return false to stop.
@@ -83,6 +145,14 @@ class Session {
   Result<Completion> generate(std::span<const int32_t> prompt, const GenerateOptions& options = {},
                               const TextSink& sink = {});
 
+  /// Goes on refining the forecast rows of the conversation for `budget`, or until `cancel`, so
+  /// that the next turn starts from an exact cache. Returns how many rows are left.
+  Result<int64_t> refine(std::chrono::milliseconds budget, const std::stop_token& cancel = {});
+  /// Begins an answer that is pulled: checks prompt and options, runs nothing yet. Ends an answer
+  /// of this session that is not over.
+  Result<AnswerStream> start(std::string_view prompt, const GenerateOptions& options = {});
+  Result<AnswerStream> start(std::span<const int32_t> prompt, const GenerateOptions& options = {});
+
   /// Forgets the conversation.
   void reset();
   /// Tokens of the conversation so far.
@@ -93,7 +163,7 @@ class Session {
   struct Impl;  // for the library's own parts
 
  private:
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  // streams share it
 };
 
 }  // namespace kvcast

@@ -4,6 +4,10 @@
 (`python3 -m kvcast_report`) makes a page of them. Needs pandas, matplotlib and jinja2, not kvcast itself.
 """
 
-from .results import ResultError, Results, read_results
+try:
+    from .results import ResultError, Results, read_results
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(f"{missing.name} is missing: pip install 'kvcast[report]', or on Debian python3-matplotlib, python3-pandas and "
+                              "python3-jinja2") from None
 
 __all__ = ["ResultError", "Results", "read_results"]

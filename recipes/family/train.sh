@@ -96,7 +96,7 @@ suffixed() {
 
 train_data() {
   stage "$out/tokenizer.model" tokenizer "$data" --set data="$text" --set out="$out"
-  stage "$out/shards/tokenizer.model" shards "$data" --set data="$text" --set out="$out"
+  stage "$out/shards/shards.json" shards "$data" --set data="$text" --set out="$out"
 }
 
 train_base() {

@@ -43,7 +43,7 @@ stage() {
 }
 
 stage "$out/tokenizer.model" tokenizer "$data" --set data="$corpus" --set out="$out"
-stage "$out/shards/tokenizer.model" shards "$data" --set data="$corpus" --set out="$out"
+stage "$out/shards/shards.json" shards "$data" --set data="$corpus" --set out="$out"
 stage "$out/base" pretrain "$recipes/base.toml" --set out="$out" --resume "$@"
 stage "$out/auxiliary" pretrain "$recipes/auxiliary.toml" --set out="$out" --resume "$@"
 stage "$out/bundle" kvp "$recipes/kvp.toml" --set out="$out" --resume "$@"

@@ -4,6 +4,7 @@
 #include <array>
 #include <cassert>
 #include <cmath>
+#include <optional>
 
 #include "analysis/statistics.h"
 #include "model/kv_cache_rows.h"
@@ -124,7 +125,7 @@ struct CacheAnalyzer::Batch {
     while (exact.size() < count) {
       exact.emplace_back(models.base->config());
       predicted.emplace_back(models.base->config());
-      auxiliary.emplace_back(models.auxiliary->config());
+      auxiliary.emplace_back(models.shapes().auxiliary);
     }
     for (auto* caches : {&exact, &predicted, &auxiliary}) {
       for (KVCache& cache : *caches) {
@@ -179,24 +180,45 @@ bool CacheAnalyzer::add(std::span<const std::vector<int32_t>> windows,
   return true;
 }
 
-/// The auxiliary reads the windows and the predictor fills the predicted caches.
+/// What reads the prompt reads the windows, and the predictor fills the predicted caches; the
+/// plan's sink tokens are the base's own.
 bool CacheAnalyzer::predict(std::span<const std::vector<int32_t>> windows,
                             const std::stop_token& stop) {
-  const Transformer& auxiliary = *models_.auxiliary;
-  const int64_t dim = auxiliary.config().model_dim, tokens = options_.window_tokens;
-  float* rows = batch_->reader.rows.ensure(windows.size() * static_cast<size_t>(tokens * dim));
-  for (size_t w = 0; w < windows.size(); ++w) {
-    auxiliary.embed(windows[w], rows + static_cast<int64_t>(w) * tokens * dim);
+  const ForecastPlan& plan = models_.plan;
+  const int64_t tokens = options_.window_tokens, sinks = std::min(plan.sink_tokens, tokens);
+  Batch& batch = *batch_;
+  std::optional<Forecast> forecast;
+  const auto read = [&](const Transformer& model, std::vector<KVCache>& caches, int64_t layers,
+                        int64_t begin, int64_t end, PromptReader reader) {
+    const int64_t dim = model.config().model_dim, count = end - begin;
+    if (count == 0 || layers == 0) return true;
+    float* rows = batch.reader.rows.ensure(windows.size() * static_cast<size_t>(count * dim));
+    for (size_t w = 0; w < windows.size(); ++w) {
+      model.embed(std::span(windows[w]).subspan(begin, count),
+                  rows + static_cast<int64_t>(w) * count * dim);
+    }
+    RunLayersOptions options;
+    options.last = layers;
+    options.output = LastLayerOutput::kNothing;
+    options.stop = stop;
+    if (forecast) {
+      options.on_raw_key_values = [&](const RawKeyValues& raw) { forecast->add(reader, raw); };
+    }
+    return model.run_layers(rows, batch.rows(caches, count), options, batch.reader);
+  };
+  const auto read_both = [&](int64_t begin, int64_t end, int64_t base_layers) {
+    return (!models_.auxiliary || read(*models_.auxiliary, batch.auxiliary, plan.auxiliary_layers(),
+                                       begin, end, PromptReader::kAuxiliary)) &&
+           read(*models_.base, batch.predicted, base_layers, begin, end, PromptReader::kBase);
+  };
+  if (!read_both(0, sinks, plan.base_layers())) return false;
+  for (size_t w = 0; w < batch.windows; ++w) {
+    batch.predicted[w].advance(sinks);
+    batch.auxiliary[w].advance(sinks);
   }
-  const auto predicted = batch_->rows(batch_->predicted, tokens);
-  RunLayersOptions options;
-  options.last = models_.predictor->auxiliary_layers_needed();
-  options.output = LastLayerOutput::kNothing;
-  options.stop = stop;
-  Forecast forecast(*models_.predictor, *models_.base, predicted, batch_->predictor);
-  options.on_raw_key_values = [&](const RawKeyValues& raw) { forecast.add(raw); };
-  return auxiliary.run_layers(rows, batch_->rows(batch_->auxiliary, tokens), options,
-                              batch_->reader);
+  const auto predicted = batch.rows(batch.predicted, tokens - sinks);
+  forecast.emplace(*models_.predictor, *models_.base, predicted, batch.predictor);
+  return read_both(sinks, tokens, plan.exact_layers);
 }
 
 /// The exact run has come through a layer's attention.

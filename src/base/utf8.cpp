@@ -42,13 +42,16 @@ Utf8Step first_utf8_character(std::string_view text) {
   return {Utf8Kind::kCharacter, lead.length};
 }
 
-bool is_valid_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const Utf8Step step = first_utf8_character(text);
-    if (step.kind != Utf8Kind::kCharacter) return false;
-    text.remove_prefix(step.bytes);
+bool is_valid_utf8(std::string_view text) { return valid_utf8_prefix(text) == text.size(); }
+
+size_t valid_utf8_prefix(std::string_view text) {
+  size_t valid = 0;
+  while (valid < text.size()) {
+    const Utf8Step step = first_utf8_character(text.substr(valid));
+    if (step.kind != Utf8Kind::kCharacter) break;
+    valid += step.bytes;
   }
-  return true;
+  return valid;
 }
 
 size_t settled_utf8_prefix(std::string_view text) {

@@ -27,6 +27,9 @@ struct Utf8Step {
 
 [[nodiscard]] bool is_valid_utf8(std::string_view text);
 
+/// Length of the longest prefix that is whole characters alone.
+[[nodiscard]] size_t valid_utf8_prefix(std::string_view text);
+
 /// Length of the longest prefix that does not end inside a character that more bytes could
 /// complete. Invalid bytes before that count as settled.
 [[nodiscard]] size_t settled_utf8_prefix(std::string_view text);

@@ -6,7 +6,7 @@
 
 #include "base/macros.h"
 #include "base/team.h"
-#include "runtime/answer_writer.h"
+#include "runtime/answer_step.h"
 
 namespace kvcast {
 namespace {

@@ -16,10 +16,14 @@ namespace {
 
 using OrderedJson = nlohmann::ordered_json;
 
-/// Of one weights file, or of the hashes of all shards in the order of their names.
+/// Of one weights file (also a GGUF file), or of the hashes of all shards in the order of their
+/// names.
 Result<std::string> sha256_of_weights(const std::filesystem::path& model_directory) {
-  const auto whole = model_directory / "model.safetensors";
   std::error_code error;
+  if (std::filesystem::is_regular_file(model_directory, error)) {
+    return sha256_of_file(model_directory);
+  }
+  const auto whole = model_directory / "model.safetensors";
   if (std::filesystem::exists(whole, error)) return sha256_of_file(whole);
   std::vector<std::filesystem::path> shards;
   for (const auto& entry : std::filesystem::directory_iterator(model_directory, error)) {
@@ -89,9 +93,11 @@ Result<ResultHeader> describe_model(const Model& model, const std::filesystem::p
   if (model.is_bundle()) {
     KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
     base = manifest.base;
-    header.auxiliary.emplace();
-    header.auxiliary->parameters = shapes.auxiliary.parameter_count();
-    KVCAST_TRY(header.auxiliary->sha256, sha256_of_weights(manifest.auxiliary));
+    if (!manifest.auxiliary.empty()) {
+      header.auxiliary.emplace();
+      header.auxiliary->parameters = shapes.auxiliary.parameter_count();
+      KVCAST_TRY(header.auxiliary->sha256, sha256_of_weights(manifest.auxiliary));
+    }
     header.predictor.emplace();
     header.predictor->parameters = model.impl().models.predictor->parameter_count();
     KVCAST_TRY(header.predictor->sha256, sha256_of_file(manifest.predictor));

@@ -76,7 +76,7 @@ void keep_newest(Tokens& tokens, int64_t most, int32_t bos) {
 
 std::vector<Tokens> text_windows(const std::vector<std::string>& documents,
                                  const Tokenizer& tokenizer, int64_t tokens, int64_t limit) {
-  const int32_t bos = tokenizer.bos_token();
+  const int32_t bos = tokenizer.adds_bos() ? tokenizer.bos_token() : -1;
   const auto room = static_cast<size_t>(tokens - (bos >= 0 ? 1 : 0));
   std::vector<Tokens> windows;
   for (const std::string& document : documents) {

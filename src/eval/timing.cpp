@@ -74,7 +74,7 @@ std::vector<StrategyTiming> measure_timing(const Evaluator& evaluator,
   std::vector<const PrefillStrategy*> measured;
   for (const EvalStrategy& strategy : strategies) measured.push_back(strategy.prefill.get());
   const auto auxiliary = make_auxiliary_strategy();  // measured in any case, to compare with
-  if (models.is_bundle()) measured.push_back(auxiliary.get());
+  if (models.auxiliary) measured.push_back(auxiliary.get());
 
   std::vector<Samples> samples(measured.size(), Samples(static_cast<size_t>(answer)));
   std::vector<StrategyTiming> timings(strategies.size());
@@ -97,7 +97,7 @@ std::vector<StrategyTiming> measure_timing(const Evaluator& evaluator,
     for (const int64_t tokens : kReportedTokens) {
       if (tokens <= answer) timing.total_ms[tokens] = total[static_cast<size_t>(tokens - 1)];
     }
-    if (!models.is_bundle() || strategies[s].spec == auxiliary->spec()) continue;
+    if (!models.auxiliary || strategies[s].spec == auxiliary->spec()) continue;
     for (size_t t = 0; t < total.size() && !timing.auxiliary_break_even_tokens; ++t) {
       if (total[t] > alone[t]) timing.auxiliary_break_even_tokens = static_cast<int64_t>(t) + 1;
     }

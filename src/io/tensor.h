@@ -10,7 +10,28 @@
 
 namespace kvcast {
 
-enum class DType { kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU8, kF64, kBool };
+enum class DType {
+  kF32,
+  kF16,
+  kBF16,
+  kI64,
+  kI32,
+  kI16,
+  kI8,
+  kU8,
+  kF64,
+  kBool,
+  // GGUF's block types (io/code_blocks.h).
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ4K,
+  kQ5K,
+  kQ6K,
+  kIq4Nl
+};
 
 /// How a type is stored: `elements` of it, neighbours in a row, take `bytes`. One element for all
 /// but block types, where a row is a whole number of blocks.
@@ -37,10 +58,13 @@ struct TensorView {
   [[nodiscard]] int64_t element_count() const;
 };
 
+/// Whether to_float converts it.
+bool is_float(DType dtype);
+
 /// "[2, 3]"
 std::string shape_text(std::span<const int64_t> shape);
 
-/// Element-wise conversion of F32, F16 or BF16 to f32. `out.size()` must equal element_count().
+/// F32, F16, BF16 or a block type to f32. `out.size()` must equal element_count().
 void to_float(const TensorView& tensor, std::span<float> out);
 
 }  // namespace kvcast

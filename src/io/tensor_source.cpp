@@ -27,7 +27,7 @@ Result<TensorView> TensorSource::find_shaped(std::string_view name,
 Result<TensorView> TensorSource::find_float(std::string_view name,
                                             std::span<const int64_t> shape) const {
   KVCAST_TRY(TensorView tensor, find_shaped(name, shape));
-  if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF16 && tensor.dtype != DType::kBF16) {
+  if (!is_float(tensor.dtype)) {
     return fail(fmt::format("{}: tensor {}: dtype {}, expected F32, F16 or BF16", path_.string(),
                             name, dtype_name(tensor.dtype)));
   }

@@ -37,7 +37,7 @@ class TensorSource {
   /// expectation and what was found.
   Result<TensorView> find_shaped(std::string_view name, std::span<const int64_t> shape) const;
 
-  /// The same for a floating type only (F32, F16, BF16).
+  /// The same for a type that to_float converts only.
   Result<TensorView> find_float(std::string_view name, std::span<const int64_t> shape) const;
 
   /// The file that errors about this set of tensors should name.

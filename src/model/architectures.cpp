@@ -90,7 +90,7 @@ Result<ModelPair> named_pair(std::string_view base, std::string_view auxiliary) 
   if (auxiliary.starts_with(base) && auxiliary.substr(base.size()).starts_with(kPrunedSuffix)) {
     const auto fraction = auxiliary.substr(base.size() + kPrunedSuffix.size());
     KVCAST_TRY(const auto kept, layer_pruned_kept_layers(base_layers, fraction));
-    pair.layer_map = layer_pruned_layer_map(base_layers, kept);
+    pair.plan = layer_pruned_layer_map(base_layers, kept);
     return pair;
   }
   if (pair.auxiliary.n_layers() > base_layers) {
@@ -98,7 +98,7 @@ Result<ModelPair> named_pair(std::string_view base, std::string_view auxiliary) 
         fmt::format("auxiliary \"{}\" has {} layers: expected at most the {} of base \"{}\"",
                     auxiliary, pair.auxiliary.n_layers(), base_layers, base));
   }
-  pair.layer_map = canonical_layer_map(base_layers, pair.auxiliary.n_layers());
+  pair.plan = canonical_layer_map(base_layers, pair.auxiliary.n_layers());
   return pair;
 }
 

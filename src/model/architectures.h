@@ -8,6 +8,7 @@
 
 #include "kvcast/result.h"
 #include "model/config.h"
+#include "model/forecast_plan.h"
 
 namespace kvcast {
 
@@ -39,9 +40,10 @@ ModelConfig prune_layers(const ModelConfig& base, const std::vector<int64_t>& ke
 std::vector<int64_t> canonical_layer_map(int64_t base_layers, int64_t auxiliary_layers);
 std::vector<int64_t> layer_pruned_layer_map(int64_t base_layers, const std::vector<int64_t>& kept);
 
+/// `auxiliary` has no layers where the base alone reads the prompt.
 struct ModelPair {
   ModelConfig base, auxiliary;
-  std::vector<int64_t> layer_map;  // [base layers] -> auxiliary layer
+  ForecastPlan plan;  ///< no inputs: a base alone
 };
 
 /// Two named architectures (see named_architecture) with the layer map of method §5: the

@@ -4,12 +4,15 @@
 
 #include "base/macros.h"
 #include "io/json.h"
+#include "model/config_limits.h"
 #include "model/json_fields.h"
+#include "model/model_text.h"
+#include "model/plan_json.h"
 
 namespace kvcast {
 namespace {
 
-constexpr int64_t kFormat = 1;
+constexpr int64_t kNewestFormat = 2;
 
 /// Resolves a path relative to the bundle. "../" may lead to a shared model directory, but not to
 /// a predictor outside the bundle.
@@ -48,30 +51,108 @@ Status check_layer_map(const std::vector<int64_t>& layer_map, const ModelConfig&
   return {};
 }
 
+namespace {
+
+/// Format 1: a layer map.
+Result<ForecastPlan> read_layer_map(const JsonFields& fields, const ModelConfig& base,
+                                    const ModelConfig& auxiliary, const std::string& where) {
+  KVCAST_TRY(const auto layer_map,
+             fields.integers("layer_map", base.n_layers(), 0, auxiliary.n_layers() - 1));
+  KVCAST_CHECK(check_layer_map(layer_map, base, auxiliary, where));
+  return ForecastPlan(layer_map);
+}
+
+Result<ForecastInput> read_input(const JsonFields& fields) {
+  ForecastInput input;
+  KVCAST_TRY(const std::string reader, fields.string("from"));
+  KVCAST_TRY(const std::string kind, fields.string("kind"));
+  KVCAST_TRY(input.layer, fields.integer("layer", 0, kMaxLayers));
+  if (reader != prompt_reader_name(PromptReader::kAuxiliary)) {
+    input.reader = PromptReader::kBase;
+    if (reader != prompt_reader_name(input.reader)) {
+      return fields.wrong("from", "\"base\" or \"auxiliary\"");
+    }
+  }
+  for (const InputKind each : {InputKind::kKeyValue, InputKind::kJoint, InputKind::kResidual}) {
+    if (kind != input_kind_name(each)) continue;
+    input.kind = each;
+    return input;
+  }
+  return fields.wrong("kind", "\"key-value\", \"joint\" or \"residual\"");
+}
+
+/// Format 2: `inputs` has an entry for each layer after the exact ones.
+Result<ForecastPlan> read_plan(const Json& json, const JsonFields& fields, const ModelConfig& base,
+                               const ModelConfig& auxiliary, const std::string& where) {
+  ForecastPlan plan;
+  if (fields.contains("sink_tokens")) {
+    KVCAST_TRY(plan.sink_tokens, fields.integer("sink_tokens", 0, base.max_context_tokens));
+  }
+  if (fields.contains("exact_layers")) {
+    KVCAST_TRY(plan.exact_layers, fields.integer("exact_layers", 0, base.n_layers()));
+  }
+  plan.inputs.resize(static_cast<size_t>(plan.exact_layers));
+  const int64_t expected = base.n_layers() - plan.exact_layers;
+  if (!json.contains("inputs") || !json["inputs"].is_array() ||
+      std::ssize(json["inputs"]) != expected) {
+    return fields.wrong("inputs", fmt::format("a list of {} objects, one for each layer that is "
+                                              "not exact",
+                                              expected));
+  }
+  for (const Json& entry : json["inputs"]) {
+    if (!entry.is_object()) return fields.wrong("inputs", "a list of objects");
+    KVCAST_TRY(const ForecastInput input,
+               read_input(JsonFields(entry, fmt::format("{}: key \"inputs\" entry {}", where,
+                                                        plan.base_layers() - plan.exact_layers))));
+    plan.inputs.push_back(input);
+  }
+  KVCAST_CHECK(check_plan(plan, base, auxiliary, where));
+  return plan;
+}
+
+}  // namespace
+
+void write_plan(const ForecastPlan& plan, Json& json) {
+  json["sink_tokens"] = plan.sink_tokens;
+  json["exact_layers"] = plan.exact_layers;
+  json["inputs"] = Json::array();
+  for (int64_t i = plan.exact_layers; i < plan.base_layers(); ++i) {
+    const ForecastInput& input = plan.inputs[i];
+    json["inputs"].push_back({{"from", prompt_reader_name(input.reader)},
+                              {"layer", input.layer},
+                              {"kind", input_kind_name(input.kind)}});
+  }
+}
+
 Result<BundleManifest> read_bundle_manifest(const std::filesystem::path& directory) {
   const auto path = directory / kManifestName;
   KVCAST_TRY(const Json json, read_json_object(path));
   const JsonFields fields(json, path.string());
-  KVCAST_CHECK(fields.require("format", kFormat));
+  KVCAST_TRY(const int64_t format, fields.integer("format", 1, kNewestFormat));
 
   BundleManifest manifest;
   KVCAST_TRY(manifest.base, relative_path(fields, "base", directory, true));
-  KVCAST_TRY(manifest.auxiliary, relative_path(fields, "auxiliary", directory, true));
+  if (format == 1 || fields.contains("auxiliary")) {
+    KVCAST_TRY(manifest.auxiliary, relative_path(fields, "auxiliary", directory, true));
+  }
   KVCAST_TRY(manifest.predictor, relative_path(fields, "predictor", directory, false));
   if (fields.contains("default_prefill")) {
     KVCAST_TRY(manifest.default_prefill, fields.string("default_prefill"));
   }
 
   KVCAST_TRY(const ModelConfig base, read_model_config(manifest.base));
-  KVCAST_TRY(const ModelConfig auxiliary, read_model_config(manifest.auxiliary));
-  if (auxiliary.vocab_size != base.vocab_size) {
-    return fail(fmt::format(
-        "{}: key \"auxiliary\": expected a model with the base's vocab_size {}, {} has {}",
-        path.string(), base.vocab_size, manifest.auxiliary.string(), auxiliary.vocab_size));
+  ModelConfig auxiliary;
+  if (!manifest.auxiliary.empty()) {
+    KVCAST_TRY(auxiliary, read_model_config(manifest.auxiliary));
+    KVCAST_CHECK(check_same_tokens({manifest.base, base.vocab_size},
+                                   {manifest.auxiliary, auxiliary.vocab_size},
+                                   path.string() + ": key \"auxiliary\""));
   }
-  KVCAST_TRY(manifest.layer_map,
-             fields.integers("layer_map", base.n_layers(), 0, auxiliary.n_layers() - 1));
-  KVCAST_CHECK(check_layer_map(manifest.layer_map, base, auxiliary, path.string()));
+  if (format == 1) {
+    KVCAST_TRY(manifest.plan, read_layer_map(fields, base, auxiliary, path.string()));
+  } else {
+    KVCAST_TRY(manifest.plan, read_plan(json, fields, base, auxiliary, path.string()));
+  }
   return manifest;
 }
 

@@ -8,17 +8,18 @@
 
 #include "kvcast/result.h"
 #include "model/config.h"
+#include "model/forecast_plan.h"
 
 namespace kvcast {
 
 inline constexpr const char* kManifestName = "kvcast.json";
 
-/// kvcast.json with its paths resolved and its layer map checked against both configs.
+/// kvcast.json with its paths resolved and its plan checked against both configs.
 struct BundleManifest {
   std::filesystem::path base;       ///< model directory
-  std::filesystem::path auxiliary;  ///< model directory
+  std::filesystem::path auxiliary;  ///< model directory; empty: the base alone reads the prompt
   std::filesystem::path predictor;  ///< safetensors file
-  std::vector<int64_t> layer_map;   ///< [base layers] -> auxiliary layer
+  ForecastPlan plan;
   std::string default_prefill;      ///< strategy spec to use when none is asked for; may be empty
 };
 

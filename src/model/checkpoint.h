@@ -12,7 +12,7 @@
 
 namespace kvcast {
 
-/// A model directory, opened: headers read and checked, weights mapped.
+/// A model directory or GGUF file, opened: headers read and checked, weights mapped.
 struct Checkpoint {
   std::filesystem::path path;
   ModelConfig config;
@@ -24,7 +24,7 @@ Result<Checkpoint> open_checkpoint(const std::filesystem::path& path);
 /// The files that belong to a model beside its config and weights, those that are there:
 /// tokenizer, chat template, generation settings, licence.
 std::vector<std::filesystem::path> companions(const std::filesystem::path& model);
-/// Copies them into an existing directory.
+/// Copies them into an existing directory; of a GGUF file its metadata, as a file of no tensors.
 Status copy_companions(const std::filesystem::path& model, const std::filesystem::path& directory);
 
 }  // namespace kvcast

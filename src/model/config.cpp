@@ -5,6 +5,7 @@
 #include "base/macros.h"
 #include "model/families/common.h"
 #include "model/family.h"
+#include "model/gguf_config.h"
 
 namespace kvcast {
 
@@ -18,19 +19,28 @@ std::vector<double> Rope::frequencies(int64_t head_dim) const {
   return frequencies;
 }
 
+void ModelConfig::use_tokens(int64_t count) {
+  unused_tokens += vocab_size - count;
+  vocab_size = count;
+}
+
 int64_t ModelConfig::parameter_count() const {
   int64_t count = 0;
   for (const Weight& weight : model_weights(*this)) count += weight.elements();
   return count;
 }
 
-Result<ModelConfig> read_model_config(const std::filesystem::path& directory) {
-  const auto path = directory / "config.json";
+Result<ModelConfig> read_model_config(const std::filesystem::path& model) {
+  if (is_gguf_file(model)) {
+    KVCAST_TRY(const auto file, Gguf::open(model));
+    return read_gguf_model(*file).map([](GgufModel read) { return std::move(read.config); });
+  }
+  const auto path = model / "config.json";
   KVCAST_TRY(const Json json, read_json_object(path));
   const JsonFields fields(json, path.string());
   KVCAST_TRY(const ModelFamily* family, find_family(fields));
   KVCAST_TRY(ModelConfig config, family->read(fields));
-  const auto generation = directory / "generation_config.json";
+  const auto generation = model / "generation_config.json";
   std::error_code ignored;
   if (std::filesystem::exists(generation, ignored)) {
     KVCAST_TRY(const Json settings, read_json_object(generation));

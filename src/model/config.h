@@ -36,6 +36,7 @@ struct Rope {
 struct ModelConfig {
   std::string_view family = "openelm";  ///< ModelFamily::name
   int64_t vocab_size = 0;
+  int64_t unused_tokens = 0;  ///< that files have embeddings for beyond vocab_size
   int64_t model_dim = 0;
   int64_t head_dim = 0;
   int64_t max_context_tokens = 0;
@@ -54,6 +55,8 @@ struct ModelConfig {
   }
   /// Keys of one token in one layer, heads concatenated (values have the same width).
   [[nodiscard]] int64_t kv_width(int64_t layer) const { return layers[layer].kv_heads * head_dim; }
+  /// Leaves only the first `count` tokens: others than these are padding.
+  void use_tokens(int64_t count);
   [[nodiscard]] bool ends_text(int64_t token) const {
     return std::ranges::find(eos_tokens, token) != eos_tokens.end();
   }
@@ -62,8 +65,8 @@ struct ModelConfig {
   bool operator==(const ModelConfig&) const = default;
 };
 
-/// Reads `directory`/config.json. Errors name the file, the key and what was expected.
-Result<ModelConfig> read_model_config(const std::filesystem::path& directory);
+/// Of a model directory or a GGUF file. Errors name the file, the key and what was expected.
+Result<ModelConfig> read_model_config(const std::filesystem::path& model);
 
 /// config.json text that read_model_config and Hugging Face's code both accept.
 std::string to_config_json(const ModelConfig& config);

@@ -25,6 +25,18 @@ Result<const ModelFamily*> find_family(const JsonFields& fields) {
   return fields.wrong("model_type", kFamilies.size() > 1 ? "one of " + known : known);
 }
 
+Result<const ModelFamily*> find_gguf_family(std::string_view architecture,
+                                            const std::string& where) {
+  std::string known;
+  for (const ModelFamily* family : kFamilies) {
+    if (family->gguf_architecture.empty()) continue;
+    if (family->gguf_architecture == architecture) return family;
+    known += fmt::format("{}\"{}\"", known.empty() ? "" : ", ", family->gguf_architecture);
+  }
+  return fail(fmt::format("{}: key \"general.architecture\": expected one of {}, found \"{}\"",
+                          where, known, architecture));
+}
+
 const ModelFamily& family_of(const ModelConfig& config) {
   const auto found = std::ranges::find(kFamilies, config.family, &ModelFamily::name);
   assert(found != kFamilies.end());

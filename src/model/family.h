@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "io/json.h"
@@ -23,12 +24,18 @@ struct ModelFamily {
   Json (*write)(const ModelConfig& config);
   /// The tensors of a Hugging Face checkpoint.
   StoredForm checkpoint;
+  /// What a GGUF file's general.architecture says, and its tensors; empty: not read from GGUF.
+  std::string_view gguf_architecture = {};
+  StoredForm gguf = {};
 };
 
 extern const ModelFamily kOpenElm, kLlama, kQwen2, kQwen3;
 
 /// The family of a config.json, or an error that names what is supported.
 Result<const ModelFamily*> find_family(const JsonFields& fields);
+/// The same for a GGUF file's architecture; `where` names the file.
+Result<const ModelFamily*> find_gguf_family(std::string_view architecture,
+                                            const std::string& where);
 /// The family that made `config`.
 const ModelFamily& family_of(const ModelConfig& config);
 

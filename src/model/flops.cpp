@@ -77,24 +77,27 @@ double attention_scoring_cost(const ModelConfig& model, int64_t layers, int64_t 
 }
 
 PrefillCost kv_prediction_cost(const ModelConfig& base, const ModelConfig& auxiliary,
-                               const std::vector<int64_t>& layer_map, int64_t prompt_tokens,
-                               int64_t tail) {
+                               const ForecastPlan& plan, int64_t prompt_tokens, int64_t tail) {
   const int64_t predicted = std::max<int64_t>(prompt_tokens - tail, 0);
+  const int64_t sinks = std::min(plan.sink_tokens, predicted), rows = predicted - sinks;
+  constexpr LayerWork kLast = LayerWork::kKeysValuesOnly;
   PrefillCost cost = answer_cost(base, predicted, prompt_tokens - predicted);
-  const int64_t layers_needed = *std::max_element(layer_map.begin(), layer_map.end()) + 1;
-  cost.auxiliary = layers_flops(auxiliary, layers_needed, 0, predicted, LayerWork::kKeysValuesOnly);
-  for (int64_t i = 0; i < base.n_layers(); ++i) {
-    cost.predictor += 2.0 * matmul_flops(static_cast<double>(predicted),
-                                         auxiliary.kv_width(layer_map[i]), base.kv_width(i));
+  cost.base += layers_flops(base, sinks > 0 ? base.n_layers() : 0, 0, sinks, kLast);
+  cost.auxiliary = layers_flops(auxiliary, plan.auxiliary_layers(), 0, predicted, kLast) +
+                   layers_flops(base, plan.exact_layers, sinks, rows, kLast);
+  for (int64_t i = plan.exact_layers; i < base.n_layers(); ++i) {
+    cost.predictor +=
+        2.0 * matmul_flops(static_cast<double>(rows), input_width(plan.inputs[i], base, auxiliary),
+                           base.kv_width(i));
   }
   return cost;
 }
 
 int64_t predictor_parameter_count(const ModelConfig& base, const ModelConfig& auxiliary,
-                                  const std::vector<int64_t>& layer_map) {
+                                  const ForecastPlan& plan) {
   int64_t count = 0;
-  for (int64_t i = 0; i < base.n_layers(); ++i) {
-    count += 2 * base.kv_width(i) * (auxiliary.kv_width(layer_map[i]) + 1);
+  for (int64_t i = plan.exact_layers; i < base.n_layers(); ++i) {
+    count += 2 * base.kv_width(i) * (input_width(plan.inputs[i], base, auxiliary) + 1);
   }
   return count;
 }
@@ -104,11 +107,16 @@ double approximate_exact_flops(const ModelConfig& base, int64_t prompt_tokens) {
 }
 
 double approximate_kv_prediction_flops(const ModelConfig& base, const ModelConfig& auxiliary,
-                                       const std::vector<int64_t>& layer_map, int64_t prompt_tokens,
+                                       const ForecastPlan& plan, int64_t prompt_tokens,
                                        int64_t tail) {
-  const auto read = static_cast<double>(auxiliary.parameter_count() +
-                                        predictor_parameter_count(base, auxiliary, layer_map));
-  return 2.0 * read * static_cast<double>(prompt_tokens) +
+  int64_t read = predictor_parameter_count(base, auxiliary, plan);
+  if (auxiliary.n_layers() > 0) read += auxiliary.parameter_count();
+  for (int64_t i = 0; i < plan.exact_layers; ++i) {
+    for (const Weight& weight : layer_weights(base, i)) {
+      if (weight.is_matrix()) read += weight.rows * weight.columns;
+    }
+  }
+  return 2.0 * static_cast<double>(read) * static_cast<double>(prompt_tokens) +
          approximate_exact_flops(base, std::min(tail, prompt_tokens));
 }
 

@@ -8,6 +8,7 @@
 
 #include "kvcast/result.h"
 #include "model/config.h"
+#include "model/forecast_plan.h"
 
 namespace kvcast {
 
@@ -28,9 +29,10 @@ PrefillCost exact_cost(const ModelConfig& model, int64_t prompt_tokens);
 
 /// KV Prediction (method §3): the auxiliary and the predictor read all but the last `tail` >= 1
 /// tokens, the base runs the tail over the forecast. The auxiliary stops after the K/V of the last
-/// layer that `layer_map` names. With prompt_tokens <= tail nothing is predicted.
+/// layer that the plan reads; the plan's exact layers count as the auxiliary's, its sink tokens as
+/// the base's. With prompt_tokens <= tail nothing is predicted.
 PrefillCost kv_prediction_cost(const ModelConfig& base, const ModelConfig& auxiliary,
-                               const std::vector<int64_t>& layer_map, int64_t prompt_tokens,
+                               const ForecastPlan& plan, int64_t prompt_tokens,
                                int64_t tail = 1);
 
 /// A model that takes rows_per_layer[i] tokens through layer i (token pruning); in the last layer
@@ -43,14 +45,14 @@ double attention_scoring_cost(const ModelConfig& model, int64_t layers, int64_t 
 
 /// Weights and biases of the predictor for this pair.
 int64_t predictor_parameter_count(const ModelConfig& base, const ModelConfig& auxiliary,
-                                  const std::vector<int64_t>& layer_map);
+                                  const ForecastPlan& plan);
 
 /// The paper's approximation, t_N(n) = 2 P n: the base reads everything itself.
 double approximate_exact_flops(const ModelConfig& base, int64_t prompt_tokens);
 
 /// The same for the first token of KV Prediction, t_A(N) + t_P(N) + t_B(tail).
 double approximate_kv_prediction_flops(const ModelConfig& base, const ModelConfig& auxiliary,
-                                       const std::vector<int64_t>& layer_map, int64_t prompt_tokens,
+                                       const ForecastPlan& plan, int64_t prompt_tokens,
                                        int64_t tail = 1);
 
 /// The reduction that the paper's tables print, P_B / P_A: what is left of the approximation for

@@ -39,13 +39,20 @@ std::optional<double> as_number(const Json& value, double low, double high) {
 
 }  // namespace
 
+const std::string& JsonFields::shown(const std::string& key) const {
+  if (names_ == nullptr) return key;
+  const auto found = names_->find(key);
+  return found == names_->end() ? key : found->second;
+}
+
 tl::unexpected<Error> JsonFields::wrong(const std::string& key,
                                         std::string_view expectation) const {
   const auto found = object_.find(key);
   if (found == object_.end()) {
-    return fail(fmt::format("{}: key \"{}\" is missing: expected {}", where_, key, expectation));
+    return fail(
+        fmt::format("{}: key \"{}\" is missing: expected {}", where_, shown(key), expectation));
   }
-  return fail(fmt::format("{}: key \"{}\": expected {}, found {}", where_, key, expectation,
+  return fail(fmt::format("{}: key \"{}\": expected {}, found {}", where_, shown(key), expectation,
                           describe(*found)));
 }
 
@@ -80,7 +87,7 @@ Result<std::string> JsonFields::string(const std::string& key) const {
 Result<JsonFields> JsonFields::object(const std::string& key) const {
   const auto found = object_.find(key);
   if (found == object_.end() || !found->is_object()) return wrong(key, "an object");
-  return JsonFields(*found, fmt::format("{}: key \"{}\"", where_, key));
+  return JsonFields(*found, fmt::format("{}: key \"{}\"", where_, shown(key)));
 }
 
 Status JsonFields::require(const std::string& key, const Json& expected) const {
@@ -107,7 +114,7 @@ Result<std::vector<int64_t>> JsonFields::integers(const std::string& key, int64_
       return fail(
           fmt::format("{}: key \"{}\" entry {}: expected a whole number from {} to {}, "
                       "found {}",
-                      where_, key, values.size(), low, high, describe(entry)));
+                      where_, shown(key), values.size(), low, high, describe(entry)));
     }
     values.push_back(*value);
   }
@@ -133,7 +140,7 @@ Result<std::vector<double>> JsonFields::numbers(const std::string& key, int64_t 
       return fail(
           fmt::format("{}: key \"{}\" entry {}: expected a number from {:g} to {:g}, "
                       "found {}",
-                      where_, key, values.size(), low, high, describe(entry)));
+                      where_, shown(key), values.size(), low, high, describe(entry)));
     }
     values.push_back(*value);
   }

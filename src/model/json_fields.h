@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,8 +16,12 @@ namespace kvcast {
 /// Does not own the object.
 class JsonFields {
  public:
-  /// `where` names the file in errors.
-  JsonFields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {}
+  using KeyNames = std::map<std::string, std::string>;
+
+  /// `where` names the file in errors. `names`, if given: what keys are called there, where the
+  /// object was made from a file of another format.
+  JsonFields(const Json& object, std::string where, const KeyNames* names = nullptr)
+      : object_(object), where_(std::move(where)), names_(names) {}
 
   [[nodiscard]] bool contains(const std::string& key) const { return object_.contains(key); }
   /// The key is there and not null.
@@ -53,8 +58,11 @@ class JsonFields {
  private:
   [[nodiscard]] Result<const Json*> array(const std::string& key, int64_t count) const;
 
+  [[nodiscard]] const std::string& shown(const std::string& key) const;
+
   const Json& object_;
   std::string where_;
+  const KeyNames* names_;
 };
 
 }  // namespace kvcast

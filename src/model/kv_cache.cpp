@@ -89,6 +89,7 @@ void KVCache::commit(int64_t layer_index, int64_t count, const int64_t* position
 
 void KVCache::truncate(int64_t position) {
   next_position_ = std::min(next_position_, position);
+  exact_rows_ = std::min(exact_rows_, position);
   for (Layer& layer : layers_) {
     layer.rows = layer.rows_before(position);
     layer.positions.resize(static_cast<size_t>(layer.rows));
@@ -102,6 +103,7 @@ KVCache KVCache::clone() const {
   for (size_t i = 0; i < layers_.size(); ++i) copy.layers_[i].kv_heads = layers_[i].kv_heads;
   copy.reserve(capacity_);
   copy.next_position_ = next_position_;
+  copy.exact_rows_ = exact_rows_;
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& from = layers_[i];
     Layer& to = copy.layers_[i];
@@ -122,6 +124,7 @@ void KVCache::copy_from(const KVCache& other, int64_t position) {
          other.type_ == type_);
   truncate(0);
   next_position_ = std::min(position, other.next_position_);
+  exact_rows_ = std::min(position, other.exact_rows_);
   reserve(next_position_);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& from = other.layers_[i];
@@ -135,6 +138,21 @@ void KVCache::copy_from(const KVCache& other, int64_t position) {
     copy_heads(from.values.data(), other.head_bytes(), to.values.data(), head_bytes(),
                from.kv_heads, bytes);
   }
+}
+
+void KVCache::take_exact_rows(const KVCache& other, int64_t end) {
+  end = std::min({end, other.exact_rows_, next_position_});
+  if (end <= exact_rows_) return;
+  const int64_t from = exact_rows_ * row_bytes(), bytes = (end - exact_rows_) * row_bytes();
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    Layer& to = layers_[i];
+    const Layer& source = other.layers_[i];
+    copy_heads(source.keys.data() + from, other.head_bytes(), to.keys.data() + from, head_bytes(),
+               to.kv_heads, bytes);
+    copy_heads(source.values.data() + from, other.head_bytes(), to.values.data() + from,
+               head_bytes(), to.kv_heads, bytes);
+  }
+  exact_rows_ = end;
 }
 
 int64_t KVCache::bytes() const {

@@ -32,21 +32,32 @@ class KVCache {
   /// Position of the next token.
   [[nodiscard]] int64_t next_position() const { return next_position_; }
   [[nodiscard]] bool empty() const { return next_position_ == 0; }
+  /// How many of the first positions hold, in every layer, what the model itself computes there: no
+  /// forecast, no gap, and nothing that was computed over one.
+  [[nodiscard]] int64_t exact_rows() const { return exact_rows_; }
 
   /// Room for `rows` rows in every layer; keeps what is held. Growth is geometric. Throws
   /// std::bad_alloc without having changed anything.
   void reserve(int64_t rows);
 
   /// Lets `args` write keys, or values, where the rows after the layer's last go, from the
-  /// `offset`-th of them on; room must be reserved. Different rows may be written at once.
+  /// `offset`-th of them on; room must be reserved. A negative offset overwrites rows that the
+  /// layer has. Different rows may be written at once.
   void place_keys(int64_t layer, int64_t offset, HeadNormRopeArgs& args);
   void place_values(int64_t layer, int64_t offset, HeadNormRopeArgs& args);
   /// The `count` rows written there are the layer's now. `positions` [count], ascending; null: from
   /// next_position() on.
   void commit(int64_t layer, int64_t count, const int64_t* positions = nullptr);
 
-  /// `count` more tokens are in: the next position moves on.
-  void advance(int64_t count) { next_position_ += count; }
+  /// The model itself has run `count` more tokens: the next position moves on.
+  void advance(int64_t count) {
+    if (exact_rows_ == next_position_) exact_rows_ += count;
+    next_position_ += count;
+  }
+  /// The next position moves on over `count` tokens that are forecast or left out.
+  void advance_inexact(int64_t count) { next_position_ += count; }
+  /// The next `count` rows after the exact ones have been overwritten by exact ones.
+  void make_exact(int64_t count) { exact_rows_ += count; }
 
   /// Forgets everything from position `position` on.
   void truncate(int64_t position);
@@ -57,6 +68,10 @@ class KVCache {
   /// Replaces the contents by what `other`, a cache of the same model, holds before `position`.
   /// Keeps the memory it has if that is enough.
   void copy_from(const KVCache& other, int64_t position);
+
+  /// Takes over the exact rows that `other` has beyond this cache's, up to position `end`, before
+  /// which both hold the same tokens and this one has all rows.
+  void take_exact_rows(const KVCache& other, int64_t end);
 
   /// [kv_heads][head_stride] elements of type(); the first rows(layer) * head_dim of each head are
   /// filled.
@@ -92,6 +107,7 @@ class KVCache {
   int64_t head_dim_ = 0;
   int64_t capacity_ = 0;
   int64_t next_position_ = 0;
+  int64_t exact_rows_ = 0;
   std::vector<Layer> layers_;
 };
 

@@ -21,17 +21,19 @@ bool has_heads(Role role) {
          role == Role::kKeyBias;
 }
 
+bool has_tokens(Role role) { return role == Role::kEmbeddings || role == Role::kLmHead; }
+
 /// Where `form` keeps each of `weights`.
 std::vector<TensorPart> places(const std::vector<Weight>& weights, const StoredForm& form,
-                               int64_t head_dim) {
+                               const ModelConfig& config) {
   std::map<std::string, int64_t> rows;
   std::vector<TensorPart> parts;
   for (const Weight& weight : weights) {
     std::string name = tensor_name(form, weight);
     int64_t& end = rows[name];
     const bool interleaved = form.interleaved_heads && has_heads(weight.role);
-    parts.push_back({std::move(name), 0, end, weight.rows, interleaved ? head_dim : 0});
-    end += weight.rows;
+    parts.push_back({std::move(name), 0, end, weight.rows, interleaved ? config.head_dim : 0});
+    end += weight.rows + (has_tokens(weight.role) ? config.unused_tokens : 0);
   }
   for (TensorPart& part : parts) part.stored_rows = rows[part.name];
   return parts;
@@ -112,7 +114,7 @@ std::vector<LayoutEntry> tensor_layout(const ModelConfig& config, const StoredFo
                                        const StoredForm& stored) {
   assert(!form.interleaved_heads);
   const auto weights = model_weights(config);
-  const auto sources = places(weights, stored, config.head_dim);
+  const auto sources = places(weights, stored, config);
   std::vector<LayoutEntry> layout;
   for (size_t i = 0; i < weights.size(); ++i) {
     const Weight& weight = weights[i];

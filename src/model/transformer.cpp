@@ -14,6 +14,12 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
                                                        std::optional<WeightType> type,
                                                        int threads) {
   KVCAST_TRY(Checkpoint checkpoint, open_checkpoint(path));
+  return load(std::move(checkpoint), type, threads);
+}
+
+Result<std::unique_ptr<Transformer>> Transformer::load(Checkpoint checkpoint,
+                                                       std::optional<WeightType> type,
+                                                       int threads) {
   KVCAST_TRY(ModelWeights weights, load_weights(checkpoint, type, threads));
   return std::make_unique<Transformer>(std::move(checkpoint.config), std::move(weights), threads);
 }
@@ -57,7 +63,7 @@ void Transformer::begin(Run& run) const {
   Workspace& w = run.workspace;
   w.positions.clear();
   for (const SequenceRows& sequence : run.sequences) {
-    const int64_t first = sequence.cache->next_position();
+    const int64_t first = sequence.first_position();
     for (int64_t r = 0; r < sequence.rows; ++r) {
       w.positions.push_back(sequence.positions ? sequence.positions[r] : first + r);
       assert(w.positions.back() < config_.max_context_tokens);
@@ -120,20 +126,22 @@ void Transformer::store_key_values(Run& run, int64_t layer) const {
   Workspace& w = run.workspace;
   const int64_t kv_width = config_.kv_width(layer);
   const float *k = w.k.data(), *v = w.v.data();
-  if (run.options.on_raw_key_values) run.options.on_raw_key_values({layer, k, v});
+  if (run.options.on_raw_key_values) run.options.on_raw_key_values({layer, k, v, run.rows});
   const int64_t heads = config_.layers[layer].kv_heads;
   w.cache_rows.clear();
   int64_t row = 0;
   for (const SequenceRows& sequence : run.sequences) {
     HeadNormRopeArgs keys =
         norm_and_rotate(k + row * kv_width, row, sequence.rows, heads, weights.k_norm, w);
-    sequence.cache->place_keys(layer, 0, keys);
+    const int64_t offset =
+        sequence.overwrites ? sequence.cache->exact_rows() - sequence.cache->rows(layer) : 0;
+    sequence.cache->place_keys(layer, offset, keys);
     HeadNormRopeArgs values{.x = v + row * kv_width,
                             .x_stride = kv_width,
                             .rows = sequence.rows,
                             .heads = heads,
                             .head_dim = config_.head_dim};
-    sequence.cache->place_values(layer, 0, values);
+    sequence.cache->place_values(layer, offset, values);
     w.cache_rows.push_back(keys);
     w.cache_rows.push_back(values);
     row += sequence.rows;
@@ -141,12 +149,12 @@ void Transformer::store_key_values(Run& run, int64_t layer) const {
   head_norm_rope(w.cache_rows, threads_);
   const int64_t* positions = w.positions.data();
   for (const SequenceRows& sequence : run.sequences) {
-    sequence.cache->commit(layer, sequence.rows, positions);
+    if (!sequence.overwrites) sequence.cache->commit(layer, sequence.rows, positions);
     positions += sequence.rows;
   }
 }
 
-/// From here on only the last row of each sequence: moves those rows, their normed form and their
+/// From here on only the last rows of each sequence: moves those rows, their normed form and their
 /// angles to the front, and computes their queries.
 void Transformer::keep_last_rows(Run& run, int64_t layer) const {
   Workspace& w = run.workspace;
@@ -157,12 +165,12 @@ void Transformer::keep_last_rows(Run& run, int64_t layer) const {
   int64_t end = 0, to = 0;
   for (const SequenceRows& sequence : run.sequences) {
     end += sequence.rows;
-    const int64_t from = end - 1;
-    std::copy_n(run.rows + from * dim, dim, run.rows + to * dim);
-    normed.copy_row(from, to, dim);
-    std::copy_n(w.rope_cos.data() + from * half, half, w.rope_cos.data() + to * half);
-    std::copy_n(w.rope_sin.data() + from * half, half, w.rope_sin.data() + to * half);
-    ++to;
+    for (int64_t from = end - sequence.outputs; from < end; ++from, ++to) {
+      std::copy_n(run.rows + from * dim, dim, run.rows + to * dim);
+      normed.copy_row(from, to, dim);
+      std::copy_n(w.rope_cos.data() + from * half, half, w.rope_cos.data() + to * half);
+      std::copy_n(w.rope_sin.data() + from * half, half, w.rope_sin.data() + to * half);
+    }
   }
   matmul({.a = normed.f32,
           .a_bf16 = normed.bf16,
@@ -197,13 +205,16 @@ MatmulArgs Transformer::attend(Run& run, int64_t layer) const {
   w.attention_args.clear();
   int64_t row = 0;
   for (size_t s = 0; s < run.sequences.size(); ++s) {
-    const KVCache& cache = *run.sequences[s].cache;
-    const bool last_only = run.attending == Run::Attending::kLastRows;
-    const int64_t sequence_rows = last_only ? 1 : run.sequences[s].rows;
+    const SequenceRows& sequence = run.sequences[s];
+    const KVCache& cache = *sequence.cache;
+    const int64_t sequence_rows = run.attending_of(sequence);
+    if (sequence_rows == 0) continue;
+    const int64_t end =
+        sequence.overwrites ? cache.exact_rows() + sequence.rows : cache.rows(layer);
     AttentionArgs args{.q = q + row * q_width,
                        .q_stride = q_width,
                        .rows = sequence_rows,
-                       .first_position = cache.rows(layer) - sequence_rows,
+                       .first_position = end - sequence_rows,
                        .keys = cache.keys(layer),
                        .values = cache.values(layer),
                        .head_stride = cache.head_stride(),

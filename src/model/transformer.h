@@ -42,16 +42,27 @@ struct Workspace {
 struct SequenceRows {
   KVCache* cache = nullptr;
   int64_t rows = 0;
-  /// [rows], ascending, none of them in the cache yet; null: from next_position() on.
+  /// [rows], ascending, none of them in the cache yet; null: from next_position() on, or where they
+  /// overwrite.
   const int64_t* positions = nullptr;
+  /// The rows overwrite those from the cache's exact_rows() on, of which it has as many.
+  bool overwrites = false;
+  /// How many of the last of these rows LastLayerOutput::kLastRows computes.
+  int64_t outputs = 1;
+
+  /// Where the first of the rows goes.
+  [[nodiscard]] int64_t first_position() const {
+    return overwrites ? cache->exact_rows() : cache->next_position();
+  }
 };
 
-/// A layer's keys before k_norm and RoPE, and values, of the rows being run: what the predictor
-/// reads (method §3). Valid during the call only.
+/// A layer's keys before k_norm and RoPE, and values, of the rows being run, and the residual
+/// stream that they come from: what the predictor reads (method §3). Valid during the call only.
 struct RawKeyValues {
   int64_t layer = 0;
-  const float* keys = nullptr;    // [rows, kv_width]
-  const float* values = nullptr;  // [rows, kv_width]
+  const float* keys = nullptr;      // [rows, kv_width]
+  const float* values = nullptr;    // [rows, kv_width]
+  const float* residual = nullptr;  // [rows, model_dim]
 };
 
 /// What attention works with and gives in one layer, of the rows that go through it. Valid during
@@ -64,9 +75,9 @@ struct LayerAttention {
 
 /// What the last layer of a run has to produce besides every row's K/V.
 enum class LastLayerOutput {
-  kAllRows,                ///< hidden states of every row, as between layers
-  kLastRowOfEachSequence,  ///< one row per sequence, moved to the front of the row buffer
-  kNothing,                ///< K/V only: no query, attention, output projection or FFN
+  kAllRows,   ///< hidden states of every row, as between layers
+  kLastRows,  ///< the last SequenceRows::outputs rows of each, moved to the front of the row buffer
+  kNothing,   ///< K/V only: no query, attention, output projection or FFN
 };
 
 struct RunLayersOptions {
@@ -92,7 +103,10 @@ struct RunLayersOptions {
 /// once, each with its own caches and Workspace.
 class Transformer {
  public:
-  /// Loads what open_checkpoint opens. `type` null: each matrix as it is stored.
+  /// `type` null: each matrix as it is stored.
+  static Result<std::unique_ptr<Transformer>> load(Checkpoint checkpoint,
+                                                   std::optional<WeightType> type, int threads);
+  /// The same of what open_checkpoint opens.
   static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& path,
                                                    std::optional<WeightType> type, int threads);
   /// Takes weights that fit `config`; `threads` is how many threads each call uses.

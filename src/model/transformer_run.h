@@ -42,7 +42,7 @@ struct Transformer::Run {
   /// Which rows go through attention and the FFN in the layer being run.
   enum class Attending { kAllRows, kLastRows, kNone };
 
-  float* rows;  // [total_rows, model_dim]; kLastRows: [sequences, model_dim]
+  float* rows;  // [attending_rows(), model_dim], or what all of them will be
   std::span<const SequenceRows> sequences;  // in the order of their rows
   const RunLayersOptions& options;
   Workspace& workspace;
@@ -50,16 +50,24 @@ struct Transformer::Run {
   Attending attending = Attending::kAllRows;
   MatmulArgs products[3] = {};  // those that a step is about
 
+  /// How many rows of a sequence go through attention and the FFN: its last ones.
+  [[nodiscard]] int64_t attending_of(const SequenceRows& sequence) const {
+    return attending == Attending::kLastRows ? sequence.outputs : sequence.rows;
+  }
   [[nodiscard]] int64_t attending_rows() const {
-    return attending == Attending::kLastRows ? static_cast<int64_t>(sequences.size()) : total_rows;
+    if (attending != Attending::kLastRows) return total_rows;
+    int64_t outputs = 0;
+    for (const SequenceRows& sequence : sequences) outputs += sequence.outputs;
+    return outputs;
   }
 
   [[nodiscard]] Attending attending_in(int64_t layer) const {
     if (layer + 1 < options.last) return Attending::kAllRows;
     if (options.output == LastLayerOutput::kNothing) return Attending::kNone;
-    const bool one_row_each = total_rows == static_cast<int64_t>(sequences.size());
-    return options.output == LastLayerOutput::kAllRows || one_row_each ? Attending::kAllRows
-                                                                       : Attending::kLastRows;
+    const bool all = std::ranges::all_of(
+        sequences, [](const SequenceRows& sequence) { return sequence.outputs == sequence.rows; });
+    return options.output == LastLayerOutput::kAllRows || all ? Attending::kAllRows
+                                                              : Attending::kLastRows;
   }
 };
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
 #include <cassert>
 #include <cstring>
@@ -11,20 +10,10 @@
 #include "base/macros.h"
 #include "base/team.h"
 #include "kernels/memory.h"
+#include "model/stored_rows.h"
 
 namespace kvcast {
 namespace {
-
-SourceType source_type(DType dtype) {
-  switch (dtype) {
-    case DType::kBF16:
-      return SourceType::kBf16;
-    case DType::kF16:
-      return SourceType::kF16;
-    default:
-      return SourceType::kF32;
-  }
-}
 
 DType packed_dtype(WeightType type) {
   switch (type) {
@@ -81,70 +70,6 @@ std::shared_ptr<const std::byte> copy(std::span<const std::byte> bytes) {
   return memory;
 }
 
-/// What holds a stored type as it is.
-WeightType stored_type(DType dtype) {
-  return dtype == DType::kF32 ? WeightType::kF32 : WeightType::kBf16;
-}
-
-/// Calls `take` with each row of the entry and its index, several threads at once.
-template <typename Take>
-void for_each_row(const LayoutEntry& entry, const std::vector<TensorView>& tensors, int threads,
-                  const Take& take) {
-  int64_t first = 0;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const TensorPart& part = entry.parts[i];
-    const size_t row_bytes = tensors[i].bytes.size() / static_cast<size_t>(part.stored_rows);
-    const int64_t width = entry.is_matrix() ? entry.columns : 1;
-    parallel_for(part.rows, threads, [&](int64_t row, int) {
-      const auto offset = static_cast<size_t>(part.stored_row(row)) * row_bytes;
-      take(TensorView{tensors[i].dtype, {width}, tensors[i].bytes.subspan(offset, row_bytes)},
-           first + row);
-    });
-    first += part.rows;
-  }
-}
-
-/// The rows of a matrix, one after the other: where they lie, if they do, else a copy.
-class GatheredRows {
- public:
-  GatheredRows(const LayoutEntry& entry, const std::vector<TensorView>& tensors, int threads) {
-    const TensorPart& part = entry.parts.front();
-    const DType dtype = tensors.front().dtype;
-    type_ = source_type(dtype);
-    if (entry.parts.size() == 1 && part.interleaved == 0) {
-      const size_t row_bytes = dtype_size(dtype) * static_cast<size_t>(entry.columns);
-      bytes_ = tensors.front().bytes.subspan(static_cast<size_t>(part.first_row) * row_bytes,
-                                             static_cast<size_t>(part.rows) * row_bytes);
-      return;
-    }
-    const bool one_type = std::ranges::all_of(
-        tensors, [&](const TensorView& tensor) { return tensor.dtype == dtype; });
-    if (!one_type) type_ = SourceType::kF32;
-    const size_t element = one_type ? dtype_size(dtype) : sizeof(float);
-    const size_t row_bytes = element * static_cast<size_t>(entry.columns);
-    const size_t bytes = row_bytes * static_cast<size_t>(entry.rows);
-    copy_ = allocate_pages(bytes);  // not from the heap, which would keep it
-    if (copy_ == nullptr) throw std::bad_alloc();
-    bytes_ = {copy_.get(), bytes};
-    for_each_row(entry, tensors, threads, [&](const TensorView& row, int64_t index) {
-      std::byte* const out = copy_.get() + static_cast<size_t>(index) * row_bytes;
-      if (one_type) {
-        std::memcpy(out, row.bytes.data(), row_bytes);
-      } else {
-        to_float(row, {reinterpret_cast<float*>(out), static_cast<size_t>(entry.columns)});
-      }
-    });
-  }
-
-  [[nodiscard]] std::span<const std::byte> bytes() const { return bytes_; }
-  [[nodiscard]] SourceType type() const { return type_; }
-
- private:
-  std::shared_ptr<std::byte> copy_;
-  std::span<const std::byte> bytes_;
-  SourceType type_;
-};
-
 }  // namespace
 
 bool is_packed(const TensorSource& file) { return file.metadata().contains(kPackedKey); }
@@ -185,61 +110,87 @@ Result<std::vector<TensorView>> WeightReader::tensors_of(const LayoutEntry& entr
   return tensors;
 }
 
-Result<PackedMatrix> WeightReader::matrix(const LayoutEntry& entry) const {
+Status WeightReader::check(const LayoutEntry& entry) const {
+  if (!is_packed() || !entry.is_matrix()) {
+    KVCAST_CHECK(tensors_of(entry));
+    return {};
+  }
+  for (const TensorPart& part : entry.parts) {
+    KVCAST_CHECK(read_packed(part, entry.columns));
+  }
+  return {};
+}
+
+Result<WeightType> WeightReader::type_of(const LayoutEntry& entry) const {
+  if (type_) return *type_;
+  if (is_packed()) {
+    const std::string name = packed_name(entry.parts.front().name);
+    KVCAST_TRY(const TensorView tensor, file_->find(name));
+    return packed_type(*file_, name, tensor);
+  }
+  KVCAST_TRY(auto tensors, tensors_of(entry));
+  return StoredRows(entry, std::move(tensors)).type();
+}
+
+Result<PackedMatrix> WeightReader::matrix(const LayoutEntry& entry, WeightType type) const {
   const int64_t n = entry.rows, k = entry.columns;
   if (is_packed()) {
-    KVCAST_TRY(PackedMatrix packed, read_packed(entry.parts.front().name, n, k));
-    if (!type_ || packed.type() == *type_) return packed;
+    KVCAST_TRY(PackedMatrix packed, read_packed(entry.parts.front(), k));
+    if (packed.type() == type) return packed;
     const std::vector<float> rows = unpack(packed, threads_);
     return pack_or_throw(reinterpret_cast<const std::byte*>(rows.data()), SourceType::kF32, n, k,
-                         *type_, threads_);
+                         type, threads_);
   }
   KVCAST_TRY(const auto tensors, tensors_of(entry));
-  const WeightType type = type_.value_or(stored_type(tensors.front().dtype));
-  const GatheredRows rows(entry, tensors, threads_);
-  PackedMatrix packed = pack_or_throw(rows.bytes().data(), rows.type(), n, k, type, threads_);
+  PackedMatrix packed = StoredRows(entry, tensors).pack(type, threads_);
+  if (packed.empty()) throw std::bad_alloc();
   for (const TensorView& tensor : tensors) {
     MappedFile::release(tensor.bytes);  // so that the weights are not in memory twice
   }
   return packed;
 }
 
+Result<PackedMatrix> WeightReader::matrix(const LayoutEntry& entry) const {
+  KVCAST_TRY(const WeightType type, type_of(entry));
+  return matrix(entry, type);
+}
+
 Result<std::vector<float>> WeightReader::floats(const LayoutEntry& entry) const {
   std::vector<float> values;
   if (is_packed() && entry.is_matrix()) {
     for (const TensorPart& part : entry.parts) {
-      KVCAST_TRY(const auto packed, read_packed(part.name, part.stored_rows, entry.columns));
+      KVCAST_TRY(const auto packed, read_packed(part, entry.columns));
       const std::vector<float> rows = unpack(packed, threads_);
-      const auto* const first = rows.data() + part.first_row * entry.columns;
-      values.insert(values.end(), first, first + part.rows * entry.columns);
+      values.insert(values.end(), rows.begin(), rows.end());
     }
     return values;
   }
-  KVCAST_TRY(const auto tensors, tensors_of(entry));
+  KVCAST_TRY(auto tensors, tensors_of(entry));
+  const StoredRows rows(entry, std::move(tensors));
   const int64_t width = entry.is_matrix() ? entry.columns : 1;
   values.resize(static_cast<size_t>(entry.rows * width));
-  for_each_row(entry, tensors, threads_, [&](const TensorView& row, int64_t index) {
-    to_float(row, std::span(values).subspan(static_cast<size_t>(index * width),
-                                            static_cast<size_t>(width)));
+  parallel_for(entry.rows, threads_, [&](int64_t row, int) {
+    to_float(rows.row(row), std::span(values).subspan(static_cast<size_t>(row * width),
+                                                      static_cast<size_t>(width)));
   });
   return values;
 }
 
-Result<PackedMatrix> WeightReader::read_packed(std::string_view plain_name, int64_t n,
-                                               int64_t k) const {
-  const std::string name = packed_name(plain_name);
+Result<PackedMatrix> WeightReader::read_packed(const TensorPart& part, int64_t k) const {
+  assert(part.first_row == 0);  // a packed file holds apart what is used apart
+  const std::string name = packed_name(part.name);
   KVCAST_TRY(const TensorView tensor, file_->find(name));
   KVCAST_TRY(const WeightType type, packed_type(*file_, name, tensor));
-  const auto expected = packed_shape(n, k, type);
+  const auto expected = packed_shape(part.stored_rows, k, type);
   if (expected.empty() || tensor.shape != expected) {
     return fail(fmt::format("{}: tensor {}: shape {}, expected {} for a matrix of {} by {}",
                             file_->path().string(), name, shape_text(tensor.shape),
-                            shape_text(expected), n, k));
+                            shape_text(expected), part.stored_rows, k));
   }
   std::shared_ptr<const std::byte> mapped(file_, tensor.bytes.data());
   const bool aligned = reinterpret_cast<uintptr_t>(mapped.get()) % 64 == 0;
   // Another writer's order of tensors may have put it anywhere.
-  return PackedMatrix::adopt(aligned ? std::move(mapped) : copy(tensor.bytes), n, k, type);
+  return PackedMatrix::adopt(aligned ? std::move(mapped) : copy(tensor.bytes), part.rows, k, type);
 }
 
 TensorToWrite packed_tensor(std::string_view name, const PackedMatrix& matrix) {

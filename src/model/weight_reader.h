@@ -35,9 +35,14 @@ class WeightReader {
   /// Whether matrices are stored packed, under names of their own.
   [[nodiscard]] bool is_packed() const { return kvcast::is_packed(*file_); }
 
+  /// Whether the file has it in its shape; reads no weight.
+  Status check(const LayoutEntry& entry) const;
   /// `entry.parts` are the file's. Errors name the file, the tensor and the shape expected. Throw
   /// std::bad_alloc where memory runs out.
   Result<PackedMatrix> matrix(const LayoutEntry& entry) const;
+  Result<PackedMatrix> matrix(const LayoutEntry& entry, WeightType type) const;
+  /// What matrix(entry) makes of it.
+  Result<WeightType> type_of(const LayoutEntry& entry) const;
   /// All elements, row-major, of a matrix or a vector.
   Result<std::vector<float>> floats(const LayoutEntry& entry) const;
 
@@ -45,7 +50,8 @@ class WeightReader {
   WeightReader(std::shared_ptr<const TensorSource> file, std::optional<WeightType> type,
                int threads)
       : file_(std::move(file)), type_(type), threads_(threads) {}
-  Result<PackedMatrix> read_packed(std::string_view name, int64_t n, int64_t k) const;
+  /// The part, of k columns, as it is packed.
+  Result<PackedMatrix> read_packed(const TensorPart& part, int64_t k) const;
   /// The tensors that the parts lie in, of the shapes that they have to have.
   Result<std::vector<TensorView>> tensors_of(const LayoutEntry& entry) const;
 

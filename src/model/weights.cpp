@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <new>
 #include <span>
 
@@ -9,6 +10,7 @@
 #include "base/team.h"
 #include "kernels/memory.h"
 #include "model/checkpoint.h"
+#include "model/stored_rows.h"
 
 namespace kvcast {
 namespace {
@@ -78,6 +80,23 @@ std::vector<float>& vector_of(ModelWeights& weights, const LayoutEntry& entry) {
          std::ranges::find(kLayerVectors, entry.role, &LayerVector::role)->member;
 }
 
+/// Of each slot's matrix. Queries, keys and values are products of one input; where their stored
+/// types read it in different forms, all get the finest of them.
+Result<std::vector<WeightType>> matrix_types(const WeightReader& reader,
+                                             const std::vector<WeightSlot>& slots) {
+  std::vector<WeightType> types(slots.size());
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (slots[i].matrix == nullptr) continue;
+    KVCAST_TRY(types[i], reader.type_of(slots[i].entry));
+    if (slots[i].entry.role != Role::kValue) continue;
+    WeightType &q = types[i - 2], &k = types[i - 1], &v = types[i];  // their order in a layout
+    if (!read_same_activations(q, k) || !read_same_activations(q, v)) {
+      q = k = v = finer(finer(q, k), v);
+    }
+  }
+  return types;
+}
+
 bool is_bias(Role role) {
   return role == Role::kQueryBias || role == Role::kKeyBias || role == Role::kValueBias;
 }
@@ -102,12 +121,13 @@ Result<ModelWeights> load_weights(const Checkpoint& checkpoint, std::optional<We
                                   int threads) {
   KVCAST_TRY(const auto reader, WeightReader::open(checkpoint.weights, type, threads));
   ModelWeights weights;
-  for (const auto& [matrix, vector, entry] :
-       weight_slots(weights, checkpoint.config, checkpoint.form)) {
-    if (matrix != nullptr) {
-      KVCAST_TRY(*matrix, reader.matrix(entry));
+  const auto slots = weight_slots(weights, checkpoint.config, checkpoint.form);
+  KVCAST_TRY(const auto types, matrix_types(reader, slots));
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (slots[i].matrix != nullptr) {
+      KVCAST_TRY(*slots[i].matrix, reader.matrix(slots[i].entry, types[i]));
     } else {
-      KVCAST_TRY(*vector, reader.floats(entry));
+      KVCAST_TRY(*slots[i].vector, reader.floats(slots[i].entry));
     }
   }
   return weights;
@@ -154,6 +174,16 @@ std::vector<TensorToWrite> packed_tensors(ModelWeights& weights, const ModelConf
   // After the matrices, whose sizes are multiples of the alignment.
   tensors.insert(tensors.end(), vectors.begin(), vectors.end());
   return tensors;
+}
+
+WeightType ModelWeights::main_type() const {
+  std::map<WeightType, int64_t> elements;
+  for (const LayerWeights& layer : layers) {
+    for (const auto& [role, member] : kLayerMatrices) {
+      elements[(layer.*member).type()] += (layer.*member).n() * (layer.*member).k();
+    }
+  }
+  return std::ranges::max_element(elements, {}, [](const auto& of) { return of.second; })->first;
 }
 
 int64_t ModelWeights::bytes() const {

@@ -38,6 +38,8 @@ struct ModelWeights {
     return lm_head.n() > 0 ? lm_head : embeddings;
   }
   [[nodiscard]] int64_t bytes() const;
+  /// What most of the layers' weights are held as.
+  [[nodiscard]] WeightType main_type() const;
 };
 
 /// How packed files hold a model, whatever its family; also how the forward pass does.

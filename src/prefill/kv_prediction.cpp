@@ -9,30 +9,40 @@
 namespace kvcast {
 namespace {
 
-/// KV Prediction (method §3, paper Fig. 2b). The auxiliary reads the prompt up to its last `tail`
-/// tokens, the predictor turns its K/V into a forecast of the base's cache, and the base runs the
-/// tail over that forecast. On a conversation's next turn the auxiliary first catches up with what
-/// it has not read (the last tail and the base's own answer); only tokens that the base has no K/V
-/// for are forecast.
+/// KV Prediction (method §3, paper Fig. 2b). The auxiliary, or the base's own first layers, or both
+/// read the prompt up to its last `tail` tokens, the predictor turns what they compute into a
+/// forecast of the base's cache, and the base runs the tail over that forecast. On a conversation's
+/// next turn the auxiliary first catches up with what it has not read (the last tail and the base's
+/// own answer); only tokens that the base has no K/V for are forecast.
 class KvPredictionStrategy final : public PrefillStrategy {
  public:
-  explicit KvPredictionStrategy(int64_t tail) : tail_(tail) {}
+  explicit KvPredictionStrategy(const KvPredictionOptions& options)
+      : tail_(options.tail), refine_(options.refine) {}
 
   [[nodiscard]] std::string spec() const override {
-    return tail_ == 1 ? "kv-prediction" : fmt::format("kv-prediction:tail={}", tail_);
+    std::string options = tail_ == 1 ? "" : fmt::format(",tail={}", tail_);
+    if (refine_ == kRefineAuto) options += ",refine=auto";
+    if (refine_ > 0) options += fmt::format(",refine={}", refine_);
+    return options.empty() ? "kv-prediction" : "kv-prediction:" + options.substr(1);
   }
   [[nodiscard]] bool needs_bundle() const override { return true; }
   [[nodiscard]] PrefillCost cost(const ModelPair& models, int64_t prompt_tokens) const override {
-    return kv_prediction_cost(models.base, models.auxiliary, models.layer_map, prompt_tokens,
-                              tail_);
+    return kv_prediction_cost(models.base, models.auxiliary, models.plan, prompt_tokens, tail_);
   }
   [[nodiscard]] double paper_reduction(const ModelPair& models,
-                                       int64_t /*prompt_tokens*/) const override {
-    return kvcast::paper_reduction(models.base, models.auxiliary);
+                                       int64_t prompt_tokens) const override {
+    if (models.plan.exact_layers == 0) {
+      return kvcast::paper_reduction(models.base, models.auxiliary);
+    }
+    return approximate_exact_flops(models.base, prompt_tokens) /
+           approximate_kv_prediction_flops(models.base, models.auxiliary, models.plan,
+                                           prompt_tokens, tail_);
   }
   [[nodiscard]] CacheUse cache_use() const override {
-    return {.family = CacheFamily::kForecast, .auxiliary_reads = true};
+    return {.family = refine_ == 0 ? CacheFamily::kForecast : CacheFamily::kHealing,
+            .auxiliary_reads = true};
   }
+  [[nodiscard]] int64_t refine_rows() const override { return refine_; }
   [[nodiscard]] int64_t reusable_rows(int64_t prompt_tokens) const override {
     return std::max<int64_t>(prompt_tokens - tail_, 0);
   }
@@ -49,7 +59,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
       sequences[s]->auxiliary.reserve(ends[s]);
     }
     const std::vector<TokenPass> passes =
-        token_passes(&Sequence::base, sequences, ends, rows_together(models.auxiliary->threads()));
+        token_passes(&Sequence::base, sequences, ends, rows_together(models.base->threads()));
     for (const TokenPass& pass : passes) {
       TailRun* const begun = &pass == &passes.back() ? tail : nullptr;
       if (!forecast_together(models, pass, workspace, stop, report, begun)) return false;
@@ -72,9 +82,33 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return behind;
   }
 
+  /// The sequences that begin with positions which the plan leaves to the base, and where its run
+  /// ends.
+  static TokenPass sinks(const Models& models, std::span<Sequence* const> sequences,
+                         std::span<const int64_t> ends) {
+    TokenPass found;
+    for (size_t s = 0; s < sequences.size(); ++s) {
+      const int64_t end = std::min(ends[s], models.plan.sink_tokens);
+      if (sequences[s]->base.next_position() >= end) continue;
+      found.sequences.push_back(sequences[s]);
+      found.ends.push_back(end);
+    }
+    return found;
+  }
+
+  /// The base reads these itself. False: stopped.
+  static bool run_sinks(const Models& models, const TokenPass& sinks, PrefillWorkspace& workspace,
+                        const std::stop_token& stop) {
+    RunLayersOptions options;
+    options.stop = stop;
+    return run_without_output(*models.base, &Sequence::base, sinks.sequences, sinks.ends, options,
+                              workspace.base);
+  }
+
   /// The auxiliaries read these without anything being forecast. False: stopped.
   static bool read(const Models& models, const TokenPass& behind, PrefillWorkspace& workspace,
                    const std::stop_token& stop) {
+    if (behind.sequences.empty()) return true;  // always so without an auxiliary
     for (Sequence* sequence : behind.sequences) {
       sequence->auxiliary.truncate(known_rows(models, *sequence));
     }
@@ -91,6 +125,16 @@ class KvPredictionStrategy final : public PrefillStrategy {
     for (Sequence* sequence : step.sequences) sequence->answerer = Sequence::Answerer::kBase;
     const Unforecast short_of = unforecast(step);
     if (short_of.sequences.empty()) return run_pending(step, &Sequence::base, report);
+    if (const TokenPass first = sinks(step.models, short_of.sequences, short_of.ends);
+        !first.sequences.empty()) {
+      const Stopwatch watch;
+      for (size_t s = 0; s < first.sequences.size(); ++s) {
+        report.computed_tokens += first.ends[s] - first.sequences[s]->base.next_position();
+      }
+      report.stopped = !run_sinks(step.models, first, step.workspace, step.stop);
+      report.base_ms += watch.elapsed_ms();
+      return PrefillState::kMore;
+    }
     if (const TokenPass behind = unread(step.models, short_of.sequences, step.max_rows);
         !behind.sequences.empty()) {
       const Stopwatch watch;
@@ -132,7 +176,8 @@ class KvPredictionStrategy final : public PrefillStrategy {
     for (Sequence* sequence : step.sequences) {
       const auto tokens = static_cast<int64_t>(sequence->tokens.size());
       const int64_t start = sequence->base.next_position();
-      const int64_t end = std::max(tokens - tail_, start);
+      const int64_t end =
+          reads_itself(step.models, *sequence) ? start : std::max(tokens - tail_, start);
       sequence->base.reserve(tokens);
       found.begins.push_back(end);
       found.tail_rows += tokens - end;
@@ -144,6 +189,20 @@ class KvPredictionStrategy final : public PrefillStrategy {
       found.reaches_the_tails = found.reaches_the_tails && tokens - start <= step.max_rows;
     }
     return found;
+  }
+
+  /// On an exact cache the base reads a few tokens in the time of its tail alone, and any number
+  /// sooner than an auxiliary that has to read what came before first; and the cache stays exact.
+  [[nodiscard]] bool reads_itself(const Models& models, const Sequence& sequence) const {
+    const int64_t start = sequence.base.next_position();
+    if (refine_ == 0 || start == 0 || sequence.base.exact_rows() < start) return false;
+    const int64_t rows = std::ssize(sequence.tokens) - start;
+    const int64_t unread = start - known_rows(models, sequence);
+    const int64_t base_bytes = models.base->weights().bytes();
+    const int64_t reader_bytes =
+        models.auxiliary ? models.auxiliary->weights().bytes()
+                         : base_bytes * models.plan.exact_layers / models.base->config().n_layers();
+    return rows <= TailRun::kMostRows || rows * base_bytes <= (rows + unread) * reader_bytes;
   }
 
   static void finish_tail(TailRun& tail, float* logits, PrefillReport& report) {
@@ -163,21 +222,29 @@ class KvPredictionStrategy final : public PrefillStrategy {
       KVCache& base = pass.sequences[s]->base;
       base_rows.push_back({&base, pass.ends[s] - base.next_position()});
     }
-    RunLayersOptions options = auxiliary_options(models, stop);
     Forecast forecast(*models.predictor, *models.base, base_rows, workspace.predictor);
-    options.on_raw_key_values = [&](const RawKeyValues& raw) {
-      const Stopwatch predictor_watch;
-      forecast.add(raw);
-      predictor_ms += predictor_watch.elapsed_ms();
-      if (tail != nullptr) tail->forecast_reached(raw.layer);
+    const auto read = [&](PromptReader reader, const Transformer& model, CacheMember cache,
+                          RunLayersOptions options) {
+      options.on_raw_key_values = [&](const RawKeyValues& raw) {
+        const Stopwatch predictor_watch;
+        forecast.add(reader, raw);
+        predictor_ms += predictor_watch.elapsed_ms();
+        if (tail != nullptr) tail->forecast_reached(models.plan.stage(reader, raw.layer));
+      };
+      return run_tokens({&model, cache, pass.sequences, pass.ends, options},
+                        workspace.auxiliary) != nullptr;  // the tail has workspace.base
     };
-    if (!run_tokens(
-            {models.auxiliary.get(), &Sequence::auxiliary, pass.sequences, pass.ends, options},
-            workspace.auxiliary)) {
+    if (models.auxiliary && !read(PromptReader::kAuxiliary, *models.auxiliary, &Sequence::auxiliary,
+                                  auxiliary_options(models, stop))) {
+      return false;
+    }
+    const bool exact_layers = models.plan.exact_layers > 0;
+    if (exact_layers && !read(PromptReader::kBase, *models.base, &Sequence::base,
+                              keys_and_values(models.plan.exact_layers, stop))) {
       return false;
     }
     for (const SequenceRows& rows : base_rows) {
-      rows.cache->advance(rows.rows);
+      if (!exact_layers) rows.cache->advance_inexact(rows.rows);
       report.predicted_tokens += rows.rows;
     }
     report.predictor_ms += predictor_ms;
@@ -187,20 +254,24 @@ class KvPredictionStrategy final : public PrefillStrategy {
 
   /// Rows that the auxiliary has in all layers that the predictor reads, at most the base's.
   static int64_t known_rows(const Models& models, const Sequence& sequence) {
-    return std::min(sequence.base.next_position(),
-                    sequence.auxiliary.rows_in_first(models.predictor->auxiliary_layers_needed()));
+    const int64_t position = sequence.base.next_position();
+    if (!models.auxiliary) return position;
+    return std::min(position, sequence.auxiliary.rows_in_first(models.plan.auxiliary_layers()));
   }
 
-  /// The auxiliary only has to leave K/V in the layers that the map names (method §3).
+  /// The auxiliary only has to leave K/V in the layers that the plan reads (method §3).
   static RunLayersOptions auxiliary_options(const Models& models, const std::stop_token& stop) {
+    return keys_and_values(models.plan.auxiliary_layers(), stop);
+  }
+  static RunLayersOptions keys_and_values(int64_t layers, const std::stop_token& stop) {
     RunLayersOptions options;
-    options.last = models.predictor->auxiliary_layers_needed();
+    options.last = layers;
     options.output = LastLayerOutput::kNothing;
     options.stop = stop;
     return options;
   }
 
-  int64_t tail_;
+  int64_t tail_, refine_;
 };
 
 }  // namespace
@@ -208,14 +279,24 @@ class KvPredictionStrategy final : public PrefillStrategy {
 void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
                     std::span<const int64_t> ends, PrefillWorkspace& workspace) {
   using Strategy = KvPredictionStrategy;
-  const TokenPass behind = Strategy::unread(models, sequences, PrefillStep::kAllRows);
+  const TokenPass first = Strategy::sinks(models, sequences, ends);
+  Strategy::run_sinks(models, first, workspace, {});
+  // What the base has read itself so far may be all there is.
+  std::vector<Sequence*> short_of;
+  std::vector<int64_t> forecast_ends;
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    if (sequences[s]->base.next_position() >= ends[s]) continue;
+    short_of.push_back(sequences[s]);
+    forecast_ends.push_back(ends[s]);
+  }
+  const TokenPass behind = Strategy::unread(models, short_of, PrefillStep::kAllRows);
   Strategy::read(models, behind, workspace, {});
   PrefillReport report;
-  Strategy::forecast(models, sequences, ends, workspace, {}, report);
+  Strategy::forecast(models, short_of, forecast_ends, workspace, {}, report);
 }
 
-std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(int64_t tail) {
-  return std::make_unique<KvPredictionStrategy>(tail);
+std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(const KvPredictionOptions& options) {
+  return std::make_unique<KvPredictionStrategy>(options);
 }
 
 }  // namespace kvcast

@@ -54,7 +54,7 @@ class LazyStrategy final : public PrefillStrategy {
       options.last = layer + 1;
       options.stop = step.stop;
       if (layer + 1 == layers) {
-        options.output = LastLayerOutput::kLastRowOfEachSequence;
+        options.output = LastLayerOutput::kLastRows;
       } else if (drops_after(pending, layer, layers)) {
         options.last_row_attention = &attention;
       }

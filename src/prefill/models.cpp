@@ -1,9 +1,10 @@
 #include "prefill/models.h"
 
-#include <fmt/format.h>
+#include <algorithm>
 
 #include "base/macros.h"
 #include "model/bundle.h"
+#include "model/checkpoint.h"
 
 namespace kvcast {
 
@@ -15,7 +16,7 @@ int64_t Models::weight_bytes() const {
 }
 
 ModelPair Models::shapes() const {
-  return {base->config(), auxiliary ? auxiliary->config() : ModelConfig{}, layer_map};
+  return {base->config(), auxiliary ? auxiliary->config() : ModelConfig{}, plan};
 }
 
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
@@ -26,33 +27,33 @@ Result<Models> load_models(const std::filesystem::path& directory, std::optional
     return models;
   }
   KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-  KVCAST_TRY(models.base, Transformer::load(manifest.base, type, threads));
-  KVCAST_TRY(models.auxiliary, Transformer::load(manifest.auxiliary, type, threads));
-  const ModelConfig& base = models.base->config();
-  const ModelConfig& auxiliary = models.auxiliary->config();
-  if (auxiliary.vocab_size != base.vocab_size) {
-    return fail(fmt::format(
-        "{}: vocab_size {} differs from the base's {}; both models of a bundle "
-        "share one tokenizer",
-        (manifest.auxiliary / "config.json").string(), auxiliary.vocab_size, base.vocab_size));
+  KVCAST_TRY(Checkpoint base, open_checkpoint(manifest.base));
+  if (!manifest.auxiliary.empty()) {
+    KVCAST_TRY(Checkpoint auxiliary, open_checkpoint(manifest.auxiliary));
+    const int64_t tokens = std::min(base.config.vocab_size, auxiliary.config.vocab_size);
+    base.config.use_tokens(tokens);
+    auxiliary.config.use_tokens(tokens);
+    KVCAST_TRY(models.auxiliary, Transformer::load(std::move(auxiliary), type, threads));
   }
-  const WeightType predictor_type = type.value_or(models.base->weights().embeddings.type());
-  KVCAST_TRY(models.predictor, Predictor::load(manifest.predictor, base, auxiliary,
-                                               manifest.layer_map, predictor_type, threads));
-  models.layer_map = manifest.layer_map;
+  KVCAST_TRY(models.base, Transformer::load(std::move(base), type, threads));
+  const WeightType predictor_type = type.value_or(models.base->weights().main_type());
+  KVCAST_TRY(models.predictor,
+             Predictor::load(manifest.predictor, models.base->config(), models.shapes().auxiliary,
+                             manifest.plan, predictor_type, threads));
+  models.plan = manifest.plan;
   return models;
 }
 
 Models random_models(const ModelConfig& base, const ModelConfig* auxiliary,
-                     const std::vector<int64_t>& layer_map, WeightType type, int threads) {
+                     const ForecastPlan& plan, WeightType type, int threads) {
   Models models;
   models.base =
       std::make_unique<Transformer>(base, random_weights(base, type, threads, 1), threads);
   if (auxiliary) {
     models.auxiliary = std::make_unique<Transformer>(
         *auxiliary, random_weights(*auxiliary, type, threads, 2), threads);
-    models.predictor = Predictor::random(base, *auxiliary, layer_map, type, threads, 3);
-    models.layer_map = layer_map;
+    models.predictor = Predictor::random(base, *auxiliary, plan, type, threads, 3);
+    models.plan = plan;
   }
   return models;
 }

@@ -11,17 +11,24 @@
 #include "model/architectures.h"
 #include "model/transformer.h"
 #include "prefill/predictor.h"
+#include "prefill/prefill_pace.h"
+#include "prefill/refine_pace.h"
 
 namespace kvcast {
 
-/// The models that strategies work with. `auxiliary` and `predictor` are null for a plain model.
+/// The models that strategies work with. `auxiliary` and `predictor` are null for a plain model,
+/// `auxiliary` alone in a bundle whose base reads the prompt itself.
 struct Models {
   std::unique_ptr<Transformer> base;
   std::unique_ptr<Transformer> auxiliary;
   std::unique_ptr<Predictor> predictor;
-  std::vector<int64_t> layer_map;  // [base layers] -> auxiliary layer; empty for a plain model
+  ForecastPlan plan;  ///< no inputs for a plain model
   /// How the caches of a Sequence hold keys and values.
   KvType kv_type = KvType::kF32;
+  /// What this machine can refine beside decode steps of the base.
+  std::unique_ptr<RefinePace> pace = std::make_unique<RefinePace>();
+  /// How long it takes to read prompts.
+  std::unique_ptr<PrefillPace> prefill_pace = std::make_unique<PrefillPace>();
 
   [[nodiscard]] bool is_bundle() const { return predictor != nullptr; }
   [[nodiscard]] int64_t weight_bytes() const;
@@ -30,12 +37,12 @@ struct Models {
 };
 
 /// Loads a bundle, or a plain model directory as a base alone. `type` null: as stored, the
-/// predictor as the base's embeddings.
+/// predictor as most of the base.
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
                            int threads);
 
 /// Random weights of known shapes; `auxiliary` null for a plain model.
 Models random_models(const ModelConfig& base, const ModelConfig* auxiliary,
-                     const std::vector<int64_t>& layer_map, WeightType type, int threads);
+                     const ForecastPlan& plan, WeightType type, int threads);
 
 }  // namespace kvcast

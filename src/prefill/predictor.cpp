@@ -19,28 +19,22 @@ constexpr int64_t kBlockElements = 65'536;
 /// Rows for which a product's weights are worth reading again.
 constexpr int64_t kFewestBlockRows = 16;
 
-/// Base layers per auxiliary layer, for the auxiliary layers up to the last one named.
-std::vector<std::vector<int64_t>> invert(const std::vector<int64_t>& layer_map) {
-  std::vector<std::vector<int64_t>> readers(
-      static_cast<size_t>(*std::ranges::max_element(layer_map) + 1));
-  for (size_t i = 0; i < layer_map.size(); ++i) {
-    readers[layer_map[i]].push_back(static_cast<int64_t>(i));
-  }
-  return readers;
-}
-
-/// The maps of one kind (keys or values) of all base layers that read one auxiliary layer.
+/// The maps of one kind (keys or values) of all base layers that read one input.
 struct StackedMap {
-  PackedMatrix weight;      // [sum of base kv_width, auxiliary kv_width]
+  PackedMatrix weight;      // [sum of base kv_width, input width]
   std::vector<float> bias;  // [sum of base kv_width]
 };
 
 std::string map_name(std::string_view kind, int64_t base_layer) {
   return fmt::format("{}_transforms.{}", kind, base_layer);
 }
-/// In packed files the maps that read one auxiliary layer are one.
-std::string stacked_name(std::string_view kind, int64_t auxiliary_layer) {
-  return fmt::format("{}_transforms.stacked.{}", kind, auxiliary_layer);
+/// In packed files the maps that read one input are one.
+std::string stacked_name(std::string_view kind, const ForecastInput& input) {
+  if (input == ForecastInput{.layer = input.layer}) {  // as format 1 has it
+    return fmt::format("{}_transforms.stacked.{}", kind, input.layer);
+  }
+  return fmt::format("{}_transforms.stacked.{}.{}.{}", kind, prompt_reader_name(input.reader),
+                     input_kind_name(input.kind), input.layer);
 }
 
 class PredictorReader {
@@ -53,9 +47,9 @@ class PredictorReader {
   }
 
   Result<StackedMap> map(std::string_view kind, const std::vector<int64_t>& base_layers,
-                         int64_t auxiliary_layer, int64_t auxiliary_kv_width) const {
-    const std::string stacked = stacked_name(kind, auxiliary_layer);
-    LayoutEntry weight{.name = stacked + ".weight", .columns = auxiliary_kv_width, .parts = {}};
+                         const ForecastInput& input, int64_t width_of_input) const {
+    const std::string stacked = stacked_name(kind, input);
+    LayoutEntry weight{.name = stacked + ".weight", .columns = width_of_input, .parts = {}};
     LayoutEntry bias{.name = stacked + ".bias", .parts = {}};
     for (const int64_t i : base_layers) {
       const int64_t width = base_.kv_width(i);
@@ -85,56 +79,61 @@ class PredictorReader {
 
 }  // namespace
 
-Result<std::unique_ptr<Predictor>> Predictor::load(const std::filesystem::path& file,
-                                                   const ModelConfig& base,
+std::unique_ptr<Predictor> Predictor::without_maps(const ModelConfig& base,
                                                    const ModelConfig& auxiliary,
-                                                   const std::vector<int64_t>& layer_map,
-                                                   WeightType type, int threads) {
-  KVCAST_TRY(const auto reader, PredictorReader::open(file, base, type, threads));
+                                                   const ForecastPlan& plan) {
   auto predictor = std::make_unique<Predictor>();
   for (int64_t i = 0; i < base.n_layers(); ++i) {
     predictor->base_kv_widths_.push_back(base.kv_width(i));
-  }
-  int64_t j = 0;
-  for (auto& base_layers : invert(layer_map)) {
-    Source source;
-    source.base_layers = std::move(base_layers);
-    if (!source.base_layers.empty()) {
-      const int64_t width = auxiliary.kv_width(j);
-      KVCAST_TRY(StackedMap keys, reader.map("key", source.base_layers, j, width));
-      KVCAST_TRY(StackedMap values, reader.map("value", source.base_layers, j, width));
-      source.keys = std::move(keys.weight);
-      source.key_bias = std::move(keys.bias);
-      source.values = std::move(values.weight);
-      source.value_bias = std::move(values.bias);
+    if (i < plan.exact_layers) continue;
+    auto& sources = predictor->sources_;
+    auto source = std::ranges::find(sources, plan.inputs[i], &Source::input);
+    if (source == sources.end()) {
+      source = sources.insert(source, Source());
+      source->input = plan.inputs[i];
+      const bool of_base = source->input.reader == PromptReader::kBase;
+      if (source->input.kind == InputKind::kResidual) {
+        source->norm_eps = (of_base ? base : auxiliary).norm_eps;
+        source->unit_norm.assign(static_cast<size_t>(input_width(source->input, base, auxiliary)),
+                                 1.0F);
+      }
     }
-    predictor->sources_.push_back(std::move(source));
-    ++j;
+    source->base_layers.push_back(i);
+  }
+  return predictor;
+}
+
+Result<std::unique_ptr<Predictor>> Predictor::load(const std::filesystem::path& file,
+                                                   const ModelConfig& base,
+                                                   const ModelConfig& auxiliary,
+                                                   const ForecastPlan& plan, WeightType type,
+                                                   int threads) {
+  KVCAST_TRY(const auto reader, PredictorReader::open(file, base, type, threads));
+  auto predictor = without_maps(base, auxiliary, plan);
+  for (Source& source : predictor->sources_) {
+    const int64_t width = input_width(source.input, base, auxiliary);
+    KVCAST_TRY(StackedMap keys, reader.map("key", source.base_layers, source.input, width));
+    KVCAST_TRY(StackedMap values, reader.map("value", source.base_layers, source.input, width));
+    source.keys = std::move(keys.weight);
+    source.key_bias = std::move(keys.bias);
+    source.values = std::move(values.weight);
+    source.value_bias = std::move(values.bias);
   }
   return predictor;
 }
 
 std::unique_ptr<Predictor> Predictor::random(const ModelConfig& base, const ModelConfig& auxiliary,
-                                             const std::vector<int64_t>& layer_map, WeightType type,
-                                             int threads, uint64_t seed) {
-  auto predictor = std::make_unique<Predictor>();
-  for (int64_t i = 0; i < base.n_layers(); ++i) {
-    predictor->base_kv_widths_.push_back(base.kv_width(i));
-  }
-  int64_t j = 0;
-  for (auto& base_layers : invert(layer_map)) {
-    Source source;
-    source.base_layers = std::move(base_layers);
+                                             const ForecastPlan& plan, WeightType type, int threads,
+                                             uint64_t seed) {
+  auto predictor = without_maps(base, auxiliary, plan);
+  for (Source& source : predictor->sources_) {
     int64_t width = 0;
     for (const int64_t i : source.base_layers) width += base.kv_width(i);
-    if (width > 0) {
-      source.keys = random_matrix(width, auxiliary.kv_width(j), type, threads, ++seed);
-      source.values = random_matrix(width, auxiliary.kv_width(j), type, threads, ++seed);
-      source.key_bias.assign(static_cast<size_t>(width), 0.0F);
-      source.value_bias.assign(static_cast<size_t>(width), 0.0F);
-    }
-    predictor->sources_.push_back(std::move(source));
-    ++j;
+    const int64_t columns = input_width(source.input, base, auxiliary);
+    source.keys = random_matrix(width, columns, type, threads, ++seed);
+    source.values = random_matrix(width, columns, type, threads, ++seed);
+    source.key_bias.assign(static_cast<size_t>(width), 0.0F);
+    source.value_bias.assign(static_cast<size_t>(width), 0.0F);
   }
   return predictor;
 }
@@ -154,15 +153,20 @@ Forecast::Forecast(const Predictor& predictor, const Transformer& base,
                    workspace.rope_sin.ensure(angles));
 }
 
-void Forecast::add(const RawKeyValues& raw) {
-  const Predictor::Source& source = predictor_.sources_[raw.layer];
-  if (source.base_layers.empty()) return;
+void Forecast::add(PromptReader reader, const RawKeyValues& raw) {
+  for (const Predictor::Source& source : predictor_.sources_) {
+    if (source.input.reader == reader && source.input.layer == raw.layer) add_source(source, raw);
+  }
+}
+
+void Forecast::add_source(const Predictor::Source& source, const RawKeyValues& raw) {
   const int64_t width = source.keys.n(), threads = base_.threads();
   const int64_t most = std::max(kBlockElements / width, kFewestBlockRows);
   int64_t blocks = std::max((rows_ + most - 1) / most,
                             std::min(threads, std::max(rows_ / kFewestBlockRows, int64_t{1})));
   if (blocks > threads) blocks = (blocks + threads - 1) / threads * threads;
-  const int64_t block_floats = (rows_ / blocks + 1) * width;
+  const bool as_it_is = source.input.kind == InputKind::kKeyValue;
+  const int64_t block_floats = (rows_ / blocks + 1) * (width + (as_it_is ? 0 : source.keys.k()));
   float* const scratch = workspace_.blocks.ensure(static_cast<size_t>(threads * block_floats));
   std::atomic<bool> out_of_memory{false};
   parallel_for(blocks, base_.threads(), [&](int64_t block, int worker) {
@@ -179,15 +183,52 @@ void Forecast::add(const RawKeyValues& raw) {
   }
 }
 
+namespace {
+
+/// What the maps read of a block of rows, [rows, input width] each.
+struct BlockInput {
+  const float* keys = nullptr;
+  const float* values = nullptr;
+};
+
+/// Rows [begin, end) of the input; `scratch` holds those that are made first.
+BlockInput block_input(InputKind kind, const RawKeyValues& raw, int64_t begin, int64_t end,
+                       int64_t width, const float* unit_norm, float norm_eps, float* scratch) {
+  if (kind == InputKind::kKeyValue) return {raw.keys + begin * width, raw.values + begin * width};
+  if (kind == InputKind::kResidual) {
+    rms_norm({.x = raw.residual + begin * width,
+              .x_stride = width,
+              .weight = unit_norm,
+              .out = scratch,
+              .out_stride = width,
+              .rows = end - begin,
+              .dim = width,
+              .eps = norm_eps},
+             1);
+    return {scratch, scratch};
+  }
+  const int64_t half = width / 2;
+  for (int64_t r = begin; r < end; ++r) {
+    float* const row = scratch + (r - begin) * width;
+    std::copy_n(raw.values + r * half, half, std::copy_n(raw.keys + r * half, half, row));
+  }
+  return {scratch, scratch};
+}
+
+}  // namespace
+
 /// Rows [begin, end) of all base layers that read the source. The wide product has little depth:
 /// what it writes is normed, rotated and put into the caches while it is in this thread's cache.
 void Forecast::forecast_block(const Predictor::Source& source, const RawKeyValues& raw,
                               int64_t begin, int64_t end, float* scratch) const {
   const ModelConfig& config = base_.config();
-  const int64_t width = source.keys.n(), auxiliary_width = source.keys.k();
+  const int64_t width = source.keys.n(), width_of_input = source.keys.k();
+  const BlockInput input =
+      block_input(source.input.kind, raw, begin, end, width_of_input, source.unit_norm.data(),
+                  source.norm_eps, scratch + (end - begin) * width);
   const auto multiply = [&](const float* a, const PackedMatrix& weight, const float* bias) {
-    matmul({.a = a + begin * auxiliary_width,
-            .a_stride = auxiliary_width,
+    matmul({.a = a,
+            .a_stride = width_of_input,
             .rows = end - begin,
             .weight = &weight,
             .bias = bias,
@@ -216,7 +257,7 @@ void Forecast::forecast_block(const Predictor::Source& source, const RawKeyValue
       column += predictor_.base_kv_widths_[i];
     }
   };
-  multiply(raw.keys, source.keys, source.key_bias.data());
+  multiply(input.keys, source.keys, source.key_bias.data());
   append([&](int64_t layer, KVCache& cache, int64_t row, int64_t offset, HeadNormRopeArgs& args) {
     const std::vector<float>& k_norm = base_.weights().layers[layer].k_norm;
     args.norm_weight = k_norm.empty() ? nullptr : k_norm.data();
@@ -225,7 +266,7 @@ void Forecast::forecast_block(const Predictor::Source& source, const RawKeyValue
     args.rope_sin = workspace_.rope_sin.data() + row * config.head_dim / 2;
     cache.place_keys(layer, offset, args);
   });
-  multiply(raw.values, source.values, source.value_bias.data());
+  multiply(input.values, source.values, source.value_bias.data());
   append([&](int64_t layer, KVCache& cache, int64_t, int64_t offset, HeadNormRopeArgs& args) {
     cache.place_values(layer, offset, args);
   });
@@ -233,11 +274,9 @@ void Forecast::forecast_block(const Predictor::Source& source, const RawKeyValue
 
 std::vector<TensorToWrite> Predictor::packed_tensors() const {
   std::vector<TensorToWrite> matrices, biases;
-  for (size_t j = 0; j < sources_.size(); ++j) {
-    const Source& source = sources_[j];
-    if (source.base_layers.empty()) continue;
-    const std::string keys = stacked_name("key", static_cast<int64_t>(j));
-    const std::string values = stacked_name("value", static_cast<int64_t>(j));
+  for (const Source& source : sources_) {
+    const std::string keys = stacked_name("key", source.input);
+    const std::string values = stacked_name("value", source.input);
     matrices.push_back(packed_tensor(keys + ".weight", source.keys));
     matrices.push_back(packed_tensor(values + ".weight", source.values));
     biases.push_back(float_tensor(keys + ".bias", source.key_bias));
@@ -264,7 +303,6 @@ std::map<std::string, FloatTensor> Predictor::unpacked(int threads) const {
     }
   };
   for (const Source& source : sources_) {
-    if (source.base_layers.empty()) continue;
     add("key", source, source.keys, source.key_bias);
     add("value", source, source.values, source.value_bias);
   }

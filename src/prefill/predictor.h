@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kvcast/result.h"
+#include "model/forecast_plan.h"
 #include "model/transformer.h"
 
 namespace kvcast {
@@ -21,32 +22,27 @@ struct FloatTensor {
 
 /// Scratch memory of a Forecast; reused between forecasts.
 struct PredictorWorkspace {
-  AlignedBuffer<float> blocks;              // [threads, rows of a block, widest product]
+  AlignedBuffer<float> blocks;              // [threads, rows of a block, product and its input]
   std::vector<int64_t> positions;           // [rows]
   AlignedBuffer<float> rope_cos, rope_sin;  // [rows, head_dim / 2], as the base rotates
 };
 
-/// The predictor P (method §3): one linear map with bias per base layer for keys and one for
-/// values, from the auxiliary's K/V in layer j_i to the base's in layer i. All base layers that
-/// read the same auxiliary layer form one wide product. Immutable; share freely between threads.
+/// The predictor P (method §3): one linear map with bias per forecast base layer for keys and one
+/// for values, from the input that the plan names. All base layers that read the same input form
+/// one wide product. Immutable; share freely between threads.
 class Predictor {
  public:
-  /// Reads a predictor file; every tensor is checked against both configs and the layer map (which
-  /// must already be valid for them).
+  /// Reads a predictor file; every tensor is checked against both configs and the plan (which must
+  /// already be valid for them).
   static Result<std::unique_ptr<Predictor>> load(const std::filesystem::path& file,
                                                  const ModelConfig& base,
                                                  const ModelConfig& auxiliary,
-                                                 const std::vector<int64_t>& layer_map,
-                                                 WeightType type, int threads);
+                                                 const ForecastPlan& plan, WeightType type,
+                                                 int threads);
   /// Seeded random maps, for measuring speed without a download.
   static std::unique_ptr<Predictor> random(const ModelConfig& base, const ModelConfig& auxiliary,
-                                           const std::vector<int64_t>& layer_map, WeightType type,
-                                           int threads, uint64_t seed);
-
-  /// How many auxiliary layers have to run: one past the last that the layer map names.
-  [[nodiscard]] int64_t auxiliary_layers_needed() const {
-    return static_cast<int64_t>(sources_.size());
-  }
+                                           const ForecastPlan& plan, WeightType type, int threads,
+                                           uint64_t seed);
 
   [[nodiscard]] int64_t bytes() const;
   [[nodiscard]] int64_t parameter_count() const;
@@ -58,13 +54,19 @@ class Predictor {
 
  private:
   friend class Forecast;
-  /// What one auxiliary layer feeds.
+  /// What one input feeds.
   struct Source {
-    std::vector<int64_t> base_layers;         // i with j_i == this layer, ascending
-    PackedMatrix keys, values;                // [sum of base kv_width, auxiliary kv_width]
+    ForecastInput input;
+    std::vector<int64_t> base_layers;         // that read it, ascending
+    PackedMatrix keys, values;                // [sum of base kv_width, input width]
     std::vector<float> key_bias, value_bias;  // [sum of base kv_width]
+    std::vector<float> unit_norm;             // [input width] ones, if it is normalised
+    float norm_eps = 0;
   };
-  std::vector<Source> sources_;  // [auxiliary layers needed]
+  static std::unique_ptr<Predictor> without_maps(const ModelConfig& base,
+                                                 const ModelConfig& auxiliary,
+                                                 const ForecastPlan& plan);
+  std::vector<Source> sources_;
   std::vector<int64_t> base_kv_widths_;
 };
 
@@ -77,12 +79,13 @@ class Forecast {
   Forecast(const Predictor& predictor, const Transformer& base,
            std::span<const SequenceRows> sequences, PredictorWorkspace& workspace);
 
-  /// Forecasts the rows of every base layer that reads auxiliary layer `raw.layer` and appends them
-  /// to the base caches: K̂_i = W^K_i K_A + b^K_i, then the base's k_norm and RoPE; V̂_i likewise,
-  /// without them. Throws std::bad_alloc with the caches as they were.
-  void add(const RawKeyValues& raw);
+  /// Forecasts the rows of every base layer that reads layer `raw.layer` of `reader` and appends
+  /// them to the base caches: K̂_i = W^K_i x + b^K_i, then the base's k_norm and RoPE; V̂_i likewise,
+  /// without them. Throws std::bad_alloc with the caches as they were before one of its inputs.
+  void add(PromptReader reader, const RawKeyValues& raw);
 
  private:
+  void add_source(const Predictor::Source& source, const RawKeyValues& raw);
   void forecast_block(const Predictor::Source& source, const RawKeyValues& raw, int64_t begin,
                       int64_t end, float* scratch) const;
 

@@ -83,7 +83,7 @@ bool PrunedRows::run(const RunLayersOptions& options) {
 bool PrunedRows::read(const std::stop_token& stop, float* logits) {
   RunLayersOptions options;
   options.last = base_.config().n_layers();
-  options.output = LastLayerOutput::kLastRowOfEachSequence;
+  options.output = LastLayerOutput::kLastRows;
   options.stop = stop;
   if (!run(options)) return false;
   finish(logits);
@@ -92,8 +92,8 @@ bool PrunedRows::read(const std::stop_token& stop, float* logits) {
 
 void PrunedRows::finish(float* logits) {
   for (Sequence* sequence : sequences_) {
-    sequence->base.advance(static_cast<int64_t>(sequence->tokens.size()) -
-                           sequence->base.next_position());
+    sequence->base.advance_inexact(static_cast<int64_t>(sequence->tokens.size()) -
+                                   sequence->base.next_position());
   }
   base_.logits(hidden_, static_cast<int64_t>(sequences_.size()), logits, workspace_);
 }

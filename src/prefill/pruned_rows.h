@@ -39,7 +39,7 @@ class PrunedRows {
   bool read(const std::stop_token& stop, float* logits);
 
   /// Moves the caches past all tokens, dropped ones included. The last layer must have run with
-  /// kLastRowOfEachSequence; writes [sequences, vocab_size].
+  /// kLastRows; writes [sequences, vocab_size].
   void finish(float* logits);
 
  private:

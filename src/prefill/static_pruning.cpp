@@ -72,7 +72,7 @@ class StaticStrategy final : public PrefillStrategy {
       options.first = layer;
       options.last = layer + 1;
       // The last scored layer owes nothing but the last row's attention.
-      if (layer + 1 == layers) options.output = LastLayerOutput::kLastRowOfEachSequence;
+      if (layer + 1 == layers) options.output = LastLayerOutput::kLastRows;
       options.last_row_attention = &attention;
       options.stop = stop;
       if (!rows.run(options)) return false;

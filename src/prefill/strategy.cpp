@@ -7,7 +7,9 @@
 #include <optional>
 #include <utility>
 
+#include "base/macros.h"
 #include "base/stopwatch.h"
+#include "prefill/tail_run.h"
 
 namespace kvcast {
 
@@ -15,7 +17,8 @@ namespace {
 
 using Strategy = Result<std::unique_ptr<PrefillStrategy>>;
 
-constexpr std::string_view kTail = "tail=";
+constexpr std::string_view kTail = "tail=", kRefine = "refine=", kTtft = "ttft=";
+constexpr int64_t kMostRefined = 512;  // rows a step: more would keep an answer waiting
 
 /// The whole text as a number.
 template <typename Number>
@@ -32,13 +35,36 @@ std::optional<double> parse_fraction(std::string_view text) {
   return fraction && *fraction > 0 && *fraction <= 1 ? fraction : std::nullopt;
 }
 
-Strategy parse_tail(std::string_view spec, std::string_view argument,
-                    std::unique_ptr<PrefillStrategy> (*make)(int64_t)) {
-  if (argument.empty()) return make(1);
-  const auto tail = parse_number<int64_t>(argument.substr(kTail.size()));
-  if (tail && *tail >= 1) return make(*tail);
-  return fail(
-      fmt::format("prefill strategy \"{}\": tail must be a whole number of at least 1", spec));
+/// `tail=N` and, where it `may_refine`, `refine=auto|N|off`, with commas between. None: another
+/// option.
+Result<std::optional<KvPredictionOptions>> parse_options(std::string_view spec,
+                                                         std::string_view text, bool may_refine) {
+  KvPredictionOptions options;
+  while (!text.empty()) {
+    const std::string_view option = text.substr(0, text.find(','));
+    text.remove_prefix(std::min(option.size() + 1, text.size()));
+    if (option.starts_with(kTail)) {
+      const auto tail = parse_number<int64_t>(option.substr(kTail.size()));
+      if (!tail || *tail < 1) {
+        return fail(fmt::format(
+            "prefill strategy \"{}\": tail must be a whole number of at least 1", spec));
+      }
+      options.tail = *tail;
+    } else if (may_refine && option.starts_with(kRefine)) {
+      const std::string_view value = option.substr(kRefine.size());
+      const auto rows = parse_number<int64_t>(value);
+      if (value != "auto" && value != "off" && (!rows || *rows < 1 || *rows > kMostRefined)) {
+        return fail(
+            fmt::format("prefill strategy \"{}\": refine must be auto, off or a whole number "
+                        "from 1 to {}",
+                        spec, kMostRefined));
+      }
+      options.refine = value == "auto" ? kRefineAuto : rows.value_or(0);
+    } else {
+      return std::nullopt;
+    }
+  }
+  return options;
 }
 
 Strategy parse_keep(std::string_view spec, std::string_view argument,
@@ -72,17 +98,26 @@ Strategy PrefillStrategy::parse(std::string_view spec) {
   const std::string_view name = spec.substr(0, colon);
   const bool bare = colon == spec.size();
   const std::string_view argument = bare ? "" : spec.substr(colon + 1);
-  if (bare || argument.starts_with(kTail)) {
-    if (name == "kv-prediction") return parse_tail(spec, argument, make_kv_prediction_strategy);
-    if (name == "zero-cache") return parse_tail(spec, argument, make_zero_cache_strategy);
+  const bool forecasts = name == "kv-prediction";
+  if ((forecasts || name == "zero-cache") && (bare || !argument.empty())) {
+    KVCAST_TRY(const auto options, parse_options(spec, argument, forecasts));
+    if (options && forecasts) return make_kv_prediction_strategy(*options);
+    if (options) return make_zero_cache_strategy(options->tail);
+  }
+  if (name == "auto" && argument.starts_with(kTtft)) {
+    const auto ms = parse_number<int64_t>(argument.substr(kTtft.size()));
+    if (ms && *ms >= 1) return make_auto_strategy(*ms);
+    return fail(fmt::format(
+        "prefill strategy \"{}\": ttft must be a whole number of milliseconds of at least 1",
+        spec));
   }
   if (name == "random") return parse_keep(spec, argument, make_random_strategy);
   if (name == "static") return parse_keep(spec, argument, make_static_strategy);
   if (name == "lazy") return parse_lazy(spec, argument);
-  return fail(
-      fmt::format("unknown prefill strategy \"{}\": expected exact, auxiliary, kv-prediction, "
-                  "kv-prediction:tail=N, random:R, static:R, lazy:A-B or zero-cache",
-                  spec));
+  return fail(fmt::format(
+      "unknown prefill strategy \"{}\": expected exact, auxiliary, kv-prediction, "
+      "kv-prediction:tail=N,refine=auto, auto:ttft=MS, random:R, static:R, lazy:A-B or zero-cache",
+      spec));
 }
 
 PrefillReport PrefillStrategy::prefill(const Models& models, std::span<Sequence* const> sequences,
@@ -105,6 +140,19 @@ PrefillReport PrefillStrategy::prefill(const Models& models, std::span<Sequence*
   }
   if (!report.stopped) rollback.dismiss();
   return report;
+}
+
+void observe_prefill(const PrefillStrategy& strategy, const Models& models, int64_t start,
+                     const PrefillReport& report) {
+  const CacheFamily family = strategy.cache_use().family;
+  const double ms = report.auxiliary_ms + report.predictor_ms + report.base_ms;
+  if (family == CacheFamily::kExact) {
+    models.prefill_pace->observe(models, PrefillPace::Kind::kExact, start, report.computed_tokens,
+                                 ms);
+  } else if (report.predicted_tokens > 0 && report.computed_tokens <= TailRun::kMostRows) {
+    models.prefill_pace->observe(models, PrefillPace::Kind::kForecast, start,
+                                 report.predicted_tokens, ms);
+  }
 }
 
 PrefillState PrefillStrategy::advance(const Models& models, Sequence& sequence, int64_t max_rows,
@@ -143,7 +191,15 @@ PrefillState run_pending(const PrefillStep& step, CacheMember cache, PrefillRepo
 }
 
 Status check_strategy(const PrefillStrategy& strategy, const Models& models) {
-  if (!strategy.needs_bundle() || models.is_bundle()) return {};
+  if (!strategy.needs_bundle()) return {};
+  if (models.is_bundle()) {
+    const bool answers = strategy.cache_use().answerer == Sequence::Answerer::kAuxiliary;
+    if (models.auxiliary || !answers) return {};
+    return fail(
+        fmt::format("prefill strategy {} needs a bundle with an auxiliary; here the base's "
+                    "own first layers read the prompt",
+                    strategy.spec()));
+  }
   return fail(
       fmt::format("prefill strategy {} needs a KV-prediction bundle (a directory with "
                   "kvcast.json); this is a plain model",
@@ -161,13 +217,15 @@ tl::expected<void, PromptError> check_prompt(const PrefillStrategy& strategy, co
   if (tokens.empty()) return refuse("the prompt is empty: expected at least one token");
   const ModelConfig& base = models.base->config();
   int64_t limit = base.max_context_tokens;
-  if (strategy.needs_bundle()) {
+  if (strategy.needs_bundle() && models.auxiliary) {
     limit = std::min(limit, models.auxiliary->config().max_context_tokens);
   }
   if (std::ssize(tokens) > limit) {
-    return refuse(fmt::format("the prompt is too long: {} tokens, the model's context is {} tokens",
-                              tokens.size(), limit),
-                  true);
+    return refuse(
+        fmt::format(
+            "the prompt is too long: {} tokens, this model's maximum context length is {} tokens",
+            tokens.size(), limit),
+        true);
   }
   for (const int32_t token : tokens) {
     if (token >= 0 && token < base.vocab_size) continue;

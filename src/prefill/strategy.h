@@ -4,6 +4,7 @@
 
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -25,6 +26,15 @@ struct PrefillReport {
   int64_t computed_tokens = 0;   ///< rows that the answering model computed itself
   bool stopped = false;          ///< the stop token fired: caches are as before, no logits
 
+  /// Another sequence's part of one prefill.
+  void add(const PrefillReport& other) {
+    auxiliary_ms += other.auxiliary_ms;
+    predictor_ms += other.predictor_ms;
+    base_ms += other.base_ms;
+    predicted_tokens += other.predicted_tokens;
+    computed_tokens += other.computed_tokens;
+    stopped = stopped || other.stopped;
+  }
   [[nodiscard]] double& answering_ms(Sequence::Answerer answerer) {
     return answerer == Sequence::Answerer::kBase ? base_ms : auxiliary_ms;
   }
@@ -43,6 +53,7 @@ enum class CacheFamily {
   kNone,  ///< never
   kExact,
   kForecast,
+  kHealing,  ///< forecast rows of which the first exact_rows() have been refined
   kAuxiliary,
 };
 
@@ -71,11 +82,20 @@ struct PrefillStep {
   const std::stop_token& stop;
 };
 
+class PrefillStrategy;
+
+/// What a strategy that decides prompt by prompt decided.
+struct PrefillChoice {
+  std::unique_ptr<PrefillStrategy> strategy;
+  double estimated_ms = 0;  ///< of the prefill
+};
+
 /// A strategy is immutable and may be used by many threads at once.
 class PrefillStrategy {
  public:
-  /// `exact`, `kv-prediction`, `kv-prediction:tail=16`, `auxiliary`, `random:0.5`, `static:0.5`,
-  /// `lazy:0.75-0.25`, `zero-cache`, `zero-cache:tail=16`. Errors list what is known.
+  /// `exact`, `kv-prediction`, `kv-prediction:tail=16,refine=auto`, `auto:ttft=300`, `auxiliary`,
+  /// `random:0.5`, `static:0.5`, `lazy:0.75-0.25`, `zero-cache`, `zero-cache:tail=16`. Errors list
+  /// what is known.
   static Result<std::unique_ptr<PrefillStrategy>> parse(std::string_view spec);
   virtual ~PrefillStrategy() = default;
 
@@ -83,8 +103,17 @@ class PrefillStrategy {
   [[nodiscard]] virtual std::string spec() const = 0;
   [[nodiscard]] virtual bool needs_bundle() const = 0;
   [[nodiscard]] virtual CacheUse cache_use() const = 0;
+  /// Rows to be refined beside each decode step: 0 is none, or kRefineAuto.
+  [[nodiscard]] virtual int64_t refine_rows() const { return 0; }
   /// How many leading rows of a prompt's cache may come from its family's earlier prompts.
   [[nodiscard]] virtual int64_t reusable_rows(int64_t /*prompt_tokens*/) const { return 0; }
+
+  /// What to do in its place with what is pending of this sequence, whose cache may lose forecast
+  /// rows by it; none: just this.
+  [[nodiscard]] virtual std::optional<PrefillChoice> choose(const Models& /*models*/,
+                                                            Sequence& /*sequence*/) const {
+    return std::nullopt;
+  }
 
   /// What a prompt on an empty cache costs, by an exact count.
   [[nodiscard]] virtual PrefillCost cost(const ModelPair& models, int64_t prompt_tokens) const = 0;
@@ -123,6 +152,10 @@ tl::expected<void, PromptError> check_prompt(const PrefillStrategy& strategy, co
 /// The first of these alone.
 Status check_strategy(const PrefillStrategy& strategy, const Models& models);
 
+/// Tells the models' PrefillPace what a prefill of one sequence behind `start` rows took.
+void observe_prefill(const PrefillStrategy& strategy, const Models& models, int64_t start,
+                     const PrefillReport& report);
+
 /// Makes room for a prompt and its answer, as far as the context goes, in the cache that is
 /// answered from after prefill by `strategy`. Without it the cache grows by halves, which copies it
 /// and holds it twice for a moment.
@@ -131,8 +164,13 @@ void reserve_answer(const PrefillStrategy& strategy, const Models& models, Seque
 
 std::unique_ptr<PrefillStrategy> make_exact_strategy();
 std::unique_ptr<PrefillStrategy> make_auxiliary_strategy();
-/// `tail` >= 1: how many of the last prompt tokens the base runs itself; 1 is the paper.
-std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(int64_t tail);
+struct KvPredictionOptions {
+  int64_t tail = 1;    ///< at least 1: last prompt tokens that the base runs itself; 1 is the paper
+  int64_t refine = 0;  ///< PrefillStrategy::refine_rows
+};
+std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(const KvPredictionOptions& options);
+/// Exact if the first token comes within so many milliseconds, else the forecast that does.
+std::unique_ptr<PrefillStrategy> make_auto_strategy(int64_t ttft_ms);
 /// Baselines of the paper (method §8) that drop prompt tokens; fractions in (0, 1] of the prompt.
 std::unique_ptr<PrefillStrategy> make_random_strategy(double keep);
 std::unique_ptr<PrefillStrategy> make_static_strategy(double keep);

@@ -24,16 +24,14 @@ TailRun::TailRun(const Models& models, std::span<Sequence* const> sequences,
   const auto dim = static_cast<size_t>(models.base->config().model_dim);
   models.base->embed(tokens, workspace.rows.ensure(tokens.size() * dim));
   steps_.emplace(*models.base, workspace.rows.data(), rows_, workspace);
-  products_.emplace(static_cast<int64_t>(positions_.size()),
-                    std::max(models.base->threads(), models.auxiliary->threads()),
+  products_.emplace(static_cast<int64_t>(positions_.size()), models.base->threads(),
                     [this] { begin_products(); });
   carried_.emplace(&*products_);
 }
 
-void TailRun::forecast_reached(int64_t auxiliary_layer) {
-  const std::vector<int64_t>& map = models_.layer_map;
-  while (ready_layers_ < static_cast<int64_t>(map.size()) &&
-         map[ready_layers_] <= auxiliary_layer) {
+void TailRun::forecast_reached(int64_t stage) {
+  const ForecastPlan& plan = models_.plan;
+  while (ready_layers_ < plan.base_layers() && plan.ready_stage(ready_layers_) <= stage) {
     ++ready_layers_;
   }
   if (products_->idle()) begin_products();
@@ -64,7 +62,7 @@ bool TailRun::finish(float* logits) {
   RunLayersOptions options;
   options.first = steps_->layer();
   options.last = models_.base->config().n_layers();
-  options.output = LastLayerOutput::kLastRowOfEachSequence;
+  options.output = LastLayerOutput::kLastRows;
   options.stop = stop_;
   if (!models_.base->run_layers(workspace_.rows.data(), rows_, options, workspace_)) return false;
   for (const SequenceRows& sequence : rows_) sequence.cache->advance(sequence.rows);

@@ -12,8 +12,8 @@
 
 namespace kvcast {
 
-/// A base layer can run as soon as the auxiliary layers that it and those before it read have been
-/// through their last rows. Few rows of the base wait for its weights to come from memory, the
+/// A base layer can run as soon as the layers that it and those before it read have been through
+/// their last rows. Few rows of the base wait for its weights to come from memory, the
 /// auxiliary's many rows for arithmetic: while this lives, the calling thread's products of many
 /// rows carry those of the layers that are ready along (BackgroundProducts).
 class TailRun {
@@ -26,8 +26,8 @@ class TailRun {
   TailRun(const Models& models, std::span<Sequence* const> sequences,
           std::span<const int64_t> begins, Workspace& workspace, std::stop_token stop);
 
-  /// The base caches hold the forecast of all base layers that read auxiliary layers up to this.
-  void forecast_reached(int64_t auxiliary_layer);
+  /// The base caches hold the rows of all base layers that are ready after this stage of the plan.
+  void forecast_reached(int64_t stage);
   /// The rest of the layers, with all threads; the caches advance; logits [sequences, vocab_size].
   /// False: stopped. Rethrows what was thrown on the way.
   bool finish(float* logits);

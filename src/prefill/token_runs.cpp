@@ -28,7 +28,14 @@ float* run_tokens(const TokenRun& run, Workspace& workspace) {
   RunLayersOptions options = run.options;
   if (options.last == 0) options.last = run.model->config().n_layers();
   if (!run.model->run_layers(hidden, rows, options, workspace)) return nullptr;
-  for (const SequenceRows& sequence : rows) sequence.cache->advance(sequence.rows);
+  const bool all_layers = options.first == 0 && options.last == run.model->config().n_layers();
+  for (const SequenceRows& sequence : rows) {
+    if (all_layers) {
+      sequence.cache->advance(sequence.rows);
+    } else {
+      sequence.cache->advance_inexact(sequence.rows);
+    }
+  }
   return hidden;
 }
 
@@ -104,8 +111,7 @@ bool decode_step(const Models& models, std::span<Sequence* const> sequences, flo
     const bool to_the_end =
         pass.ends.front() == static_cast<int64_t>(pass.sequences.front()->tokens.size());
     RunLayersOptions options;
-    options.output =
-        to_the_end ? LastLayerOutput::kLastRowOfEachSequence : LastLayerOutput::kNothing;
+    options.output = to_the_end ? LastLayerOutput::kLastRows : LastLayerOutput::kNothing;
     options.stop = stop;
     const float* rows = run_tokens({&model, cache, pass.sequences, pass.ends, options}, workspace);
     if (!rows) return false;

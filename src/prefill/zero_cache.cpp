@@ -34,7 +34,7 @@ class ZeroCacheStrategy final : public PrefillStrategy {
       sequence->answerer = Sequence::Answerer::kBase;
       const int64_t start = std::ssize(sequence->tokens) - tail_;
       KVCache& cache = sequence->base;
-      cache.advance(std::max<int64_t>(start - cache.next_position(), 0));
+      cache.advance_inexact(std::max<int64_t>(start - cache.next_position(), 0));
     }
     return run_pending(step, &Sequence::base, report);
   }

@@ -1,5 +1,6 @@
 #include "runtime/answer_writer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/macros.h"
@@ -7,27 +8,80 @@
 namespace kvcast {
 
 AnswerWriter::AnswerWriter(AnswerRules rules, const Tokenizer* tokenizer)
-    : rules_(std::move(rules)), sampler_(rules_.sampling), matcher_(rules_.stop) {
+    : rules_(std::move(rules)),
+      tokenizer_(tokenizer),
+      sampler_(rules_.sampling),
+      matcher_(rules_.stop) {
   if (tokenizer != nullptr) detokenizer_.emplace(*tokenizer);
 }
 
 Result<AnswerStep> AnswerWriter::take(std::span<const float> logits, Sequence& sequence,
                                       const ModelConfig& model) {
+  logits = under_rules(std::ssize(tokens_), logits, model, logits_);
+  KVCAST_TRY(const int32_t token, sampler_.sample(logits, sequence.tokens));
+  return put(token, sequence, model);
+}
+
+std::span<const float> AnswerWriter::under_rules(int64_t index, std::span<const float> logits,
+                                                 const ModelConfig& model,
+                                                 std::vector<float>& scratch) const {
+  const std::span<const int64_t> end_tokens =
+      rules_.ignore_end_of_text ? std::span<const int64_t>() : model.eos_tokens;
+  const auto before = std::span(tokens_).first(static_cast<size_t>(index));
+  return apply_rules(rules_.tokens, before, end_tokens, logits, scratch);
+}
+
+Result<std::optional<int32_t>> AnswerWriter::verify(int64_t index, std::span<const float> exact,
+                                                    std::span<const float> drafted,
+                                                    std::span<const int32_t> before, int32_t token,
+                                                    const ModelConfig& model) {
+  exact = under_rules(index, exact, model, logits_);
+  if (!is_greedy()) drafted = under_rules(index, drafted, model, drafted_);
+  return sampler_.verify(exact, drafted, before, token);
+}
+
+AnswerStep AnswerWriter::revise(int64_t kept, int32_t token, Sequence& sequence,
+                                const ModelConfig& model) {
+  const auto first = static_cast<int64_t>(sequence.tokens.size()) - taken_;
+  sequence.tokens.resize(static_cast<size_t>(first + kept));
+  taken_ = kept;
+  tokens_.resize(static_cast<size_t>(kept));
+  finished_.reset();
+  matcher_ = StopMatcher(rules_.stop);
+  KeptAnswer stays{.tokens = kept};
+  if (detokenizer_) {
+    detokenizer_.emplace(*tokenizer_);
+    for (const int32_t before : tokens_) {
+      const std::string text = matcher_.push(detokenizer_->push(before));
+      stays.bytes += std::ssize(text);
+      stays.characters += std::ranges::count_if(
+          text, [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) != 0x80; });
+    }
+  }
+  AnswerStep step = put(token, sequence, model);
+  step.kept = stays;
+  return step;
+}
+
+AnswerStep AnswerWriter::put(int32_t token, Sequence& sequence, const ModelConfig& model) {
   AnswerStep step;
-  KVCAST_TRY(step.token, sampler_.sample(logits, sequence.tokens));
-  sequence.tokens.push_back(step.token);
-  if (model.ends_text(step.token) && !rules_.ignore_end_of_text) {
+  step.token = token;
+  ++taken_;
+  sequence.tokens.push_back(token);
+  const auto& stop_tokens = rules_.tokens.stop_tokens;
+  const bool ends_text = model.ends_text(token) && !rules_.ignore_end_of_text;
+  if (ends_text || std::ranges::find(stop_tokens, token) != stop_tokens.end()) {
     step.end_of_text = true;
     finished_ = FinishReason::kEndOfText;
     return step;
   }
-  tokens_.push_back(step.token);
-  if (detokenizer_) step.text = matcher_.push(detokenizer_->push(step.token));
+  tokens_.push_back(token);
+  if (detokenizer_) step.text = matcher_.push(detokenizer_->push(token));
   if (matcher_.stopped()) {
     finished_ = FinishReason::kStopString;
   } else if (std::ssize(tokens_) >= rules_.max_tokens) {
     finished_ = FinishReason::kMaxTokens;
-  } else if (std::ssize(sequence.tokens) > model.max_context_tokens) {
+  } else if (std::ssize(sequence.tokens) >= model.max_context_tokens) {
     finished_ = FinishReason::kContextFull;
   }
   return step;
@@ -46,36 +100,6 @@ std::string AnswerWriter::flush() {
     text += matcher_.flush();
   }
   return text;
-}
-
-Status write_answers(const Models& models, std::span<const Answering> answers,
-                     std::vector<float> logits, PrefillWorkspace& workspace,
-                     const std::function<void(size_t answer, const AnswerStep&)>& on_step) {
-  const ModelConfig& model = answers.front().sequence->answering_model(models).config();
-  const auto vocab = static_cast<size_t>(model.vocab_size);
-  std::vector<size_t> writing(answers.size());  // answer of each row of logits
-  for (size_t i = 0; i < writing.size(); ++i) writing[i] = i;
-  Status status;
-  while (true) {
-    std::vector<size_t> going_on;
-    std::vector<Sequence*> sequences;
-    for (size_t row = 0; row < writing.size(); ++row) {
-      const auto& [sequence, writer] = answers[writing[row]];
-      const auto step =
-          writer->take(std::span(logits).subspan(row * vocab, vocab), *sequence, model);
-      if (!step) {
-        status = tl::unexpected(step.error());
-        continue;
-      }
-      on_step(writing[row], *step);
-      if (writer->finished()) continue;
-      going_on.push_back(writing[row]);
-      sequences.push_back(sequence);
-    }
-    writing = std::move(going_on);
-    if (writing.empty()) return status;
-    decode_step(models, sequences, logits.data(), workspace);
-  }
 }
 
 }  // namespace kvcast

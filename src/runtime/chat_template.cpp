@@ -8,6 +8,7 @@
 #include "base/mapped_file.h"
 #include "io/json.h"
 #include "model/bundle.h"
+#include "model/model_text.h"
 #include "runtime/jinja/template.h"
 
 namespace kvcast {
@@ -49,11 +50,21 @@ class PlainTemplate final : public ChatTemplate {
 /// that only the template itself can make control tokens.
 constexpr std::string_view kBreaker = "\xEF\xB7\x90";
 
-std::string without_breakers(std::string text) {
-  for (size_t at = 0; (at = text.find(kBreaker, at)) != std::string::npos;) {
-    text.erase(at, kBreaker.size());
+/// A text without its breakers, and where they were.
+struct Unbroken {
+  std::string text;
+  std::vector<size_t> breaks;
+};
+
+Unbroken without_breakers(std::string_view text) {
+  Unbroken result;
+  for (size_t at = 0;;) {
+    const size_t found = text.find(kBreaker, at);
+    result.text.append(text.substr(at, found - at));
+    if (found == std::string_view::npos) return result;
+    result.breaks.push_back(result.text.size());
+    at = found + kBreaker.size();
   }
-  return text;
 }
 
 class JinjaTemplate final : public ChatTemplate {
@@ -75,9 +86,15 @@ class JinjaTemplate final : public ChatTemplate {
                                           {"eos_token", name_of(tokenizer_.eos_token())},
                                           {"tools", jinja::Value(jinja::None{})}});
     KVCAST_TRY(const std::string text, template_.render(globals));
+    Unbroken whole = without_breakers(text);
     ChatPrompt prompt;
-    prompt.tokens = encode(text);
-    prompt.text = without_breakers(text);
+    prompt.tokens = tokenizer_.encode(whole.text, {.parse_special = true, .breaks = whole.breaks});
+    // Most templates begin with BOS themselves.
+    const int32_t bos = tokenizer_.bos_token();
+    if (tokenizer_.adds_bos() && (prompt.tokens.empty() || prompt.tokens.front() != bos)) {
+      prompt.tokens.insert(prompt.tokens.begin(), bos);
+    }
+    prompt.text = std::move(whole.text);
     return prompt;
   }
   [[nodiscard]] std::vector<std::string> stop_strings() const override { return {}; }
@@ -92,7 +109,7 @@ class JinjaTemplate final : public ChatTemplate {
   }
 
   [[nodiscard]] std::string disarmed(std::string text) const {
-    text = without_breakers(std::move(text));
+    text = without_breakers(text).text;
     for (const auto& [name, token] : controls_) {
       for (size_t at = 0; (at = text.find(name, at)) != std::string::npos;) {
         text.insert(at + 1, kBreaker);
@@ -100,35 +117,6 @@ class JinjaTemplate final : public ChatTemplate {
       }
     }
     return text;
-  }
-
-  /// Names of control tokens become their ids, the text between them is tokenized.
-  [[nodiscard]] std::vector<int32_t> encode(std::string_view text) const {
-    std::vector<int32_t> tokens;
-    size_t at = 0;
-    while (at < text.size()) {
-      size_t next = text.size();
-      const std::pair<std::string, int32_t>* found = nullptr;
-      for (const auto& control : controls_) {
-        const size_t position = text.find(control.first, at);
-        const bool longer = found && position == next && control.first.size() > found->first.size();
-        if (position < next || longer) {
-          next = position;
-          found = &control;
-        }
-      }
-      if (next > at) {
-        const auto piece =
-            tokenizer_.encode(without_breakers(std::string(text.substr(at, next - at))), false);
-        tokens.insert(tokens.end(), piece.begin(), piece.end());
-      }
-      if (!found) break;
-      tokens.push_back(found->second);
-      at = next + found->first.size();
-    }
-    const int32_t bos = tokenizer_.bos_token();
-    if (bos >= 0 && (tokens.empty() || tokens.front() != bos)) tokens.insert(tokens.begin(), bos);
-    return tokens;
   }
 
   jinja::Template template_;
@@ -181,6 +169,10 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::load(const std::filesystem::
     KVCAST_TRY(source, read_text_file(file));
   } else if (file = directory / "tokenizer_config.json"; std::filesystem::exists(file, ignored)) {
     KVCAST_TRY(source, template_in(file));
+  }
+  if (source.empty()) {
+    file = directory;
+    KVCAST_TRY(source, gguf_chat_template(directory));
   }
   if (source.empty()) return plain(tokenizer);
   auto loaded = from_source(std::move(source), tokenizer);

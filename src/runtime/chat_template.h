@@ -6,21 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "kvcast/chat.h"
 #include "kvcast/result.h"
 #include "tokenizer/tokenizer.h"
 
 namespace kvcast {
-
-struct ChatMessage {
-  std::string role;     ///< "system", "user", "assistant", ...
-  std::string content;  ///< UTF-8
-};
-
-/// What a conversation becomes.
-struct ChatPrompt {
-  std::string text;             ///< as rendered, control tokens by name
-  std::vector<int32_t> tokens;  ///< control tokens of the template as their ids, BOS first
-};
 
 /// Immutable; any number of threads.
 class ChatTemplate {
@@ -28,8 +18,8 @@ class ChatTemplate {
   virtual ~ChatTemplate() = default;
 
   /// The template that the model directory or bundle brings: `chat_template.jinja`, else
-  /// `chat_template` in `tokenizer_config.json`; the plain default if there is neither. Errors name
-  /// the file and the place in the template.
+  /// `chat_template` in `tokenizer_config.json`, else a GGUF file's; the plain default if there is
+  /// none. Errors name the file and the place in the template.
   static Result<std::unique_ptr<ChatTemplate>> load(const std::filesystem::path& directory,
                                                     const Tokenizer& tokenizer);
   /// A Jinja template. Errors name the line.

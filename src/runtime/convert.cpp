@@ -24,28 +24,34 @@ class Converter {
  public:
   explicit Converter(const ConvertOptions& options) : options_(options) {}
 
-  /// Returns what the embeddings are packed as.
+  /// Returns what most of it is packed as.
   Result<WeightType> model(const fs::path& from, const fs::path& to) const {
     KVCAST_CHECK(check_stop());
     KVCAST_TRY(const Checkpoint checkpoint, open_checkpoint(from));
-    KVCAST_CHECK(copy_files(from, to));
+    KVCAST_CHECK(copy_files(checkpoint, to));
     KVCAST_TRY(ModelWeights weights, load_weights(checkpoint, options_.type, options_.threads));
     KVCAST_CHECK(check_stop());
     KVCAST_CHECK(write_checkpoint(to, packed_tensors(weights, checkpoint.config), packed_metadata(),
                                   options_.shard_bytes));
-    return weights.embeddings.type();
+    return weights.main_type();
   }
 
   Status bundle(const fs::path& from, const fs::path& to) const {
     KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(from));
     KVCAST_TRY(const ModelConfig base, read_model_config(manifest.base));
-    KVCAST_TRY(const ModelConfig auxiliary, read_model_config(manifest.auxiliary));
+    const bool has_auxiliary = !manifest.auxiliary.empty();
+    ModelConfig auxiliary;
+    if (has_auxiliary) {
+      KVCAST_TRY(auxiliary, read_model_config(manifest.auxiliary));
+    }
     KVCAST_TRY(const WeightType type, model(manifest.base, to / kBase));
     KVCAST_TRY(const auto predictor, Predictor::load(manifest.predictor, base, auxiliary,
-                                                     manifest.layer_map, type, options_.threads));
+                                                     manifest.plan, type, options_.threads));
     KVCAST_CHECK(
         write_safetensors(to / kPredictor, predictor->packed_tensors(), packed_metadata()));
-    KVCAST_CHECK(model(manifest.auxiliary, to / kAuxiliary).map([](auto) {}));
+    if (has_auxiliary) {
+      KVCAST_CHECK(model(manifest.auxiliary, to / kAuxiliary).map([](auto) {}));
+    }
     return write_manifest(from / kManifestName, to / kManifestName);
   }
 
@@ -59,11 +65,15 @@ class Converter {
     return {{kPackedKey, kPackedVersion}};
   }
 
-  static Status copy_files(const fs::path& from, const fs::path& to) {
+  static Status copy_files(const Checkpoint& checkpoint, const fs::path& to) {
+    const fs::path& from = checkpoint.path;
     std::error_code error;
     fs::create_directories(to, error);
     if (error) return fail(fmt::format("{}: cannot create: {}", to.string(), error.message()));
-    KVCAST_TRY(const std::string config, read_text_file(from / "config.json"));
+    std::string config = to_config_json(checkpoint.config);
+    if (const auto file = from / "config.json"; fs::exists(file, error)) {
+      KVCAST_TRY(config, read_text_file(file));  // with keys that kvcast does not read
+    }
     KVCAST_CHECK(write_file_atomically(to / "config.json", config));
     return copy_companions(from, to);
   }
@@ -71,7 +81,7 @@ class Converter {
   static Status write_manifest(const fs::path& from, const fs::path& to) {
     KVCAST_TRY(Json json, read_json_object(from));
     json["base"] = kBase;
-    json["auxiliary"] = kAuxiliary;
+    if (json.contains("auxiliary")) json["auxiliary"] = kAuxiliary;
     json["predictor"] = kPredictor;
     return write_file_atomically(to,
                                  json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");

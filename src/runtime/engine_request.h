@@ -9,8 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "kvcast/batch.h"
 #include "kvcast/sampling.h"
 #include "kvcast/session.h"
+#include "runtime/token_rules.h"
 
 namespace kvcast {
 
@@ -25,6 +27,7 @@ struct EngineRequest {
   SamplingOptions sampling;
   std::vector<std::string> stop;
   bool ignore_end_of_text = false;
+  TokenRules tokens;
   /// Report each token's log-probability and this many most probable alternatives.
   std::optional<int64_t> top_logprobs;
   /// Report the prompt tokens' log-probabilities too.
@@ -35,18 +38,15 @@ struct EngineRequest {
   std::optional<int64_t> context_tokens;
   /// Start from rows that an earlier request left, and leave this one's.
   bool reuse_prefix = true;
+  /// What it leaves stays for as long as the scheduler lives.
+  bool pin_prefix = false;
+  /// Take back what `exact` would not have chosen (GenerateOptions::revise): TokenEvent::kept.
+  bool revise = false;
   bool report_progress = false;
   std::string client;  ///< whose turn it is: clients take turns, each client's requests are FIFO
   SteadyClock::time_point arrival = SteadyClock::now();  ///< TTFT counts from here
   double tokenize_ms = 0;                                ///< handed through to the timings
   std::optional<SteadyClock::time_point> deadline;
-};
-
-/// Natural-log probabilities under the raw logits, before temperature and filters.
-struct TokenScore {
-  int32_t token = 0;
-  float logprob = 0;
-  std::vector<std::pair<int32_t, float>> top;  ///< most probable first
 };
 
 struct EngineTimings {
@@ -64,6 +64,9 @@ struct EngineTimings {
   int64_t generated_tokens = 0;  ///< of all choices
   int64_t decode_tokens = 0;     ///< generated_tokens less the first of each choice
   std::string prefill;           ///< the strategy that ran
+  /// What `auto` decided by: from the end of the queue to the first token, with nothing beside it.
+  std::optional<double> estimated_ms;
+  std::optional<Refinement> refinement;  ///< of all choices; none where nothing is refined
 };
 
 struct TokenEvent {
@@ -72,6 +75,8 @@ struct TokenEvent {
   std::string_view text;              ///< certain new text, whole UTF-8; may be empty
   bool end_of_text = false;           ///< the token is the end-of-text token
   const TokenScore* score = nullptr;  ///< null unless asked for
+  /// Set where tokens of the choice were taken back: this one comes after those that stay.
+  std::optional<KeptAnswer> kept = {};
 };
 
 struct EngineError {

@@ -2,11 +2,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/stopwatch.h"
 #include "prefill/strategy.h"
-#include "runtime/answer_writer.h"
+#include "runtime/answer_step.h"
 #include "runtime/engine_request.h"
 #include "runtime/scheduler.h"
 
@@ -20,7 +21,13 @@ struct Choice {
   int64_t index = 0;
   Sequence sequence;
   AnswerWriter writer;
-  int64_t generated_tokens = 0;  // the end-of-text token among them
+  std::optional<AnswerRefiner> refiner;  // once it is being decoded, if its strategy refines
+  int64_t generated_tokens = 0;          // the end-of-text token among them
+  bool over = false;                     // its observer knows
+
+  [[nodiscard]] Answering answering() {
+    return {&sequence, &writer, refiner ? &*refiner : nullptr};
+  }
 };
 
 /// One request from submission to its last event. Owned by the scheduler's thread once admitted.
@@ -47,11 +54,21 @@ class Job {
   void begin(const Models& models, const Tokenizer* tokenizer, class PrefixPool& pool);
   /// Samples the next token of `choice` from its logits and reports it. May end the choice.
   Status take_token(Choice& choice, std::span<const float> logits, const ModelConfig& config);
-  /// From one prefilled choice to all that were asked for.
+  /// Reports `step`, which was chosen from these logits.
+  void report_token(Choice& choice, const AnswerStep& step, std::span<const float> logits);
+  /// Tells the observer about choices that are over.
+  void end_choices();
+  /// What this prefill took, for later estimates; where nothing else was done meanwhile.
+  void observe_prefill(const Models& models) const;
+  /// From one prefilled choice to all that were asked for, ready to be decoded.
   void fork(const Models& models, const Tokenizer* tokenizer);
+  /// All choices hold the exact rows of the prompt that one of them has; one goes on with them.
+  void share_refined_rows();
+  /// Whether this choice's turn has come to refine rows.
+  [[nodiscard]] bool may_refine(const Choice& choice) const;
   /// Leaves what later prompts may reuse. Only when the job is over: its first sequence goes.
   void store_prefix(class PrefixPool& pool);
-  [[nodiscard]] bool all_choices_finished() const;
+  [[nodiscard]] bool all_choices_over() const;
   void finish();
   void fail(const EngineError& error);
 
@@ -64,11 +81,9 @@ class Job {
   std::vector<std::unique_ptr<Choice>> choices;
   PrefillReport report;
   EngineTimings timings;
+  int64_t start_rows = 0;  // of the base's cache before prefill
   int64_t reserved_bytes = 0;
   SteadyClock::time_point began, first_token, last_token;
-
- private:
-  void end_choice(Choice& choice);
 };
 
 /// Milliseconds between two points in time.

@@ -7,15 +7,48 @@
 
 #include "base/macros.h"
 #include "base/team.h"
+#include "io/gguf.h"
 #include "kernels/isa.h"
 #include "model/bundle.h"
+#include "model/checkpoint.h"
+#include "model/model_text.h"
 #include "prefill/strategy.h"
 #include "runtime/model_impl.h"
+#include "tokenizer/tokenizer_files.h"
 
 namespace kvcast {
 namespace {
 
 constexpr int kMaxThreads = 1024;
+
+KvType kv_type(Dtype asked, Dtype weights) {
+  const Dtype chosen = asked == Dtype::kAuto ? weights : asked;
+  return chosen == Dtype::kF32 ? KvType::kF32 : KvType::kBf16;
+}
+
+/// A tokenizer is optional: models without one still work on token ids.
+Status load_model_tokenizer(Model::Impl& impl, const std::filesystem::path& base_directory,
+                            const std::filesystem::path& explicit_file) {
+  impl.tokenizer_hint = fmt::format("{}: no {}; give one with --tokenizer FILE",
+                                    base_directory.string(), fmt::join(kTokenizerFiles, " or "));
+  KVCAST_TRY(impl.tokenizer, open_tokenizer(base_directory, explicit_file));
+  if (!impl.tokenizer) return {};
+  return check_tokenizer(*impl.tokenizer, impl.tokenizer->source(), impl.models.base->config());
+}
+
+/// A forecast heals unless somebody says otherwise.
+std::string refined(const std::string& spec) {
+  return spec + (spec.find(':') == std::string::npos ? ":" : ",") + "refine=auto";
+}
+
+}  // namespace
+
+Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& file,
+                       const ModelConfig& model) {
+  if (tokenizer.vocab_size() <= model.vocab_size) return {};
+  return fail(fmt::format("{}: {} tokens, but the model's vocab_size is {}", file.string(),
+                          tokenizer.vocab_size(), model.vocab_size));
+}
 
 Dtype dtype_of(WeightType type) {
   switch (type) {
@@ -31,32 +64,6 @@ Dtype dtype_of(WeightType type) {
       break;
   }
   return Dtype::kInt8Blocks;
-}
-
-KvType kv_type(Dtype asked, Dtype weights) {
-  const Dtype chosen = asked == Dtype::kAuto ? weights : asked;
-  return chosen == Dtype::kF32 ? KvType::kF32 : KvType::kBf16;
-}
-
-/// A tokenizer is optional: models without one still work on token ids.
-Status load_tokenizer(Model::Impl& impl, const std::filesystem::path& base_directory,
-                      const std::filesystem::path& explicit_file) {
-  const auto file = explicit_file.empty() ? base_directory / "tokenizer.model" : explicit_file;
-  impl.tokenizer_hint = fmt::format("{}: no tokenizer.model; give one with --tokenizer FILE",
-                                    base_directory.string());
-  std::error_code ignored;
-  if (explicit_file.empty() && !std::filesystem::exists(file, ignored)) return {};
-  KVCAST_TRY(impl.tokenizer, Tokenizer::load(file));
-  return check_tokenizer(*impl.tokenizer, file, impl.models.base->config());
-}
-
-}  // namespace
-
-Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& file,
-                       const ModelConfig& model) {
-  if (tokenizer.vocab_size() <= model.vocab_size) return {};
-  return fail(fmt::format("{}: {} tokens, but the model's vocab_size is {}", file.string(),
-                          tokenizer.vocab_size(), model.vocab_size));
 }
 
 std::optional<WeightType> weight_type(Dtype dtype) {
@@ -114,10 +121,10 @@ std::string_view dtype_text(Dtype dtype) {
 Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& directory,
                                                  const LoadOptions& options) {
   std::error_code ignored;
-  if (!std::filesystem::is_directory(directory, ignored)) {
+  if (!std::filesystem::is_directory(directory, ignored) && !is_gguf_file(directory)) {
     return fail(
-        fmt::format("{}: not a directory; expected a model directory with config.json or a "
-                    "bundle with kvcast.json",
+        fmt::format("{}: expected a model directory with config.json, a bundle with kvcast.json "
+                    "or a GGUF file",
                     directory.string()));
   }
   if (options.threads < 0 || options.threads > kMaxThreads) {
@@ -128,8 +135,9 @@ Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& di
   try {
     const int threads = options.threads > 0 ? options.threads : available_processors();
     auto impl = std::make_unique<Impl>();
+    impl->path = directory;
     KVCAST_TRY(impl->models, load_models(directory, weight_type(options.dtype), threads));
-    impl->dtype = dtype_of(impl->models.base->weights().embeddings.type());
+    impl->dtype = dtype_of(impl->models.base->weights().main_type());
     impl->models.kv_type = kv_type(options.kv_dtype, impl->dtype);
     impl->default_prefill = impl->models.is_bundle() ? "kv-prediction" : "exact";
     std::filesystem::path base_directory = directory;
@@ -138,11 +146,16 @@ Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& di
       base_directory = manifest.base;
       if (!manifest.default_prefill.empty()) impl->default_prefill = manifest.default_prefill;
     }
-    if (auto strategy = PrefillStrategy::parse(impl->default_prefill); !strategy) {
+    auto strategy = PrefillStrategy::parse(impl->default_prefill);
+    if (!strategy) {
       return fail(fmt::format("{}: default_prefill: {}", (directory / "kvcast.json").string(),
                               strategy.error().message));
     }
-    KVCAST_CHECK(load_tokenizer(*impl, base_directory, options.tokenizer));
+    if ((*strategy)->cache_use().family == CacheFamily::kForecast &&
+        impl->default_prefill.find("refine=") == std::string::npos) {
+      impl->default_prefill = refined(impl->default_prefill);
+    }
+    KVCAST_CHECK(load_model_tokenizer(*impl, base_directory, options.tokenizer));
     return std::shared_ptr<const Model>(new Model(std::move(impl)));
   } catch (const std::bad_alloc&) {
     return fail(fmt::format("{}: not enough memory for the weights", directory.string()));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@ namespace kvcast {
 
 /// What a loaded Model owns.
 struct Model::Impl {
+  std::filesystem::path path;  // as it was asked for
   Models models;
   std::unique_ptr<Tokenizer> tokenizer;  // null: only token ids in and out
   std::string tokenizer_hint;            // what to tell somebody who needs one
@@ -21,6 +23,7 @@ struct Model::Impl {
 
 /// What weights are held as; nullopt for Dtype::kAuto.
 std::optional<WeightType> weight_type(Dtype dtype);
+Dtype dtype_of(WeightType type);
 
 /// That every token of the tokenizer, read from `file`, has an embedding in the model.
 Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& file,

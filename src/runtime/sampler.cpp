@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "base/macros.h"
+
 namespace kvcast {
 namespace {
 
@@ -40,6 +42,49 @@ Status validate(const SamplingOptions& options) {
 
 Result<int32_t> Sampler::sample(std::span<const float> logits,
                                 std::span<const int32_t> previous_tokens) {
+  KVCAST_CHECK(weigh(logits, previous_tokens));
+  if (!is_greedy()) return draw();
+  return std::max_element(
+             candidates_.begin(), candidates_.end(),
+             [](const Candidate& a, const Candidate& b) { return a.weight < b.weight; })
+      ->token;
+}
+
+Result<std::optional<int32_t>> Sampler::verify(std::span<const float> exact,
+                                               std::span<const float> drafted,
+                                               std::span<const int32_t> previous_tokens,
+                                               int32_t token) {
+  if (is_greedy()) {
+    KVCAST_TRY(const int32_t chosen, sample(exact, previous_tokens));
+    return chosen == token ? std::nullopt : std::optional(chosen);
+  }
+  const auto total = [this] {
+    double sum = 0;
+    for (const Candidate& candidate : candidates_) sum += candidate.weight;
+    return sum;
+  };
+  KVCAST_CHECK(weigh(drafted, previous_tokens));
+  drafted_.assign(exact.size(), 0);
+  const double drafted_total = total();
+  for (const Candidate& c : candidates_) {
+    drafted_[static_cast<size_t>(c.token)] = c.weight / drafted_total;
+  }
+  KVCAST_CHECK(weigh(exact, previous_tokens));
+  const double exact_total = total();
+  double probability = 0;  // of `token`
+  for (Candidate& candidate : candidates_) {
+    candidate.weight /= exact_total;
+    if (candidate.token == token) probability = candidate.weight;
+  }
+  if (uniform() * drafted_[static_cast<size_t>(token)] < probability) return std::nullopt;
+  for (Candidate& c : candidates_) {
+    c.weight = std::max(0.0, c.weight - drafted_[static_cast<size_t>(c.token)]);
+  }
+  // Rounding may leave nothing where the two are equal: then the token may stay.
+  return total() > 0 ? std::optional(draw()) : std::nullopt;
+}
+
+Status Sampler::weigh(std::span<const float> logits, std::span<const int32_t> previous_tokens) {
   gather_candidates(logits, previous_tokens);
   if (candidates_.empty()) {
     return fail(
@@ -47,17 +92,13 @@ Result<int32_t> Sampler::sample(std::span<const float> logits,
                     "those of this model",
                     logits.size()));
   }
-  const auto best =
-      std::max_element(candidates_.begin(), candidates_.end(),
-                       [](const Candidate& a, const Candidate& b) { return a.weight < b.weight; });
-  if (options_.temperature == 0.0F) return best->token;
-
-  const double largest = best->weight;
+  if (is_greedy()) return {};
+  const double largest = std::ranges::max_element(candidates_, {}, &Candidate::weight)->weight;
   for (Candidate& candidate : candidates_) {
     candidate.weight = std::exp((candidate.weight - largest) / options_.temperature);
   }
   keep_most_probable();
-  return draw();
+  return {};
 }
 
 void Sampler::gather_candidates(std::span<const float> logits,
@@ -117,8 +158,7 @@ void Sampler::keep_most_probable() {
 int32_t Sampler::draw() {
   double total = 0.0;
   for (const Candidate& candidate : candidates_) total += candidate.weight;
-  const double uniform = static_cast<double>(random_() >> 11) * 0x1p-53;  // [0, 1)
-  double remaining = uniform * total;
+  double remaining = uniform() * total;
   for (const Candidate& candidate : candidates_) {
     remaining -= candidate.weight;
     if (remaining < 0.0) return candidate.token;

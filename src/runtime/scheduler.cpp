@@ -37,6 +37,7 @@ struct Scheduler::Impl {
   SchedulerStats stats;
   bool draining = false;
   bool cancelling = false;
+  std::stop_source idle_work;  // asked to stop when something else is to be done
 
   std::jthread thread;  // last: joins before the rest goes
 };
@@ -99,6 +100,12 @@ Result<std::unique_ptr<Scheduler>> Scheduler::start(std::shared_ptr<const Model>
   KVCAST_TRY(scheduler->impl_->options.default_prefill,
              scheduler->check_strategy(scheduler->impl_->options.default_prefill));
   Impl& state = *scheduler->impl_;
+  if (!options.prefix_store.empty()) {
+    const Model& served = *state.model;
+    KVCAST_TRY(auto store, PrefixStore::open(options.prefix_store, prefix_key(served),
+                                             served.impl().models, options.max_store_bytes));
+    state.engine.pool().keep_in(std::move(store));
+  }
   state.thread = std::jthread([&state](const std::stop_token& stop) { state.run(stop); });
   return scheduler;
 }
@@ -149,6 +156,7 @@ tl::expected<std::shared_ptr<Ticket>, EngineError> Scheduler::submit(
   const std::string client = job->request.client;
   state.queue.push(client, std::move(job));
   state.stats.waiting = static_cast<int64_t>(state.queue.size());
+  state.idle_work.request_stop();
   state.work.notify_one();
   return ticket;
 }
@@ -162,6 +170,7 @@ void Scheduler::cancel_all() {
   const std::lock_guard lock(impl_->mutex);
   impl_->draining = true;
   impl_->cancelling = true;
+  impl_->idle_work.request_stop();
   impl_->work.notify_one();
 }
 
@@ -177,14 +186,17 @@ int64_t Scheduler::Impl::cache_bytes_of(const EngineRequest& request, const Cach
   const Models& models = model->impl().models;
   const ModelConfig& base = models.base->config();
   const auto prompt = static_cast<int64_t>(request.prompt.size());
-  const auto whole = std::min(prompt + request.max_tokens, base.max_context_tokens + 1);
+  const auto whole = std::min(prompt + request.max_tokens, base.max_context_tokens);
   constexpr int64_t kGranule = 64;  // rows; KVCache grows in such steps
   const auto bytes = [&](int64_t rows, const ModelConfig& config) {
     return (rows + kGranule) * cache_bytes_per_token(config, models.kv_type);
   };
   const bool by_base = use.answerer == Sequence::Answerer::kBase;
   int64_t total = by_base ? bytes(whole, base) : 0;
-  if (use.auxiliary_reads) total += bytes(by_base ? prompt : whole, models.auxiliary->config());
+  const auto& auxiliary = models.auxiliary;
+  if (use.auxiliary_reads && auxiliary) {
+    total += bytes(by_base ? prompt : whole, auxiliary->config());
+  }
   return total * request.choices;
 }
 
@@ -227,12 +239,16 @@ void Scheduler::Impl::publish_stats() {
 }
 
 void Scheduler::Impl::run(const std::stop_token& stop) {
+  bool idle_work_left = true;
   while (true) {
+    std::stop_token interrupted;
     {
       std::unique_lock lock(mutex);
-      if (running.empty()) {
+      if (running.empty() && !idle_work_left) {
         work.wait(lock, stop, [&] { return !queue.empty(); });
       }
+      idle_work = {};
+      interrupted = idle_work.get_token();
       remove_dead_from_queue();
       if (stop.stop_requested() && running.empty() && queue.empty()) return;
       if (cancelling) {
@@ -241,6 +257,11 @@ void Scheduler::Impl::run(const std::stop_token& stop) {
       admit();
       publish_stats();
     }
+    if (running.empty()) {
+      idle_work_left = engine.refine_stored(interrupted);
+      continue;
+    }
+    idle_work_left = true;  // it may leave something
     engine.step(running);
     std::erase_if(running, [&](const std::unique_ptr<Job>& job) {
       if (job->stage != Job::Stage::kOver) return false;

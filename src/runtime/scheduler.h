@@ -1,6 +1,7 @@
 // Many requests on one model: continuous batching with prefill in chunks.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -28,6 +29,9 @@ struct SchedulerOptions {
   int64_t max_cache_bytes = int64_t{2} << 30;
   /// Share of max_cache_bytes that stored prefixes may take.
   double prefix_share = 0.25;
+  /// Folder that keeps exact prefixes beyond the process; empty: none. And its limit in bytes.
+  std::filesystem::path prefix_store;
+  int64_t max_store_bytes = int64_t{4} << 30;
 };
 
 struct SchedulerStats {

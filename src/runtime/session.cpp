@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <new>
+#include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "base/macros.h"
 #include "base/stopwatch.h"
+#include "prefill/refine.h"
 #include "prefill/strategy.h"
-#include "runtime/answer_writer.h"
+#include "runtime/answer_step.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
@@ -38,49 +41,10 @@ struct Session::Impl {
   std::shared_ptr<const Model> model;
   Sequence sequence;
   PrefillWorkspace workspace;
-  std::vector<float> logits;  // [vocab_size]
+  AnswerStream::Impl* answering = nullptr;  // the stream that is not over
 };
 
 namespace {
-
-/// Samples and decodes until something ends the answer. On entry `state.logits` are those of the
-/// prompt's last token; `arrival` has run since the prompt came.
-Status decode(Session::Impl& state, const GenerateOptions& options, const Stopwatch& arrival,
-              const TextSink& sink, Completion& answer) {
-  AnswerWriter writer({.max_tokens = options.max_tokens,
-                       .sampling = options.sampling,
-                       .stop = options.stop,
-                       .ignore_end_of_text = options.ignore_end_of_text},
-                      state.model->impl().tokenizer.get());
-  int64_t steps = 0;
-  bool wanted = true;
-  Stopwatch since_first;
-  const auto emit = [&](const std::string& piece) {
-    answer.text += piece;
-    wanted = wanted && (piece.empty() || !sink || sink(piece));
-  };
-  const Answering one[] = {{&state.sequence, &writer}};
-  KVCAST_CHECK(write_answers(state.models(), one, state.logits, state.workspace,
-                             [&](size_t, const AnswerStep& step) {
-                               if (steps++ == 0) {
-                                 answer.timings.ttft_ms = arrival.elapsed_ms();
-                                 since_first.restart();
-                               }
-                               emit(step.text);
-                               if (!wanted || options.cancel.stop_requested()) {
-                                 writer.end(FinishReason::kCancelled);
-                               }
-                             }));
-  answer.timings.decode_tokens = steps - 1;
-  answer.timings.decode_ms = since_first.elapsed_ms();
-  if (wanted) emit(writer.flush());
-  answer.tokens = writer.tokens();
-  answer.finish_reason = *writer.finished();
-  if (!wanted && answer.finish_reason != FinishReason::kStopString) {
-    answer.finish_reason = FinishReason::kCancelled;
-  }
-  return {};
-}
 
 /// Takes the conversation back to where it was when this was made, unless dismissed.
 class ConversationRollback {
@@ -110,54 +74,9 @@ class ConversationRollback {
   bool dismissed_ = false;
 };
 
-Status check_options(const GenerateOptions& options) {
-  if (options.max_tokens < 1) {
-    return fail(fmt::format("max_tokens: {}, expected at least 1", options.max_tokens));
-  }
-  return validate(options.sampling);
-}
-
-/// Prefill and decode of one turn whose tokens are given.
-Result<Completion> answer_tokens(Session::Impl& state, std::span<const int32_t> prompt,
-                                 const GenerateOptions& options, const Stopwatch& arrival,
-                                 const TextSink& sink) {
-  KVCAST_CHECK(check_options(options));
-  const Models& models = state.models();
-  KVCAST_TRY(const auto strategy,
-             PrefillStrategy::parse(options.prefill.empty() ? state.model->default_prefill()
-                                                            : options.prefill));
-  if (prompt.empty()) return fail("the prompt is empty: expected at least one token");
-  Sequence& sequence = state.sequence;
-  ConversationRollback rollback(sequence);
-  sequence.tokens.insert(sequence.tokens.end(), prompt.begin(), prompt.end());
-  if (auto ok = check_prompt(*strategy, models, sequence.tokens); !ok) {
-    return fail(std::move(ok.error().message));
-  }
-  state.logits.resize(static_cast<size_t>(models.base->config().vocab_size));
-  Completion answer;
-  answer.timings.prompt_tokens = static_cast<int64_t>(prompt.size());
-  answer.timings.tokenize_ms = arrival.elapsed_ms();
-  reserve_answer(*strategy, models, sequence, static_cast<int64_t>(sequence.tokens.size()),
-                 options.max_tokens);
-  Sequence* const batch[] = {&sequence};
-  const PrefillReport report =
-      strategy->prefill(models, batch, state.logits.data(), state.workspace, options.cancel);
-  answer.timings.auxiliary_ms = report.auxiliary_ms;
-  answer.timings.predictor_ms = report.predictor_ms;
-  answer.timings.base_ms = report.base_ms;
-  answer.timings.predicted_tokens = report.predicted_tokens;
-  if (report.stopped) {
-    answer.finish_reason = FinishReason::kCancelled;
-    return answer;
-  }
-  KVCAST_CHECK(decode(state, options, arrival, sink, answer));
-  rollback.dismiss();
-  return answer;
-}
-
 /// Keeps running out of memory from crossing the public edge.
 template <typename Function>
-Result<Completion> without_exceptions(const Function& function) {
+std::invoke_result_t<Function> without_exceptions(const Function& function) {
   try {
     return function();
   } catch (const std::bad_alloc&) {
@@ -167,29 +86,235 @@ Result<Completion> without_exceptions(const Function& function) {
 
 }  // namespace
 
+/// One turn: the prompt's prefill with the first token, then a token at a time.
+struct AnswerStream::Impl {
+  Impl(std::shared_ptr<Session::Impl> session, GenerateOptions asked)
+      : state(std::move(session)),
+        options(std::move(asked)),
+        writer({.max_tokens = options.max_tokens,
+                .sampling = options.sampling,
+                .stop = options.stop,
+                .ignore_end_of_text = options.ignore_end_of_text},
+               state->model->impl().tokenizer.get()) {}
+  ~Impl() { end(); }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  Status begin(std::span<const int32_t> prompt, const Stopwatch& arrival);
+  Status prefill();
+  Result<std::optional<std::string>> next();
+  void take_back(const KeptAnswer& kept);
+  void end();
+  /// Ends it and takes the conversation back to before the prompt.
+  void abandon() {
+    loop.reset();
+    end();
+  }
+
+  std::shared_ptr<Session::Impl> state;
+  GenerateOptions options;
+  AnswerWriter writer;
+  std::unique_ptr<PrefillStrategy> strategy;
+  std::optional<ConversationRollback> rollback;  // until the prompt is in the caches
+  std::optional<AnswerRefiner> refiner;          // if the strategy refines
+  Answering answering;
+  std::optional<AnswerLoop> loop;  // once the prompt is
+  Completion answer;
+  bool over = false;
+};
+
+/// Checks everything and puts the prompt into the conversation.
+Status AnswerStream::Impl::begin(std::span<const int32_t> prompt, const Stopwatch& arrival) {
+  if (options.max_tokens < 1) {
+    return fail(fmt::format("max_tokens: {}, expected at least 1", options.max_tokens));
+  }
+  KVCAST_CHECK(validate(options.sampling));
+  KVCAST_TRY(strategy,
+             PrefillStrategy::parse(options.prefill.empty() ? state->model->default_prefill()
+                                                            : options.prefill));
+  if (prompt.empty()) return fail("the prompt is empty: expected at least one token");
+  if (state->answering != nullptr) state->answering->end();
+  Sequence& sequence = state->sequence;
+  rollback.emplace(sequence);
+  sequence.tokens.insert(sequence.tokens.end(), prompt.begin(), prompt.end());
+  if (auto ok = check_prompt(*strategy, state->models(), sequence.tokens); !ok) {
+    return fail(std::move(ok.error().message));
+  }
+  state->answering = this;
+  answer.timings.prompt_tokens = std::ssize(prompt);
+  answer.timings.tokenize_ms = arrival.elapsed_ms();
+  return {};
+}
+
+/// Fills the caches; a stopped one leaves the conversation as it was before the prompt.
+Status AnswerStream::Impl::prefill() {
+  const Models& models = state->models();
+  Sequence& sequence = state->sequence;
+  std::vector<float> logits(static_cast<size_t>(models.base->config().vocab_size));
+  reserve_answer(*strategy, models, sequence, std::ssize(sequence.tokens), options.max_tokens);
+  Sequence* const batch[] = {&sequence};
+  if (auto chosen = strategy->choose(models, sequence)) {
+    answer.timings.estimated_ttft_ms = answer.timings.tokenize_ms + chosen->estimated_ms;
+    strategy = std::move(chosen->strategy);
+  }
+  answer.timings.prefill = strategy->spec();
+  const int64_t start = sequence.base.next_position();
+  const PrefillReport report =
+      strategy->prefill(models, batch, logits.data(), state->workspace, options.cancel);
+  answer.timings.auxiliary_ms = report.auxiliary_ms;
+  answer.timings.predictor_ms = report.predictor_ms;
+  answer.timings.base_ms = report.base_ms;
+  answer.timings.predicted_tokens = report.predicted_tokens;
+  if (report.stopped) {
+    end();
+    return {};
+  }
+  observe_prefill(*strategy, models, start, report);
+  if (strategy->refine_rows() != 0) {
+    refiner.emplace(sequence,
+                    RefineOptions{.rows = strategy->refine_rows(), .revise = options.revise});
+  }
+  answering = {&sequence, &writer, refiner ? &*refiner : nullptr};
+  loop.emplace(models, std::span(&answering, 1), std::move(logits), state->workspace);
+  return {};
+}
+
+Result<std::optional<std::string>> AnswerStream::Impl::next() {
+  if (over) return std::nullopt;
+  const Stopwatch running;
+  const bool is_first = !loop;
+  if (is_first) KVCAST_CHECK(prefill());
+  if (over) return std::nullopt;
+  std::string piece;
+  bool stepped = false;
+  const auto more = loop->step([&](size_t, const AnswerStep& step) {
+    stepped = true;
+    piece = step.text;
+    if (step.kept) take_back(*step.kept);
+    if (!step.end_of_text) answer.tokens.push_back(step.token);
+  });
+  if (!more) return tl::unexpected(more.error());
+  if (is_first) {
+    answer.timings.ttft_ms = answer.timings.tokenize_ms + running.elapsed_ms();
+  } else {
+    answer.timings.decode_ms += running.elapsed_ms();
+    answer.timings.decode_tokens += stepped ? 1 : 0;
+  }
+  const bool cancelled = options.cancel.stop_requested();
+  if (cancelled) writer.end(FinishReason::kCancelled);
+  const bool ends = cancelled || answering.over();
+  if (ends) piece += writer.flush();
+  answer.text += piece;
+  if (ends) end();
+  // What may be taken back is kept back where nobody would hear of it.
+  const bool waits = refiner && options.revise && !options.on_revision;
+  if (!waits) return piece;
+  return ends ? answer.text : std::string();
+}
+
+void AnswerStream::Impl::take_back(const KeptAnswer& kept) {
+  answer.text.resize(static_cast<size_t>(kept.bytes));
+  answer.tokens.resize(static_cast<size_t>(kept.tokens));
+  if (options.on_revision) options.on_revision(kept);
+}
+
+/// Over, for whatever reason: the session may go on.
+void AnswerStream::Impl::end() {
+  if (over) return;
+  over = true;
+  writer.end(FinishReason::kCancelled);
+  answer.finish_reason = *writer.finished();
+  if (refiner) answer.timings.refinement = refiner->report();
+  if (loop) rollback->dismiss();
+  loop.reset();
+  rollback.reset();
+  if (state->answering == this) state->answering = nullptr;
+}
+
+AnswerStream::AnswerStream(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+AnswerStream::~AnswerStream() = default;
+AnswerStream::AnswerStream(AnswerStream&&) noexcept = default;
+AnswerStream& AnswerStream::operator=(AnswerStream&&) noexcept = default;
+
+Result<std::optional<std::string>> AnswerStream::next() {
+  auto piece = without_exceptions([&] { return impl_->next(); });
+  if (!piece) impl_->abandon();
+  return piece;
+}
+void AnswerStream::end() { impl_->end(); }
+const Completion& AnswerStream::completion() const { return impl_->answer; }
+
 Session::Session(std::shared_ptr<const Model> model)
-    : impl_(std::make_unique<Impl>(std::move(model))) {}
+    : impl_(std::make_shared<Impl>(std::move(model))) {}
 Session::~Session() = default;
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 
-Result<Completion> Session::generate(std::string_view prompt, const GenerateOptions& options,
-                                     const TextSink& sink) {
+Result<AnswerStream> Session::start(std::string_view prompt, const GenerateOptions& options) {
   const Stopwatch arrival;
-  return without_exceptions([&]() -> Result<Completion> {
+  return without_exceptions([&]() -> Result<AnswerStream> {
     const bool is_first = impl_->sequence.tokens.empty();
     KVCAST_TRY(const auto tokens, impl_->model->tokenize(prompt, is_first));
-    return answer_tokens(*impl_, tokens, options, arrival, sink);
+    auto stream = std::make_unique<AnswerStream::Impl>(impl_, options);
+    KVCAST_CHECK(stream->begin(tokens, arrival));
+    return AnswerStream(std::move(stream));
   });
+}
+
+Result<AnswerStream> Session::start(std::span<const int32_t> prompt,
+                                    const GenerateOptions& options) {
+  const Stopwatch arrival;
+  return without_exceptions([&]() -> Result<AnswerStream> {
+    auto stream = std::make_unique<AnswerStream::Impl>(impl_, options);
+    KVCAST_CHECK(stream->begin(prompt, arrival));
+    return AnswerStream(std::move(stream));
+  });
+}
+
+namespace {
+
+Result<Completion> run(Result<AnswerStream> stream, const TextSink& sink) {
+  if (!stream) return tl::unexpected(stream.error());
+  bool wanted = true;
+  while (wanted) {
+    KVCAST_TRY(const auto piece, stream->next());
+    if (!piece) return stream->completion();
+    wanted = piece->empty() || !sink || sink(*piece);
+  }
+  stream->end();
+  Completion answer = stream->completion();
+  if (answer.finish_reason != FinishReason::kStopString) {
+    answer.finish_reason = FinishReason::kCancelled;
+  }
+  return answer;
+}
+
+}  // namespace
+
+Result<Completion> Session::generate(std::string_view prompt, const GenerateOptions& options,
+                                     const TextSink& sink) {
+  return run(start(prompt, options), sink);
 }
 
 Result<Completion> Session::generate(std::span<const int32_t> prompt,
                                      const GenerateOptions& options, const TextSink& sink) {
-  const Stopwatch arrival;
-  return without_exceptions([&] { return answer_tokens(*impl_, prompt, options, arrival, sink); });
+  return run(start(prompt, options), sink);
 }
 
-void Session::reset() { impl_->sequence = Sequence(impl_->models()); }
+Result<int64_t> Session::refine(std::chrono::milliseconds budget, const std::stop_token& cancel) {
+  if (impl_->answering != nullptr) impl_->answering->end();
+  const Stopwatch watch;
+  return without_exceptions([&]() -> Result<int64_t> {
+    refine_alone(impl_->models(), impl_->sequence, impl_->workspace, cancel,
+                 [&] { return watch.elapsed_ms() < static_cast<double>(budget.count()); });
+    return inexact_rows(impl_->sequence);
+  });
+}
+
+void Session::reset() {
+  if (impl_->answering != nullptr) impl_->answering->end();
+  impl_->sequence = Sequence(impl_->models());
+}
 const std::vector<int32_t>& Session::tokens() const { return impl_->sequence.tokens; }
 int64_t Session::cache_bytes() const {
   return impl_->sequence.base.bytes() + impl_->sequence.auxiliary.bytes();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 #include "runtime/model_impl.h"
 #include "runtime/token_score.h"
@@ -64,20 +65,23 @@ bool StepEngine::drop_dead(Job& job) {
 
 void StepEngine::step(std::span<const std::unique_ptr<Job>> jobs) {
   bool decoding = false;
+  alone_ = jobs.size() == 1;
   for (const auto& job : jobs) {
     if (!drop_dead(*job)) decoding = decoding || job->stage == Job::Stage::kDecode;
   }
-  advance_prompts(jobs, decoding ? options_.chunk_tokens : options_.idle_chunk_tokens);
-  run_batch(Sequence::Answerer::kBase, jobs);
-  if (models_.auxiliary) run_batch(Sequence::Answerer::kAuxiliary, jobs);
+  const int64_t budget = decoding ? options_.chunk_tokens : options_.idle_chunk_tokens;
+  // Refining takes what prompts leave of a step's rows: no step is longer for it.
+  const int64_t left = advance_prompts(jobs, budget);
+  run_batch(Sequence::Answerer::kBase, jobs, std::min(left, options_.chunk_tokens));
+  if (models_.auxiliary) run_batch(Sequence::Answerer::kAuxiliary, jobs, 0);
   ++steps_;
   const auto now = SteadyClock::now();
   if (decoding) longest_step_ms_ = std::max(longest_step_ms_, milliseconds(last_step_end_, now));
   last_step_end_ = now;
 }
 
-void StepEngine::advance_prompts(std::span<const std::unique_ptr<Job>> jobs, int64_t budget) {
-  if (jobs.empty()) return;
+int64_t StepEngine::advance_prompts(std::span<const std::unique_ptr<Job>> jobs, int64_t budget) {
+  if (jobs.empty()) return budget;
   ++turn_;
   for (size_t i = 0; i < jobs.size() && budget > 0; ++i) {
     Job& job = *jobs[(turn_ + i) % jobs.size()];
@@ -93,6 +97,7 @@ void StepEngine::advance_prompts(std::span<const std::unique_ptr<Job>> jobs, int
       if (drop_dead(job)) break;
     }
   }
+  return std::max<int64_t>(budget, 0);
 }
 
 int64_t StepEngine::advance(Job& job, int64_t budget) {
@@ -121,6 +126,7 @@ int64_t StepEngine::advance(Job& job, int64_t budget) {
     return rows;
   }
   job.stage = Job::Stage::kLastRun;
+  job.report.computed_tokens += sequence.pending_tokens();
   return rows + job.choices.front()->sequence.pending_tokens();
 }
 
@@ -189,46 +195,54 @@ int64_t StepEngine::score(Job& job, int64_t budget) {
   return count;
 }
 
-void StepEngine::run_batch(Sequence::Answerer answerer,
-                           std::span<const std::unique_ptr<Job>> jobs) {
+void StepEngine::run_batch(Sequence::Answerer answerer, std::span<const std::unique_ptr<Job>> jobs,
+                           int64_t refine_rows) {
   std::vector<Slot> slots;
-  std::vector<Sequence*> sequences;
+  std::vector<Answering> answers;
   for (const auto& job : jobs) {
     if (job->stage != Job::Stage::kDecode && job->stage != Job::Stage::kLastRun) continue;
+    if (job->stage == Job::Stage::kDecode) job->share_refined_rows();
     for (const auto& choice : job->choices) {
       // A job that got its first token in this step has nothing pending but that token.
-      if (choice->writer.finished() || choice->sequence.answerer != answerer) continue;
+      if (choice->over || choice->sequence.answerer != answerer) continue;
       slots.push_back({job.get(), choice.get()});
-      sequences.push_back(&choice->sequence);
+      answers.push_back(choice->answering());
+      answers.back().may_refine = job->may_refine(*choice);
     }
   }
   if (slots.empty()) return;
-  const auto vocab = static_cast<size_t>(models_.base->config().vocab_size);
   const Stopwatch watch;
-  try {
-    float* logits = logits_.ensure(vocab * slots.size());
-    decode_step(models_, sequences, logits, workspace_);
-  } catch (const std::bad_alloc&) {
-    for (const Slot& slot : slots) {
-      if (slot.job->stage != Job::Stage::kOver) slot.job->fail(kOutOfMemory);
-    }
-    return;
-  }
-  const double step_ms = watch.elapsed_ms();
-  for (size_t i = 0; i < slots.size(); ++i) {
+  double step_ms = -1;
+  const auto take = [&](size_t i, std::span<const float> logits) {
     Job& job = *slots[i].job;
-    if (job.stage == Job::Stage::kOver) continue;
-    const std::span<const float> row(logits_.data() + i * vocab, vocab);
+    if (step_ms < 0) step_ms = watch.elapsed_ms();
     if (job.stage == Job::Stage::kLastRun) {
       job.report.answering_ms(answerer) += step_ms;
-      guarded(job, [&] { first_token(job, row); });
-    } else {
-      take_token(job, *slots[i].choice, row);
+      guarded(job, [&] { first_token(job, logits); });
+    } else if (job.stage == Job::Stage::kDecode) {
+      take_token(job, *slots[i].choice, logits);
     }
+  };
+  const auto revised = [&](size_t i, const AnswerRefiner::Revision& revision) {
+    slots[i].job->report_token(*slots[i].choice, revision.step, revision.logits);
+  };
+  const auto fail_all = [&](const EngineError& error) {
+    for (const Slot& slot : slots) {
+      if (slot.job->stage != Job::Stage::kOver) slot.job->fail(error);
+    }
+  };
+  try {
+    const Status status = step_answers(models_, answers, refine_rows, logits_, workspace_,
+                                       {.on_logits = take, .on_revised = revised});
+    if (!status) return fail_all({EngineError::Kind::kInternal, status.error().message});
+  } catch (const std::bad_alloc&) {
+    return fail_all(kOutOfMemory);
   }
+  for (const Slot& slot : slots) end_choices(*slot.job);
 }
 
 void StepEngine::first_token(Job& job, std::span<const float> logits) {
+  if (alone_) job.observe_prefill(models_);
   job.fork(models_, tokenizer_);
   job.stage = Job::Stage::kDecode;
   for (const auto& choice : job.choices) {
@@ -241,7 +255,26 @@ void StepEngine::take_token(Job& job, Choice& choice, std::span<const float> log
     job.fail({EngineError::Kind::kInternal, std::move(status.error().message)});
     return;
   }
-  if (job.all_choices_finished()) finish(job);
+  end_choices(job);
+}
+
+void StepEngine::end_choices(Job& job) {
+  if (job.stage != Job::Stage::kDecode) return;
+  job.end_choices();
+  if (job.all_choices_over()) finish(job);
+}
+
+bool StepEngine::refine_stored(const std::stop_token& stop) {
+  return pool_.refine_next([&](Sequence& sequence) {
+    bool first = true;
+    try {
+      refine_alone(models_, sequence, workspace_, stop,
+                   [&] { return std::exchange(first, false); });
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+    return true;
+  });
 }
 
 void StepEngine::finish(Job& job) {

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
+
+#include "server/http_text.h"
 
 namespace kvcast {
 namespace {
@@ -19,15 +22,23 @@ bool equal_in_constant_time(std::string_view a, std::string_view b) {
 
 bool has_scheme(std::string_view header, std::string_view scheme) {
   return header.size() > scheme.size() &&
-         std::ranges::equal(header.substr(0, scheme.size()), scheme,
-                            [](char a, char b) { return std::tolower(a) == b; });
+         equal_ignoring_case(header.substr(0, scheme.size()), scheme);
 }
 
-/// "localhost:8080" -> "localhost"; "[::1]:8080" -> "[::1]".
-std::string_view without_port(std::string_view host) {
+/// "localhost:8080" -> "localhost"; "[::1]:8080" -> "[::1]"; a name may end with the root's dot.
+std::string_view host_name(std::string_view host) {
   const size_t colon = host.rfind(':');
-  const bool in_brackets = host.ends_with(']');
-  return colon == std::string_view::npos || in_brackets ? host : host.substr(0, colon);
+  if (colon != std::string_view::npos && !host.ends_with(']')) host = host.substr(0, colon);
+  if (host.ends_with('.')) host.remove_suffix(1);
+  return host;
+}
+
+/// Letters, digits, '-' and what else separates names of headers: nothing that ends a header.
+bool is_list_of_names(std::string_view text) {
+  return std::ranges::all_of(text, [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::string_view("!#$%&'*+-.^_`|~, \t").find(c) != std::string_view::npos;
+  });
 }
 
 }  // namespace
@@ -53,18 +64,20 @@ std::optional<std::string> decode_base64(std::string_view text) {
 }
 
 bool Access::host_is_fine(std::string_view host) const {
-  const std::string_view name = without_port(host);
-  return !options_.loopback_only || host.empty() || name == "localhost" || name == "[::1]" ||
-         name.starts_with("127.") || name == options_.host;
+  const std::string_view name = host_name(host);
+  return !options_.loopback_only || host.empty() || equal_ignoring_case(name, "localhost") ||
+         name == "[::1]" || name.starts_with("127.") || equal_ignoring_case(name, options_.host);
 }
 
 bool Access::origin_is_fine(const HttpRequest& request) const {
   const std::string& origin = request.origin;
-  if (origin.empty() || origin == "http://" + request.host || origin == "https://" + request.host) {
-    return true;
-  }
+  if (origin.empty()) return true;
+  const auto is_own = [&](std::string_view scheme) {
+    return equal_ignoring_case(origin, std::string(scheme) + request.host);
+  };
+  if (is_own("http://") || is_own("https://")) return true;
   return std::ranges::any_of(options_.cors_origins, [&](const std::string& allowed) {
-    return allowed == "*" || allowed == origin;
+    return allowed == "*" || equal_ignoring_case(allowed, origin);
   });
 }
 
@@ -121,25 +134,40 @@ tl::expected<Caller, ApiError> Access::check(const HttpRequest& request) const {
 }
 
 HttpHeaders Access::cors_headers(const HttpRequest& request) const {
-  if (options_.cors_origins.empty() || request.origin.empty() || !origin_is_fine(request)) {
-    return {};
+  if (options_.cors_origins.empty()) return {};
+  HttpHeaders headers = {{"Vary", "Origin"}};
+  if (!request.origin.empty() && origin_is_fine(request)) {
+    headers.emplace_back("Access-Control-Allow-Origin", request.origin);
+    headers.emplace_back("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate");
   }
-  return {{"Access-Control-Allow-Origin", request.origin}, {"Vary", "Origin"}};
+  return headers;
 }
 
 HttpResponse Access::preflight(const HttpRequest& request) const {
   HttpHeaders headers = cors_headers(request);
-  if (headers.empty() || !host_is_fine(request.host)) {
-    return to_response({403,
-                        "permission_error",
-                        "origin_not_allowed",
-                        {},
-                        "cross-origin requests are off (see --cors-origin)"});
+  if (!request.origin.empty() && (!origin_is_fine(request) || !host_is_fine(request.host))) {
+    HttpResponse refused =
+        to_response({403,
+                     "permission_error",
+                     "origin_not_allowed",
+                     {},
+                     fmt::format("requests from pages of {} are not allowed (see "
+                                 "--cors-origin)",
+                                 request.origin)});
+    refused.headers.insert(refused.headers.end(), headers.begin(), headers.end());
+    return refused;
   }
-  headers.emplace_back("Access-Control-Allow-Methods", "GET, POST");
-  headers.emplace_back("Access-Control-Allow-Headers", "Authorization, Content-Type");
-  headers.emplace_back("Access-Control-Max-Age", "600");
-  return {204, "text/plain", "", std::move(headers)};
+  headers.emplace_back("Allow", "GET, HEAD, POST, OPTIONS");
+  if (!request.origin.empty()) {
+    // Clients send headers of their own (x-stainless-os and the like): whatever is asked for.
+    const std::string& asked = request.requested_headers;
+    const bool is_fine = !asked.empty() && asked.size() <= 2048 && is_list_of_names(asked);
+    headers.emplace_back("Access-Control-Allow-Headers",
+                         is_fine ? asked : "Authorization, Content-Type");
+    headers.emplace_back("Access-Control-Allow-Methods", "GET, POST");
+    headers.emplace_back("Access-Control-Max-Age", "600");
+  }
+  return {204, "", "", std::move(headers)};
 }
 
 }  // namespace kvcast

@@ -34,7 +34,7 @@ class Access {
   tl::expected<Caller, ApiError> check(const HttpRequest& request) const;
   /// Headers that let the request's origin read the answer; empty for others.
   [[nodiscard]] HttpHeaders cors_headers(const HttpRequest& request) const;
-  /// The answer to a preflight request.
+  /// The answer to OPTIONS: a preflight request if it comes from a page.
   [[nodiscard]] HttpResponse preflight(const HttpRequest& request) const;
 
  private:

@@ -4,11 +4,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "base/stopwatch.h"
+#include "kvcast/version.h"
+#include "runtime/jinja/template.h"
 #include "runtime/model_impl.h"
+#include "server/http_text.h"
 #include "server/page.h"
 
 namespace kvcast {
@@ -29,6 +33,38 @@ int64_t unix_seconds() {
 
 constexpr std::string_view kModelsPrefix = "/v1/models/";
 
+/// Clients put a path behind a base URL, with one slash or two, and may end it with one.
+std::string plain_path(std::string_view path) {
+  std::string plain;
+  for (const char c : path) {
+    if (c != '/' || !plain.ends_with('/')) plain.push_back(c);
+  }
+  if (plain.size() > 1 && plain.ends_with('/')) plain.pop_back();
+  return plain;
+}
+
+/// "%2F" -> "/"; what is no such code stays.
+std::string percent_decoded(std::string_view text) {
+  std::string plain;
+  for (size_t i = 0; i < text.size(); ++i) {
+    unsigned value = 0;
+    const char* const digits = text.data() + i + 1;
+    const bool is_code = text[i] == '%' && i + 2 < text.size() &&
+                         std::from_chars(digits, digits + 2, value, 16).ptr == digits + 2;
+    plain.push_back(is_code ? static_cast<char>(value) : text[i]);
+    if (is_code) i += 2;
+  }
+  return plain;
+}
+
+/// A media type without its parameters.
+std::string_view media_type(std::string_view header) {
+  header = header.substr(0, header.find(';'));
+  const size_t begin = std::min(header.find_first_not_of(" \t"), header.size());
+  const size_t end = header.find_last_not_of(" \t") + 1;
+  return header.substr(begin, std::max(begin, end) - begin);
+}
+
 }  // namespace
 
 /// A path, the method it takes, and who answers.
@@ -47,9 +83,13 @@ Api::Api(ApiOptions options, Access access, Metrics& metrics, Post post, Post pr
       prepare_(std::move(prepare)),
       created_(unix_seconds()) {}
 
-void Api::set_ready(Scheduler& scheduler, std::unique_ptr<ChatTemplate> chat) {
+void Api::set_ready(Scheduler& scheduler, Result<std::unique_ptr<ChatTemplate>> chat) {
   scheduler_ = &scheduler;
-  chat_ = std::move(chat);
+  if (chat) {
+    chat_ = std::move(*chat);
+  } else {
+    no_chat_ = std::move(chat.error().message);
+  }
 }
 
 void Api::answer(const Call& call, HttpResponse response) const {
@@ -71,13 +111,14 @@ void Api::refuse(const Call& call, const ApiError& error) {
 
 void Api::handle(HttpRequest request, const std::shared_ptr<HttpExchange>& exchange) {
   Call call{std::move(request), exchange, {}, {}};
+  call.request.path = plain_path(call.request.path);
   if (call.request.method == "OPTIONS") {
     return call.exchange->respond(access_.preflight(call.request));
   }
+  call.headers = access_.cors_headers(call.request);
   const auto caller = access_.check(call.request);
   if (!caller) return refuse(call, caller.error());
   call.client = caller->client;
-  call.headers = access_.cors_headers(call.request);
   route(call);
 }
 
@@ -99,6 +140,8 @@ void Api::route(Call& call) {
       {"POST", "/detokenize", &Api::detokenize, true},
       {"POST", "/v1/completions", &Api::completions, true},
       {"POST", "/v1/chat/completions", &Api::chat_completions, true},
+      {"POST", "/v1/responses", &Api::responses, true},
+      {"GET", "/props", &Api::props, true},
       {"GET", kModelsPrefix, &Api::one_model, true},
   };
   HttpRequest& request = call.request;
@@ -147,8 +190,8 @@ void Api::run_later(void (Api::*handler)(Call& call), Call call) {
 
 bool Api::check_body(Call& call) {
   // Anything else a page of another origin could send without being asked (no preflight).
-  const std::string& type = call.request.content_type;
-  if (type.empty() || type.substr(0, type.find(';')) == "application/json") return true;
+  const std::string_view type = media_type(call.request.content_type);
+  if (type.empty() || equal_ignoring_case(type, "application/json")) return true;
   refuse(call, {415,
                 "invalid_request_error",
                 "unsupported_media_type",
@@ -192,20 +235,26 @@ void Api::metrics(Call& call) {
   answer(call, {200, "text/plain; version=0.0.4", metrics_.expose(options_.model_name, gauges)});
 }
 
-std::string Api::model_json() const {
-  const Model& model = scheduler_->model();
+/// The strategies that the model can run.
+OrderedJson Api::strategies_json() const {
   OrderedJson available = OrderedJson::array();
   for (const auto* spec : {"exact", "kv-prediction", "kv-prediction:tail=16", "auxiliary",
                            "random:0.5", "static:0.5", "lazy:0.75-0.25", "zero-cache"}) {
     if (scheduler_->check_strategy(spec)) available.push_back(spec);
   }
-  return OrderedJson{
-      {"id", options_.model_name},
-      {"object", "model"},
-      {"created", created_},
-      {"owned_by", "kvcast"},
-      {"max_model_len", model.context_tokens()},
-      {"prefill", {{"default", scheduler_->default_prefill()}, {"available", available}}}}
+  if (std::ranges::find(available, scheduler_->default_prefill()) == available.end()) {
+    available.insert(available.begin(), scheduler_->default_prefill());
+  }
+  return {{"default", scheduler_->default_prefill()}, {"available", available}};
+}
+
+std::string Api::model_json() const {
+  return OrderedJson{{"id", options_.model_name},
+                     {"object", "model"},
+                     {"created", created_},
+                     {"owned_by", "kvcast"},
+                     {"max_model_len", scheduler_->model().context_tokens()},
+                     {"prefill", strategies_json()}}
       .dump();
 }
 
@@ -214,7 +263,7 @@ void Api::models(Call& call) {
 }
 
 void Api::one_model(Call& call) {
-  if (call.request.path.substr(kModelsPrefix.size()) != options_.model_name) {
+  if (percent_decoded(call.request.path.substr(kModelsPrefix.size())) != options_.model_name) {
     return refuse(call, {404, "invalid_request_error", "model_not_found", "model",
                          fmt::format("this server has the model \"{}\"", options_.model_name)});
   }
@@ -229,8 +278,9 @@ void Api::tokenize(Call& call) {
   if (!tokenizer) return refuse(call, bad_request(model.impl().tokenizer_hint));
   std::vector<int32_t> tokens;
   if (const auto* messages = std::get_if<std::vector<ChatMessage>>(&asked->input)) {
+    if (!chat_) return refuse(call, no_chat());
     auto prompt = chat_->render(*messages);
-    if (!prompt) return refuse(call, bad_request(prompt.error().message, "messages"));
+    if (!prompt) return refuse(call, template_error(prompt.error().message));
     tokens = std::move(prompt->tokens);
   } else {
     const auto& text = std::get<std::string>(asked->input);
@@ -271,11 +321,40 @@ void Api::tokenizer_info(Call& call) {
     return nullptr;
   };
   OrderedJson json = {
-      {"tokenizer_class", "sentencepiece"},         {"bos_token", name(tokenizer->bos_token())},
+      {"tokenizer_class", tokenizer->type()},       {"bos_token", name(tokenizer->bos_token())},
       {"eos_token", name(tokenizer->eos_token())},  {"pad_token", nullptr},
       {"model_max_length", model.context_tokens()}, {"vocab_size", tokenizer->vocab_size()}};
-  json["chat_template"] = chat_->source().empty() ? OrderedJson() : OrderedJson(chat_->source());
+  json["chat_template"] = template_json();
   answer(call, json_response(json));
+}
+
+OrderedJson Api::template_json() const {
+  const bool has_one = chat_ && !chat_->source().empty();
+  return has_one ? OrderedJson(chat_->source()) : OrderedJson();
+}
+
+/// What the template refuses is the client's to change; what it does wrong is the model's.
+ApiError Api::template_error(const std::string& message) const {
+  const bool is_refusal = message.find(jinja::kRefusal) != std::string::npos;
+  if (is_refusal || chat_->source().empty()) return bad_request(message, "messages");
+  return {500, "server_error", "chat_template", {}, message};
+}
+
+ApiError Api::no_chat() const {
+  if (!scheduler_->model().has_tokenizer()) return bad_request(no_chat_);
+  return {500, "server_error", "chat_template", {}, no_chat_};
+}
+
+/// llama.cpp's shape: what clients and the page ask a server about itself.
+void Api::props(Call& call) {
+  const Model& model = scheduler_->model();
+  answer(call, json_response({{"model_alias", options_.model_name},
+                              {"build_info", fmt::format("kvcast {} ({})", version(), commit())},
+                              {"total_slots", options_.max_batch},
+                              {"default_generation_settings", {{"n_ctx", model.context_tokens()}}},
+                              {"chat_template", template_json()},
+                              {"modalities", {{"vision", false}, {"audio", false}}},
+                              {"prefill", strategies_json()}}));
 }
 
 }  // namespace kvcast

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "runtime/chat_template.h"
@@ -19,7 +20,9 @@ namespace kvcast {
 
 struct ApiOptions {
   std::string model_name;
-  double request_seconds = 600;  ///< longest a request may take; 0: no limit
+  bool strict_model_name = false;  ///< other names in requests are a 404
+  double request_seconds = 600;    ///< longest a request may take; 0: no limit
+  int64_t max_batch = 64;          ///< answers decoded together, for /props
   RequestLimits limits;
 };
 
@@ -31,9 +34,11 @@ class Api {
   Api(ApiOptions options, Access access, Metrics& metrics, Post post, Post prepare);
 
   /// From here on the API answers; until then everything but /health says 503. The scheduler must
-  /// outlive the Api; `chat` is null for a model without a tokenizer.
-  void set_ready(Scheduler& scheduler, std::unique_ptr<ChatTemplate> chat);
+  /// outlive the Api; a model without a tokenizer, or with a
+  /// template that cannot be read, has the reason instead of one: everything but chat goes on.
+  void set_ready(Scheduler& scheduler, Result<std::unique_ptr<ChatTemplate>> chat);
   void set_draining() { draining_ = true; }
+  [[nodiscard]] const Access& access() const { return access_; }
   /// Starts nothing any more: the scheduler is about to go.
   void close() { scheduler_ = nullptr; }
   /// For the gauges of /metrics.
@@ -67,9 +72,18 @@ class Api {
   void tokenizer_info(Call& call);
   void completions(Call& call);
   void chat_completions(Call& call);
+  void responses(Call& call);
+  void props(Call& call);
   bool page(Call& call);
 
+  void answer_chat(Call& call, const ApiResult<ChatRequest>& asked, AnswerKind kind);
+  /// What a request for a chat gets where there is none.
+  [[nodiscard]] ApiError no_chat() const;
+  [[nodiscard]] ApiError template_error(const std::string& message) const;
+
   [[nodiscard]] std::string model_json() const;
+  [[nodiscard]] nlohmann::ordered_json strategies_json() const;
+  [[nodiscard]] nlohmann::ordered_json template_json() const;
   ApiResult<EngineRequest> engine_request(const Call& call, const GenerationFields& fields,
                                           int64_t default_max_tokens) const;
   ApiResult<TaskPrompt> encode(const CompletionRequest& asked, const PromptInput& input,
@@ -84,6 +98,7 @@ class Api {
   Post post_, prepare_;
   Scheduler* scheduler_ = nullptr;
   std::unique_ptr<ChatTemplate> chat_;
+  std::string no_chat_;  // why there is none
   const HttpServer* http_ = nullptr;
   int64_t created_;
   uint64_t next_id_ = 1;

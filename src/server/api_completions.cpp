@@ -1,6 +1,8 @@
 // /v1/completions and /v1/chat/completions: from the typed request to a CompletionTask.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <random>
 
 #include "base/stopwatch.h"
@@ -32,17 +34,86 @@ ApiResult<void> check_length(std::string_view text, const Model& model) {
     if (tokens <= limit + kSlack) continue;
     return tl::unexpected(to_api_error(
         {EngineError::Kind::kContextLength,
-         fmt::format("the prompt has more than {} tokens; the model's context is {} tokens",
-                     tokens - kSlack, limit)}));
+         fmt::format(
+             "the prompt has more than {} tokens; this model's maximum context length is {} tokens",
+             tokens - kSlack, limit)}));
   }
   return {};
+}
+
+/// A prompt that fills the context leaves no room for an answer. (A longer one the scheduler
+/// refuses; scoring needs no answer.)
+ApiResult<void> check_room(const EngineRequest& request, const Model& model) {
+  const bool is_full = std::ssize(request.prompt) == model.context_tokens();
+  if (!is_full || request.max_tokens == 0 || request.score_prompt) return {};
+  return tl::unexpected(to_api_error(
+      {EngineError::Kind::kContextLength,
+       fmt::format("the prompt has {0} tokens and leaves no room for an answer; this model's "
+                   "maximum context length is {0} tokens",
+                   request.prompt.size())}));
+}
+
+/// Each word at the beginning of a text and after another word: the tokens differ.
+std::vector<std::vector<int32_t>> tokens_of_words(const Tokenizer& tokenizer,
+                                                  const std::vector<std::string>& words) {
+  std::vector<std::vector<int32_t>> all;
+  for (const std::string& word : words) {
+    for (const std::string& form : {word, " " + word}) {
+      auto tokens = tokenizer.encode(form, false);
+      if (!tokens.empty()) all.push_back(std::move(tokens));
+    }
+  }
+  return all;
+}
+
+/// Control tokens around prefix, suffix and what is to be filled in, by the names that models give
+/// them.
+constexpr std::array<std::array<std::string_view, 3>, 4> kFillInTokens = {{
+    {"<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"},
+    {"<fim_prefix>", "<fim_suffix>", "<fim_middle>"},
+    {"<fim-prefix>", "<fim-suffix>", "<fim-middle>"},
+    {"<PRE>", "<SUF>", "<MID>"},
+}};
+
+/// The prompt that asks for what stands between a text and a suffix.
+ApiResult<std::vector<int32_t>> fill_in_prompt(const Model& model, const PromptInput& input,
+                                               const std::string& suffix) {
+  const auto* prefix = std::get_if<std::string>(&input);
+  if (!prefix)
+    return tl::unexpected(bad_request("suffix: expected a text as the prompt", "suffix"));
+  const Tokenizer* tokenizer = model.impl().tokenizer.get();
+  if (!tokenizer) return tl::unexpected(bad_request(model.impl().tokenizer_hint, "suffix"));
+  const auto controls = tokenizer->control_tokens();
+  for (const auto& names : kFillInTokens) {
+    std::array<int32_t, 3> ids{};
+    size_t found = 0;
+    for (const auto& [name, id] : controls) {
+      const auto at = std::ranges::find(names, std::string_view(name));
+      if (at == names.end()) continue;
+      ids[static_cast<size_t>(at - names.begin())] = id;
+      ++found;
+    }
+    if (found < names.size()) continue;
+    std::vector<int32_t> tokens = {ids[0]};
+    const auto append = [&](std::string_view text, int32_t control) {
+      const auto encoded = tokenizer->encode(text, false);
+      tokens.insert(tokens.end(), encoded.begin(), encoded.end());
+      tokens.push_back(control);
+    };
+    append(*prefix, ids[1]);
+    append(suffix, ids[2]);
+    return tokens;
+  }
+  ApiError error = bad_request("suffix: this model has no tokens for filling in", "suffix");
+  error.code = "unsupported_parameter";
+  return tl::unexpected(std::move(error));
 }
 
 }  // namespace
 
 ApiResult<EngineRequest> Api::engine_request(const Call& call, const GenerationFields& fields,
                                              int64_t default_max_tokens) const {
-  if (!fields.model.empty() && fields.model != options_.model_name) {
+  if (options_.strict_model_name && !fields.model.empty() && fields.model != options_.model_name) {
     return tl::unexpected(ApiError{
         404, "invalid_request_error", "model_not_found", "model",
         fmt::format("no model \"{}\"; this server has \"{}\"", fields.model, options_.model_name)});
@@ -54,13 +125,25 @@ ApiResult<EngineRequest> Api::engine_request(const Call& call, const GenerationF
     request.prefill = std::move(*spec);
   }
   request.max_tokens = fields.max_tokens.value_or(default_max_tokens);
+  if (request.max_tokens == kAsManyTokensAsFit) {
+    request.max_tokens = scheduler_->model().context_tokens();
+  }
   request.choices = fields.n;
   request.sampling = fields.sampling;
   request.stop = fields.stop;
   request.ignore_end_of_text = fields.ignore_end_of_text;
+  request.tokens = fields.tokens;
+  if (!fields.bad_words.empty()) {
+    const Tokenizer* tokenizer = scheduler_->model().impl().tokenizer.get();
+    if (!tokenizer) {
+      return tl::unexpected(bad_request(scheduler_->model().impl().tokenizer_hint, "bad_words"));
+    }
+    request.tokens.banned = tokens_of_words(*tokenizer, fields.bad_words);
+  }
   request.top_logprobs = fields.logprobs;
   request.report_progress = fields.stream && fields.return_progress;
   request.reuse_prefix = fields.cache_prompt;
+  request.revise = fields.revise;
   request.client = call.client;
   request.arrival = call.request.arrival;
   if (options_.request_seconds > 0) {
@@ -76,7 +159,11 @@ ApiResult<TaskPrompt> Api::encode(const CompletionRequest& asked, const PromptIn
   const Model& model = scheduler_->model();
   const Stopwatch watch;
   TaskPrompt prompt;
-  if (const auto* text = std::get_if<std::string>(&input)) {
+  if (!asked.suffix.empty()) {
+    auto tokens = fill_in_prompt(model, input, asked.suffix);
+    if (!tokens) return tl::unexpected(std::move(tokens.error()));
+    request.prompt = std::move(*tokens);
+  } else if (const auto* text = std::get_if<std::string>(&input)) {
     if (auto ok = check_length(*text, model); !ok) return tl::unexpected(std::move(ok.error()));
     auto tokens = model.tokenize(*text);
     if (!tokens) return tl::unexpected(bad_request(std::move(tokens.error().message), "prompt"));
@@ -91,7 +178,13 @@ ApiResult<TaskPrompt> Api::encode(const CompletionRequest& asked, const PromptIn
   request.tokenize_ms = watch.elapsed_ms();
   request.score_prompt = asked.echo && asked.fields.logprobs.has_value();
   request.context_tokens = asked.context_length;
+  // Scores are those of the text as it is, unless the request itself asks for another strategy's.
+  if (request.score_prompt && !request.context_tokens && request.prefill.empty()) {
+    request.prefill = "exact";
+  }
   prompt.request = std::move(request);
+  if (auto ok = check_room(prompt.request, model); !ok)
+    return tl::unexpected(std::move(ok.error()));
   return prompt;
 }
 
@@ -110,10 +203,18 @@ void Api::completions(Call& call) {
 }
 
 void Api::chat_completions(Call& call) {
-  const auto asked = parse_chat_request(call.request.body, options_.limits);
+  answer_chat(call, parse_chat_request(call.request.body, options_.limits), AnswerKind::kChat);
+}
+
+void Api::responses(Call& call) {
+  answer_chat(call, parse_responses_request(call.request.body, options_.limits),
+              AnswerKind::kResponse);
+}
+
+void Api::answer_chat(Call& call, const ApiResult<ChatRequest>& asked, AnswerKind kind) {
   if (!asked) return refuse(call, asked.error());
   const Model& model = scheduler_->model();
-  if (!chat_) return refuse(call, bad_request(model.impl().tokenizer_hint));
+  if (!chat_) return refuse(call, no_chat());
   auto request = engine_request(call, asked->fields, model.context_tokens());
   if (!request) return refuse(call, request.error());
   const Stopwatch watch;
@@ -121,30 +222,35 @@ void Api::chat_completions(Call& call) {
     if (auto ok = check_length(message.content, model); !ok) return refuse(call, ok.error());
   }
   auto rendered = chat_->render(asked->messages);
-  if (!rendered) return refuse(call, bad_request(rendered.error().message, "messages"));
+  if (!rendered) return refuse(call, template_error(rendered.error().message));
   TaskPrompt prompt;
   prompt.request = std::move(*request);
   prompt.request.prompt = std::move(rendered->tokens);
   prompt.request.tokenize_ms = watch.elapsed_ms();
+  if (auto ok = check_room(prompt.request, model); !ok) return refuse(call, ok.error());
   for (std::string& stop : chat_->stop_strings()) prompt.request.stop.push_back(std::move(stop));
   std::vector<TaskPrompt> prompts;
   prompts.push_back(std::move(prompt));
-  start_task(call, asked->fields, AnswerKind::kChat, std::move(prompts), false);
+  start_task(call, asked->fields, kind, std::move(prompts), false);
 }
 
 void Api::start_task(const Call& call, const GenerationFields& fields, AnswerKind kind,
                      std::vector<TaskPrompt> prompts, bool echo) {
   static const uint64_t kRun = random_prefix();
   TaskOptions options;
-  options.head = {kind,
-                  fmt::format("{}-{:016x}{:x}", kind == AnswerKind::kChat ? "chatcmpl" : "cmpl",
-                              kRun, next_id_++),
-                  std::chrono::duration_cast<std::chrono::seconds>(
-                      std::chrono::system_clock::now().time_since_epoch())
-                      .count(),
-                  options_.model_name};
+  const std::string_view prefix = kind == AnswerKind::kChat         ? "chatcmpl-"
+                                  : kind == AnswerKind::kCompletion ? "cmpl-"
+                                                                    : "resp_";
+  AnswerHead head = {kind, fmt::format("{}{:016x}{:x}", prefix, kRun, next_id_++),
+                     std::chrono::duration_cast<std::chrono::seconds>(
+                         std::chrono::system_clock::now().time_since_epoch())
+                         .count(),
+                     options_.model_name};
+  options.format = make_answer_format(
+      std::move(head),
+      {.logprobs = fields.logprobs.has_value(), .include_usage = fields.include_usage},
+      scheduler_->model().impl().tokenizer.get());
   options.stream = fields.stream;
-  options.include_usage = fields.include_usage;
   options.echo = echo;
   options.logprobs = fields.logprobs.has_value();
   options.headers = call.headers;

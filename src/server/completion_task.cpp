@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "runtime/model_impl.h"
+#include "server/text_offsets.h"
 
 namespace kvcast {
 namespace {
@@ -43,9 +44,10 @@ class TaskObserver final : public RequestObserver {
     last = now;
     std::optional<TokenScore> score;
     if (event.score) score = *event.score;
-    if (event.text.empty() && !score) return;
+    if (event.text.empty() && !score && !event.kept) return;
     pass([choice = event.choice, text = std::string(event.text), score = std::move(score),
-          p = prompt_](CompletionTask& task) mutable {
+          kept = event.kept, p = prompt_](CompletionTask& task) mutable {
+      if (kept) task.take_back(p, choice, *kept);
       task.add_token(p, choice, std::move(text), std::move(score));
     });
   }
@@ -80,12 +82,6 @@ class TaskObserver final : public RequestObserver {
   std::vector<std::optional<SteadyClock::time_point>> last_token_;  // per choice
 };
 
-std::vector<ScoredToken> to_scored(const std::vector<TokenScore>& scores) {
-  std::vector<ScoredToken> scored;
-  for (const TokenScore& score : scores) scored.push_back({score.logprob, score.token, score.top});
-  return scored;
-}
-
 }  // namespace
 
 CompletionTask::CompletionTask(TaskContext context, TaskOptions options,
@@ -99,6 +95,7 @@ CompletionTask::CompletionTask(TaskContext context, TaskOptions options,
   arrival_ = prompts.front().request.arrival;
   for (TaskPrompt& prompt : prompts) {
     prompts_.push_back({});
+    if (options_.echo) prompts_.back().offsets = TextOffsets(prompt.text);
     prompts_.back().asked = std::move(prompt);
   }
   choices_.resize(prompts_.size() * static_cast<size_t>(choices_per_prompt_));
@@ -119,7 +116,8 @@ void CompletionTask::start() {
     HttpHeaders headers = options_.headers;
     headers.emplace_back("Cache-Control", "no-cache");
     headers.emplace_back("X-Accel-Buffering", "no");  // proxies: pass pieces on at once
-    exchange_->begin_stream({200, "text/event-stream", "", std::move(headers)});
+    exchange_->begin_stream(
+        {200, "text/event-stream", options_.format->first_events(), std::move(headers)});
   }
   exchange_->on_gone([self = shared_from_this()] {
     self->over_ = true;
@@ -139,18 +137,25 @@ void CompletionTask::add_progress(size_t prompt, int64_t done, int64_t cached) {
       static_cast<int64_t>(prompts_[prompt].asked.request.prompt.size()), cached, done, elapsed};
   StreamPiece piece;
   piece.progress = &progress;
-  exchange_->write(answer_event(options_.head, piece, false, tokenizer_));
+  exchange_->write(options_.format->event(piece));
+}
+
+ScoredToken CompletionTask::scored(TokenScore score, TextOffsets& offsets) const {
+  const int64_t offset =
+      offsets.place(tokenizer_ ? tokenizer_->piece_bytes(score.token) : std::string());
+  return {score.logprob, score.token, std::move(score.top), offset};
 }
 
 void CompletionTask::add_prompt_scores(size_t prompt, int64_t first,
                                        std::vector<TokenScore> scores) {
   auto& all = prompts_[prompt].prompt_scores;
+  TextOffsets& offsets = prompts_[prompt].offsets;
   const auto& tokens = prompts_[prompt].asked.request.prompt;
   while (static_cast<int64_t>(all.size()) < first) {  // not scored
-    all.push_back({std::nullopt, tokens[all.size()], {}});
+    all.push_back(scored({.token = tokens[all.size()], .top = {}}, offsets));
+    all.back().logprob.reset();
   }
-  auto scored = to_scored(scores);
-  std::ranges::move(scored, std::back_inserter(all));
+  for (TokenScore& score : scores) all.push_back(scored(std::move(score), offsets));
 }
 
 /// Puts the prompt before the answer of each of its choices.
@@ -161,9 +166,11 @@ void CompletionTask::echo_prompt(size_t index) {
   if (options_.logprobs) {
     add_prompt_scores(index, static_cast<int64_t>(prompt.asked.request.prompt.size()), {});
   }
+  prompt.offsets.end_known_text();
   for (int64_t i = 0; i < choices_per_prompt_; ++i) {
     Choice& choice = choice_of(index, i);
     choice.answer.text = prompt.asked.text;
+    choice.offsets = prompt.offsets;
     choice.answer.scores = prompt.prompt_scores;
   }
   prompt.prompt_scores = {};
@@ -176,9 +183,25 @@ void CompletionTask::add_token(size_t prompt, int64_t index, std::string text,
   Choice& choice = choice_of(prompt, index);
   choice.answer.text += text;
   if (score) {
-    choice.answer.scores.push_back({score->logprob, score->token, std::move(score->top)});
+    choice.answer.scores.push_back(scored(std::move(*score), choice.offsets));
   }
   if (options_.stream) send_pending(choice);
+}
+
+void CompletionTask::take_back(size_t prompt, int64_t index, const KeptAnswer& kept) {
+  if (over_) return;
+  const Prompt& of_prompt = prompts_[prompt];
+  Choice& choice = choice_of(prompt, index);
+  const std::string_view echoed = options_.echo ? std::string_view(of_prompt.asked.text) : "";
+  if (options_.stream) {
+    exchange_->write(
+        revision_event(choice.answer.index, count_characters(echoed) + kept.characters));
+    return;
+  }
+  choice.answer.text.resize(echoed.size() + static_cast<size_t>(kept.bytes));
+  if (!options_.logprobs) return;
+  const size_t scored = options_.echo ? of_prompt.asked.request.prompt.size() : 0;
+  choice.answer.scores.resize(scored + static_cast<size_t>(kept.tokens));
 }
 
 void CompletionTask::end_choice(size_t prompt, int64_t index, std::string text,
@@ -207,11 +230,9 @@ void CompletionTask::send_pending(Choice& choice, std::span<const EngineTimings>
   StreamPiece piece;
   piece.choice = &choice.answer;
   piece.first_of_choice = !choice.started;
-  piece.text_offset = choice.sent_characters;
   piece.timings = timings;
-  exchange_->write(answer_event(options_.head, piece, options_.logprobs, tokenizer_));
+  exchange_->write(options_.format->event(piece));
   choice.started = true;
-  choice.sent_characters += count_characters(choice.answer.text);
   choice.answer.text.clear();
   choice.answer.scores.clear();
 }
@@ -226,26 +247,41 @@ Usage CompletionTask::usage() const {
   return usage;
 }
 
+std::vector<EngineTimings> CompletionTask::timings() const {
+  std::vector<EngineTimings> all;
+  for (const Prompt& prompt : prompts_) all.push_back(prompt.timings);
+  return all;
+}
+
+/// Of several prompts the sums, and the time until each had its first token.
+LogFields CompletionTask::log_fields() const {
+  const Usage used = usage();
+  double ttft_ms = 0, queue_ms = 0;
+  for (const Prompt& prompt : prompts_) {
+    ttft_ms = std::max(ttft_ms, prompt.timings.ttft_ms);
+    queue_ms = std::max(queue_ms, prompt.timings.queue_ms);
+  }
+  return {{"prefill", prompts_.front().timings.prefill},
+          {"prompt_tokens", static_cast<double>(used.prompt_tokens)},
+          {"cached_tokens", static_cast<double>(used.cached_tokens)},
+          {"generated_tokens", static_cast<double>(used.completion_tokens)},
+          {"queue_ms", queue_ms},
+          {"ttft_ms", ttft_ms}};
+}
+
 void CompletionTask::finish() {
   over_ = true;
-  const Usage used = usage();
+  exchange_->describe(log_fields());
   if (options_.stream) {
-    if (options_.include_usage) {
-      StreamPiece piece;
-      piece.usage = &used;
-      exchange_->write(answer_event(options_.head, piece, false, tokenizer_));
-    }
-    exchange_->write("data: [DONE]\n\n");
+    exchange_->write(options_.format->last_events(usage(), timings()));
     exchange_->end_stream();
     return;
   }
   WholeAnswer answer;
-  answer.usage = used;
+  answer.usage = usage();
   for (Choice& choice : choices_) answer.choices.push_back(std::move(choice.answer));
-  for (const Prompt& prompt : prompts_) answer.timings.push_back(prompt.timings);
-  exchange_->respond({200, "application/json",
-                      answer_json(options_.head, answer, options_.logprobs, tokenizer_),
-                      options_.headers});
+  answer.timings = timings();
+  exchange_->respond({200, "application/json", options_.format->whole(answer), options_.headers});
 }
 
 void CompletionTask::cancel() {
@@ -259,6 +295,7 @@ void CompletionTask::fail(const EngineError& error) {
   over_ = true;
   const ApiError api_error = to_api_error(error);
   context_.metrics.count_refused(api_error.status);
+  exchange_->describe({{"error", api_error.code}});
   const bool head_sent = options_.stream && prompts_.back().ticket != nullptr;
   cancel();
   if (!head_sent) {
@@ -268,8 +305,7 @@ void CompletionTask::fail(const EngineError& error) {
     exchange_->respond(std::move(response));
     return;
   }
-  exchange_->write("data: " + error_body(api_error) + "\n\n");
-  exchange_->write("data: [DONE]\n\n");
+  exchange_->write(options_.format->error_events(api_error));
   exchange_->end_stream();
 }
 

@@ -10,6 +10,7 @@
 #include "server/metrics.h"
 #include "server/requests.h"
 #include "server/responses.h"
+#include "server/text_offsets.h"
 
 namespace kvcast {
 
@@ -20,9 +21,8 @@ struct TaskPrompt {
 };
 
 struct TaskOptions {
-  AnswerHead head;
+  std::unique_ptr<AnswerFormat> format;
   bool stream = false;
-  bool include_usage = false;
   bool echo = false;
   bool logprobs = false;
   HttpHeaders headers;
@@ -50,6 +50,7 @@ class CompletionTask : public std::enable_shared_from_this<CompletionTask> {
   void add_progress(size_t prompt, int64_t done, int64_t cached);
   void add_prompt_scores(size_t prompt, int64_t first, std::vector<TokenScore> scores);
   void add_token(size_t prompt, int64_t choice, std::string text, std::optional<TokenScore> score);
+  void take_back(size_t prompt, int64_t choice, const KeptAnswer& kept);
   void end_choice(size_t prompt, int64_t choice, std::string text, FinishReason reason);
   void end_prompt(size_t prompt, EngineTimings timings);
   void fail(const EngineError& error);
@@ -59,22 +60,27 @@ class CompletionTask : public std::enable_shared_from_this<CompletionTask> {
     TaskPrompt asked;
     std::shared_ptr<Ticket> ticket;
     std::vector<ScoredToken> prompt_scores;
+    TextOffsets offsets;
     bool echoed = false;
     bool finished = false;
     EngineTimings timings;
   };
   struct Choice {
     ChoiceAnswer answer;  // streaming: only what has not been sent yet
-    int64_t sent_characters = 0;
+    TextOffsets offsets;
     bool started = false;
   };
 
+  /// A token as answers show it, the next one of the text that `offsets` follows.
+  [[nodiscard]] ScoredToken scored(TokenScore score, TextOffsets& offsets) const;
   [[nodiscard]] Choice& choice_of(size_t prompt, int64_t choice);
   void echo_prompt(size_t prompt);
   void send_pending(Choice& choice, std::span<const EngineTimings> timings = {});
   void cancel();
   void finish();
   [[nodiscard]] Usage usage() const;
+  [[nodiscard]] std::vector<EngineTimings> timings() const;
+  [[nodiscard]] LogFields log_fields() const;
 
   TaskContext context_;
   TaskOptions options_;

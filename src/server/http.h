@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "kvcast/result.h"
@@ -19,6 +20,7 @@ struct HttpRequest {
   std::string path;   ///< target up to '?', as sent
   std::string query;  ///< after '?'
   std::string authorization, content_type, host, origin;
+  std::string requested_headers;  ///< a preflight's Access-Control-Request-Headers
   std::string body;
   std::string client_address;                     ///< without the port
   std::chrono::steady_clock::time_point arrival;  ///< when the last byte had been read
@@ -32,6 +34,9 @@ struct HttpResponse {
   std::string body;
   HttpHeaders headers = {};
 };
+
+/// A name and a number or word for the access log.
+using LogFields = std::vector<std::pair<std::string, std::variant<double, std::string>>>;
 
 /// The answer to one request: either respond(), or begin_stream(), write()..., end_stream(). Every
 /// method may be called from any thread and returns at once; after the client has gone they do
@@ -47,9 +52,33 @@ class HttpExchange {
   /// `gone` is called once on the server's thread if the client disconnects before the answer is
   /// complete. Set it on the server's thread, before anything is written.
   virtual void on_gone(std::function<void()> gone) = 0;
+  /// What the access log says about the request beside what HTTP shows. Before the answer is
+  /// complete; never anything of a prompt or an answer.
+  virtual void describe(LogFields fields) = 0;
 };
 
 using HttpHandler = std::function<void(HttpRequest, std::shared_ptr<HttpExchange>)>;
+
+/// What happened to one request.
+struct HttpAccess {
+  std::string client_address, method, path;  ///< method and path empty: the head was no request
+  int status = 0;                            ///< of the answer; 0: none was begun
+  bool is_complete = false;                  ///< false: the client went away before its end
+  int64_t received_bytes = 0;                ///< of the body
+  int64_t sent_bytes = 0;
+  double seconds = 0;  ///< from the request's last byte
+  LogFields fields;
+};
+
+/// What the server above decides for the HTTP layer.
+struct HttpHooks {
+  HttpHandler handle;
+  /// More headers for a request that the HTTP layer itself refuses; of the request only `host` and
+  /// `origin` are known.
+  std::function<HttpHeaders(const HttpRequest&)> refusal_headers;
+  /// Called once for each request, on the server's thread; may be empty.
+  std::function<void(const HttpAccess&)> on_access;
+};
 
 struct HttpLimits {
   int64_t max_body_bytes = int64_t{1} << 20;
@@ -68,7 +97,7 @@ class HttpServer {
  public:
   /// Binds; port 0 takes a free one. Errors name the address.
   static Result<std::unique_ptr<HttpServer>> listen(const std::string& host, uint16_t port,
-                                                    const HttpLimits& limits, HttpHandler handler);
+                                                    const HttpLimits& limits, HttpHooks hooks);
   virtual ~HttpServer() = default;
 
   [[nodiscard]] virtual uint16_t port() const = 0;
@@ -86,8 +115,6 @@ class HttpServer {
   /// Connections that were refused or given up: limits, time-outs, malformed requests.
   [[nodiscard]] virtual int64_t dropped_connections() const = 0;
 };
-
-std::string_view http_status_text(int status);
 
 /// The API's error body, for the few errors that the HTTP layer itself answers.
 std::string http_error_body(int status, std::string_view message);

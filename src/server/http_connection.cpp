@@ -2,9 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/read.hpp>
+
+#include "server/http_text.h"
 
 namespace kvcast {
 namespace {
@@ -20,52 +21,6 @@ constexpr size_t kMaxReadAhead = 64 << 10;
 /// at once would reset it and lose the answer.
 constexpr double kLingerSeconds = 2;
 constexpr size_t kLingerBytes = 4 << 20;
-
-/// The HttpExchange of one request: passes everything on to the server's thread.
-class Exchange final : public HttpExchange {
- public:
-  Exchange(std::shared_ptr<HttpShared> shared, std::weak_ptr<HttpConnection> connection,
-           uint64_t request)
-      : shared_(std::move(shared)), connection_(std::move(connection)), request_(request) {}
-
-  void respond(HttpResponse response) override {
-    post([response = std::move(response)](HttpConnection& c, uint64_t request) mutable {
-      c.send_response(request, std::move(response));
-    });
-  }
-  void begin_stream(HttpResponse response) override {
-    post([response = std::move(response)](HttpConnection& c, uint64_t request) mutable {
-      c.send_stream_head(request, std::move(response));
-    });
-  }
-  void write(std::string piece) override {
-    post([piece = std::move(piece)](HttpConnection& c, uint64_t request) {
-      c.send_piece(request, piece);
-    });
-  }
-  void end_stream() override {
-    post([](HttpConnection& c, uint64_t request) { c.send_stream_end(request); });
-  }
-  void on_gone(std::function<void()> gone) override {
-    if (const auto connection = connection_.lock()) {
-      connection->set_gone(request_, std::move(gone));
-    } else {
-      gone();
-    }
-  }
-
- private:
-  template <typename Task>
-  void post(Task task) {
-    asio::post(shared_->io,
-               [connection = connection_, request = request_, task = std::move(task)]() mutable {
-                 if (const auto alive = connection.lock()) task(*alive, request);
-               });
-  }
-  std::shared_ptr<HttpShared> shared_;
-  std::weak_ptr<HttpConnection> connection_;
-  uint64_t request_;
-};
 
 std::string to_string(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
@@ -102,6 +57,7 @@ void HttpConnection::close() {
   error_code ignored;
   socket_.close(ignored);
   timer_.cancel();
+  if (was_answering && !answer_complete_) log_access(false);
   if (was_answering && gone_) std::exchange(gone_, {})();
   gone_ = {};
 }
@@ -117,11 +73,20 @@ void HttpConnection::watch() {
                           });
 }
 
+void HttpConnection::begin_request() {
+  // Some clients end a body with a line of its own, which belongs to no request (RFC 9112, 2.2).
+  const auto* begin = static_cast<const char*>(buffer_.data().data());
+  size_t blank = 0;
+  while (blank < buffer_.size() && (begin[blank] == '\r' || begin[blank] == '\n')) ++blank;
+  buffer_.consume(blank);
+  return buffer_.size() > 0 ? read_head() : watch();
+}
+
 void HttpConnection::on_watched(const error_code& error, size_t bytes) {
   watching_ = false;
   if (state_ == State::kClosed) return;
   // next_request() took the read back because a pipelined request is here already.
-  if (error == asio::error::operation_aborted && state_ == State::kIdle) return read_head();
+  if (error == asio::error::operation_aborted && state_ == State::kIdle) return begin_request();
   if (error) return close();
   if (state_ == State::kLingering) {
     lingered_bytes_ += bytes;
@@ -129,7 +94,7 @@ void HttpConnection::on_watched(const error_code& error, size_t bytes) {
     return watch();
   }
   buffer_.commit(bytes);
-  if (state_ == State::kIdle) return read_head();
+  if (state_ == State::kIdle) return begin_request();
   if (buffer_.size() < kMaxReadAhead) watch();
 }
 
@@ -191,9 +156,9 @@ void HttpConnection::dispatch() {
   auto message = parser_->release();
   parser_.reset();
   HttpRequest request;
-  request.arrival = std::chrono::steady_clock::now();
+  request.arrival = arrival_ = std::chrono::steady_clock::now();
   request.method = to_string(message.method_string());
-  const std::string target = to_string(message.target());
+  const std::string target = path_and_query(to_string(message.target()));
   const size_t mark = target.find('?');
   request.path = target.substr(0, mark);
   if (mark != std::string::npos) request.query = target.substr(mark + 1);
@@ -201,6 +166,7 @@ void HttpConnection::dispatch() {
   request.content_type = to_string(message[http::field::content_type]);
   request.host = to_string(message[http::field::host]);
   request.origin = to_string(message[http::field::origin]);
+  request.requested_headers = to_string(message[http::field::access_control_request_headers]);
   request.body = std::move(message.body());
   request.client_address = client_address_;
   keep_alive_ = message.keep_alive() && !shared_->draining;
@@ -210,8 +176,12 @@ void HttpConnection::dispatch() {
   answer_complete_ = false;
   ++request_;
   if (!watching_ && buffer_.size() < kMaxReadAhead) watch();
-  shared_->handler(std::move(request),
-                   std::make_shared<Exchange>(shared_, weak_from_this(), request_));
+  access_ = {.client_address = client_address_,
+             .method = request.method,
+             .path = request.path,
+             .received_bytes = std::ssize(request.body),
+             .fields = {}};
+  shared_->hooks.handle(std::move(request), make_exchange(shared_, weak_from_this(), request_));
 }
 
 // ---- answering ----
@@ -224,7 +194,25 @@ void HttpConnection::refuse(int status, std::string_view message) {
   head_only_ = false;
   answer_complete_ = false;
   ++request_;
-  send_response(request_, {status, "application/json", http_error_body(status, message)});
+  arrival_ = std::chrono::steady_clock::now();
+  access_ = {.client_address = client_address_, .method = {}, .path = {}, .fields = {}};
+  send_response(request_,
+                {status, "application/json", http_error_body(status, message), refusal_headers()});
+}
+
+/// A page may read why it was refused, as it may read every answer.
+HttpHeaders HttpConnection::refusal_headers() const {
+  if (!shared_->hooks.refusal_headers) return {};
+  HttpRequest request;
+  if (parser_ && parser_->is_header_done()) {
+    request.host = to_string(parser_->get()[http::field::host]);
+    request.origin = to_string(parser_->get()[http::field::origin]);
+  } else {
+    const std::string_view bytes(static_cast<const char*>(buffer_.data().data()), buffer_.size());
+    request.host = find_header(bytes, "host");
+    request.origin = find_header(bytes, "origin");
+  }
+  return shared_->hooks.refusal_headers(request);
 }
 
 void HttpConnection::refuse_malformed(const error_code& error) {
@@ -245,13 +233,11 @@ void HttpConnection::refuse_malformed(const error_code& error) {
 }
 
 std::string HttpConnection::head_of(const HttpResponse& response, std::optional<size_t> length) {
-  std::string head =
-      fmt::format("HTTP/1.1 {} {}\r\nServer: kvcast\r\nContent-Type: {}\r\n", response.status,
-                  http_status_text(response.status), response.content_type);
-  for (const auto& [name, value] : response.headers) {
-    head += fmt::format("{}: {}\r\n", name, value);
-  }
-  if (length) {
+  access_.status = response.status;
+  std::string head = response_head(response);
+  if (response.status == 204) {
+    // No body, and so no length either (RFC 9110, 8.6).
+  } else if (length) {
     head += fmt::format("Content-Length: {}\r\n", *length);
   } else if (chunked_) {
     head += "Transfer-Encoding: chunked\r\n";
@@ -268,6 +254,7 @@ void HttpConnection::send_response(uint64_t request, HttpResponse response) {
   if (!head_only_) bytes += response.body;
   answer_complete_ = true;
   send(std::move(bytes));
+  log_access(true);
 }
 
 void HttpConnection::send_stream_head(uint64_t request, HttpResponse response) {
@@ -284,6 +271,7 @@ void HttpConnection::send_piece(uint64_t request, const std::string& piece) {
 void HttpConnection::send_stream_end(uint64_t request) {
   if (request != request_ || state_ != State::kAnswering) return;
   answer_complete_ = true;
+  log_access(true);
   if (chunked_ && !head_only_) return send("0\r\n\r\n");
   if (!writing_ && unsent_.empty()) finish_answer();
 }
@@ -296,7 +284,20 @@ void HttpConnection::set_gone(uint64_t request, std::function<void()> gone) {
   }
 }
 
+void HttpConnection::describe(uint64_t request, LogFields fields) {
+  if (request == request_) access_.fields = std::move(fields);
+}
+
+void HttpConnection::log_access(bool is_complete) {
+  if (!shared_->hooks.on_access) return;
+  access_.is_complete = is_complete;
+  access_.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - arrival_).count();
+  shared_->hooks.on_access(access_);
+}
+
 void HttpConnection::send(std::string bytes) {
+  access_.sent_bytes += std::ssize(bytes);
   unsent_bytes_ += bytes.size();
   if (unsent_bytes_ > static_cast<size_t>(shared_->limits.max_unsent_bytes) && unsent_.size() > 1) {
     ++shared_->dropped;
@@ -346,7 +347,7 @@ void HttpConnection::next_request() {
     error_code ignored;
     socket_.cancel(ignored);  // goes on in on_watched
   } else {
-    read_head();
+    begin_request();
   }
 }
 

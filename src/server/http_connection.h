@@ -24,7 +24,7 @@ class HttpConnection;
 struct HttpShared {
   boost::asio::io_context io{1};
   HttpLimits limits;
-  HttpHandler handler;
+  HttpHooks hooks;
   std::unordered_set<HttpConnection*> open;
   bool draining = false;
   std::atomic<int64_t> connections{0};
@@ -53,11 +53,13 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void send_piece(uint64_t request, const std::string& piece);
   void send_stream_end(uint64_t request);
   void set_gone(uint64_t request, std::function<void()> gone);
+  void describe(uint64_t request, LogFields fields);
 
  private:
   enum class State { kIdle, kReading, kAnswering, kLingering, kClosed };
 
   void watch();
+  void begin_request();
   void on_watched(const boost::system::error_code& error, size_t bytes);
   void read_head();
   void on_head(const boost::system::error_code& error);
@@ -66,7 +68,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void dispatch();
   void refuse(int status, std::string_view message);
   void refuse_malformed(const boost::system::error_code& error);
+  [[nodiscard]] HttpHeaders refusal_headers() const;
   [[nodiscard]] std::string head_of(const HttpResponse& response, std::optional<size_t> length);
+  void log_access(bool is_complete);
   void finish_answer();
   void next_request();
   void linger();
@@ -88,6 +92,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool chunked_ = false;    // the answer is streamed in chunks (HTTP/1.1)
   bool head_only_ = false;  // HEAD
   std::function<void()> gone_;
+  HttpAccess access_;  // of the request that is being answered
+  std::chrono::steady_clock::time_point arrival_;
   std::deque<std::string> unsent_;
   size_t unsent_bytes_ = 0;
   bool writing_ = false;
@@ -95,5 +101,11 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool refused_ = false;  // the request may not have been read to its end
   size_t lingered_bytes_ = 0;
 };
+
+/// The exchange of one connection's request number `request`: passes everything on to the server's
+/// thread.
+std::shared_ptr<HttpExchange> make_exchange(std::shared_ptr<HttpShared> shared,
+                                            std::weak_ptr<HttpConnection> connection,
+                                            uint64_t request);
 
 }  // namespace kvcast

@@ -26,7 +26,7 @@ class BeastServer final : public HttpServer {
     close_all([](HttpConnection& connection) { connection.close(); });
     shared_->io.restart();
     shared_->io.poll();
-    shared_->handler = {};
+    shared_->hooks = {};
   }
 
   [[nodiscard]] uint16_t port() const override { return endpoint_.port(); }
@@ -91,14 +91,13 @@ class BeastServer final : public HttpServer {
 }  // namespace
 
 Result<std::unique_ptr<HttpServer>> HttpServer::listen(const std::string& host, uint16_t port,
-                                                       const HttpLimits& limits,
-                                                       HttpHandler handler) {
+                                                       const HttpLimits& limits, HttpHooks hooks) {
   const auto refuse = [&](const error_code& error) {
     return fail(fmt::format("cannot listen on {} port {}: {}", host, port, error.message()));
   };
   auto shared = std::make_shared<HttpShared>();
   shared->limits = limits;
-  shared->handler = std::move(handler);
+  shared->hooks = std::move(hooks);
   error_code error;
   tcp::resolver resolver(shared->io);
   const auto found = resolver.resolve(host, std::to_string(port), tcp::resolver::passive, error);
@@ -111,45 +110,6 @@ Result<std::unique_ptr<HttpServer>> HttpServer::listen(const std::string& host, 
   if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
   if (error) return refuse(error);
   return std::make_unique<BeastServer>(std::move(shared), std::move(acceptor));
-}
-
-std::string_view http_status_text(int status) {
-  switch (status) {
-    case 200:
-      return "OK";
-    case 204:
-      return "No Content";
-    case 400:
-      return "Bad Request";
-    case 401:
-      return "Unauthorized";
-    case 403:
-      return "Forbidden";
-    case 404:
-      return "Not Found";
-    case 405:
-      return "Method Not Allowed";
-    case 408:
-      return "Request Timeout";
-    case 413:
-      return "Content Too Large";
-    case 415:
-      return "Unsupported Media Type";
-    case 429:
-      return "Too Many Requests";
-    case 431:
-      return "Request Header Fields Too Large";
-    case 500:
-      return "Internal Server Error";
-    case 503:
-      return "Service Unavailable";
-    case 504:
-      return "Gateway Timeout";
-    case 505:
-      return "HTTP Version Not Supported";
-    default:
-      return "Unknown";
-  }
 }
 
 }  // namespace kvcast

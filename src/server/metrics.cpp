@@ -17,6 +17,9 @@ const std::vector<double> kTokenBounds = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.
                                           0.1,    0.15,  0.2,    0.3,   0.5,  1,     2.5};
 const std::vector<double> kRequestBounds = {0.01, 0.03, 0.1, 0.3, 0.5, 0.8, 1,  1.5, 2,
                                             2.5,  5,    10,  15,  20,  30,  60, 120, 240};
+const std::vector<double> kShareBounds = {0.1, 0.2, 0.3, 0.4,  0.5,  0.6,
+                                          0.7, 0.8, 0.9, 0.95, 0.99, 1};
+const std::vector<double> kCountBounds = {0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 
 std::string family(std::string_view name, std::string_view type, std::string_view help) {
   return fmt::format("# HELP {0}{1} {3}\n# TYPE {0}{1} {2}\n", kPrefix, name, type, help);
@@ -63,7 +66,9 @@ Metrics::Metrics()
       end_to_end_(kRequestBounds),
       queue_(kLatencyBounds),
       prefill_(kLatencyBounds),
-      decode_(kRequestBounds) {}
+      decode_(kRequestBounds),
+      agreement_(kShareBounds),
+      exact_after_tokens_(kCountBounds) {}
 
 void Metrics::observe_first_token(double seconds) {
   const std::lock_guard lock(mutex_);
@@ -87,6 +92,14 @@ void Metrics::observe_finished(const EngineTimings& timings, double end_to_end_s
   prompt_tokens_ += timings.prompt_tokens;
   predicted_tokens_ += timings.predicted_tokens;
   cached_tokens_ += timings.cached_tokens;
+  if (!timings.refinement) return;
+  const Refinement& refinement = *timings.refinement;
+  refined_rows_ += refinement.refined_rows;
+  revised_tokens_ += refinement.revised_tokens;
+  if (const auto share = refinement.agreement()) agreement_.observe(*share);
+  if (refinement.exact_after_tokens >= 0) {
+    exact_after_tokens_.observe(static_cast<double>(refinement.exact_after_tokens));
+  }
 }
 
 void Metrics::count_finish_reason(std::string_view reason) {
@@ -125,6 +138,10 @@ std::string Metrics::expose(std::string_view model, const Gauges& gauges) const 
   histogram("request_prefill_time_seconds", prefill_,
             "From the end of the queue to the first token.");
   histogram("request_decode_time_seconds", decode_, "From the first token to the last.");
+  histogram("forecast_agreement", agreement_,
+            "Share of an answer's tokens, of those compared, that exact would have chosen.");
+  histogram("exact_after_tokens", exact_after_tokens_,
+            "Answer tokens that were written before the cache was exact.");
   const SchedulerStats& stats = gauges.scheduler;
   single("num_requests_running", "gauge", stats.running, "Requests in prefill or decode.");
   single("num_requests_waiting", "gauge", stats.waiting, "Requests in the queue.");
@@ -141,6 +158,8 @@ std::string Metrics::expose(std::string_view model, const Gauges& gauges) const 
          "Prompt tokens whose keys and values were forecast.");
   single("cached_tokens_total", "counter", cached_tokens_,
          "Prompt tokens taken over from an earlier request.");
+  single("refined_rows_total", "counter", refined_rows_, "Forecast rows that were made exact.");
+  single("revised_tokens_total", "counter", revised_tokens_, "Tokens that were taken back.");
   single("requests_cancelled_total", "counter", cancelled_, "Clients that went away.");
   text += family("request_success_total", "counter", "Answers completed, by reason.");
   for (const auto& [reason, count] : finished_) {

@@ -12,7 +12,7 @@ struct PageFile {
   std::string_view body;
 };
 
-/// "/", "/style.css", "/app.js".
+/// "/", the style sheet and the scripts.
 std::span<const PageFile> page_files();
 
 }  // namespace kvcast

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <limits>
 #include <random>
 
@@ -40,11 +41,70 @@ void read_stop(JsonObject& object, const RequestLimits& limits, std::vector<std:
   }
 }
 
+/// {"token id": bias}, as OpenAI's clients send it.
+void read_logit_bias(JsonObject& object, TokenRules& rules) {
+  constexpr size_t kMostBiases = 1024;
+  const Json* value = object.find("logit_bias");
+  if (!value) return;
+  const auto refuse = [&] {
+    object.refuse("logit_bias", fmt::format("an object of at most {} token ids with numbers within "
+                                            "-100..100",
+                                            kMostBiases));
+  };
+  if (!value->is_object() || value->size() > kMostBiases) return refuse();
+  for (const auto& [name, bias] : value->items()) {
+    int32_t token = 0;
+    const char* const end = name.data() + name.size();
+    const auto [after, error] = std::from_chars(name.data(), end, token);
+    const bool is_token = error == std::errc{} && after == end && token >= 0;
+    if (!is_token || !bias.is_number()) return refuse();
+    const auto number = bias.get<double>();
+    if (!(number >= -100 && number <= 100)) return refuse();
+    rules.logit_bias.emplace_back(token, static_cast<float>(number));
+  }
+}
+
+void read_token_rules(JsonObject& object, const RequestLimits& limits, GenerationFields& fields) {
+  fields.tokens.presence_penalty =
+      static_cast<float>(object.number("presence_penalty", -2, 2).value_or(0.0));
+  fields.tokens.frequency_penalty =
+      static_cast<float>(object.number("frequency_penalty", -2, 2).value_or(0.0));
+  read_logit_bias(object, fields.tokens);
+  if (const Json* value = object.find("stop_token_ids")) {
+    auto ids = token_ids(*value);
+    if (!ids || static_cast<int64_t>(ids->size()) > limits.max_stop_strings) {
+      object.refuse("stop_token_ids",
+                    fmt::format("a list of at most {} token ids", limits.max_stop_strings));
+    } else {
+      fields.tokens.stop_tokens = std::move(*ids);
+    }
+  }
+  fields.tokens.min_tokens = object.clamped_integer("min_tokens", 0, kMostTokens).value_or(0);
+  const Json* words = object.find("bad_words");
+  if (!words) return;
+  const auto refuse = [&] {
+    object.refuse("bad_words", fmt::format("a list of at most {} words of 1..{} bytes",
+                                           limits.max_bad_words, limits.max_stop_bytes));
+  };
+  if (!words->is_array() || static_cast<int64_t>(words->size()) > limits.max_bad_words) {
+    return refuse();
+  }
+  for (const Json& word : *words) {
+    if (!word.is_string()) return refuse();
+    const auto& text = word.get_ref<const std::string&>();
+    if (text.empty() || static_cast<int64_t>(text.size()) > limits.max_stop_bytes) return refuse();
+    fields.bad_words.push_back(text);
+  }
+}
+
 void read_sampling(JsonObject& object, SamplingOptions& sampling) {
   constexpr double kHuge = 1e6;
   sampling.temperature = static_cast<float>(object.number("temperature", 0, kHuge).value_or(1.0));
-  sampling.top_p = static_cast<float>(
-      object.number("top_p", std::numeric_limits<float>::min(), 1).value_or(1.0));
+  sampling.top_p = static_cast<float>(object.number("top_p", 0, 1).value_or(1.0));
+  if (sampling.top_p < std::numeric_limits<float>::min()) {  // only the most probable token
+    sampling.temperature = 0;
+    sampling.top_p = 1;
+  }
   // -1 is how vLLM's clients say "off".
   sampling.top_k =
       std::max<int64_t>(object.clamped_integer("top_k", -1, kMostTokens).value_or(0), 0);
@@ -56,28 +116,66 @@ void read_sampling(JsonObject& object, SamplingOptions& sampling) {
   sampling.seed = seed ? static_cast<uint64_t>(*seed) : std::random_device{}();
 }
 
+/// Fields of OpenAI, vLLM and llama.cpp that would change the answer, with the values under which
+/// they do not.
 void refuse_unsupported(JsonObject& object) {
-  for (const auto* field : {"presence_penalty", "frequency_penalty"}) {
-    object.unsupported(field, {0, 0.0});
-  }
-  object.unsupported("logit_bias", {Json::object()});
-  object.unsupported("suffix", {""});
-  object.unsupported("tools", {Json::array()});
-  object.unsupported("functions", {Json::array()});
-  object.unsupported("response_format", {Json{{"type", "text"}}});
-  object.unsupported("modalities", {Json::array({"text"})});
+  static const std::vector<std::pair<std::string, std::vector<Json>>> kFields = {
+      {"functions", {Json::array()}},
+      {"function_call", {"none", "auto"}},
+      {"tools", {Json::array()}},
+      {"tool_choice", {"none", "auto"}},
+      {"response_format", {Json{{"type", "text"}}}},
+      {"modalities", {Json::array({"text"})}},
+      {"audio", {}},
+      // vLLM
+      {"allowed_token_ids", {Json::array()}},
+      {"use_beam_search", {false}},
+      {"length_penalty", {1, 1.0}},
+      {"include_stop_str_in_output", {false}},
+      {"skip_special_tokens", {true}},
+      {"spaces_between_special_tokens", {true}},
+      {"truncate_prompt_tokens", {}},
+      {"prompt_logprobs", {0}},
+      {"structured_outputs", {}},
+      {"guided_json", {}},
+      {"guided_regex", {}},
+      {"guided_choice", {}},
+      {"guided_grammar", {}},
+      {"continue_final_message", {false}},
+      {"add_generation_prompt", {true}},
+      {"chat_template", {}},
+      // llama.cpp
+      {"grammar", {""}},
+      {"json_schema", {Json::object()}},
+      {"mirostat", {0}},
+      {"typical_p", {1, 1.0}},
+      {"dry_multiplier", {0, 0.0}},
+      {"xtc_probability", {0, 0.0}},
+      {"dynatemp_range", {0, 0.0}},
+      {"n_probs", {0}},
+  };
+  for (const auto& [field, harmless] : kFields) object.unsupported(field, harmless);
+}
+
+/// The longest answer; -1 is how clients say "as long as fits".
+std::optional<int64_t> read_max_tokens(JsonObject& object, std::string_view field, int64_t least) {
+  const Json* value = object.find(field);
+  if (value && *value == -1) return kAsManyTokensAsFit;
+  return object.clamped_integer(field, least, kMostTokens);
 }
 
 GenerationFields read_generation(JsonObject& object, const RequestLimits& limits) {
   GenerationFields fields;
   fields.model = object.text("model").value_or("");
   fields.prefill = object.text("prefill").value_or("");
-  fields.max_tokens = object.clamped_integer("max_tokens", 0, kMostTokens);
+  fields.max_tokens = read_max_tokens(object, "max_tokens", 0);
   fields.n = object.integer("n", 1, limits.max_choices).value_or(1);
   read_sampling(object, fields.sampling);
   read_stop(object, limits, fields.stop);
+  read_token_rules(object, limits, fields);
   fields.ignore_end_of_text = object.boolean("ignore_eos").value_or(false);
   fields.stream = object.boolean("stream").value_or(false);
+  fields.revise = object.boolean("revise").value_or(false);
   fields.cache_prompt = object.boolean("cache_prompt").value_or(true);
   fields.return_progress = object.boolean("return_progress").value_or(false);
   if (const Json* options = object.find("stream_options")) {
@@ -124,13 +222,16 @@ void read_prompts(JsonObject& object, const RequestLimits& limits,
   }
 }
 
-/// Text, or a list of {"type": "text", "text": ...} parts.
+/// Text, or a list of {"type": "text", "text": ...} parts; in a Responses request they are
+/// "input_text" and "output_text".
 std::optional<std::string> message_text(const Json& content) {
   if (content.is_string()) return content.get<std::string>();
   if (!content.is_array()) return std::nullopt;
   std::string text;
   for (const Json& part : content) {
-    if (!part.is_object() || part.value("type", Json()) != "text") return std::nullopt;
+    if (!part.is_object()) return std::nullopt;
+    const Json type = part.value("type", Json());
+    if (type != "text" && type != "input_text" && type != "output_text") return std::nullopt;
     const auto found = part.find("text");
     if (found == part.end() || !found->is_string()) return std::nullopt;
     text += found->get<std::string>();
@@ -138,10 +239,11 @@ std::optional<std::string> message_text(const Json& content) {
   return text;
 }
 
-void read_messages(JsonObject& object, const RequestLimits& limits,
+/// `field`: "messages", or "input" of a Responses request.
+void read_messages(JsonObject& object, std::string_view field, const RequestLimits& limits,
                    std::vector<ChatMessage>& messages) {
-  const Json* value = object.find("messages");
-  const auto refuse = [&](std::string_view expected) { object.refuse("messages", expected); };
+  const Json* value = object.find(field);
+  const auto refuse = [&](std::string_view expected) { object.refuse(field, expected); };
   if (!value || !value->is_array() || value->empty() ||
       static_cast<int64_t>(value->size()) > limits.max_messages) {
     return refuse(fmt::format("a list of 1..{} messages", limits.max_messages));
@@ -155,7 +257,8 @@ void read_messages(JsonObject& object, const RequestLimits& limits,
       return refuse("a role in each message: system, user or assistant");
     }
     if (content == item.end()) return refuse("a content in each message");
-    auto text = message_text(*content);
+    // What an assistant said beside its tool calls may be nothing.
+    auto text = content->is_null() && *role == "assistant" ? std::string() : message_text(*content);
     if (!text) return refuse("content that is a string or a list of text parts");
     const auto& name = role->get_ref<const std::string&>();
     // OpenAI's newer name; no template knows it.
@@ -181,6 +284,8 @@ ApiResult<CompletionRequest> parse_completion_request(std::string_view body,
   read_prompts(object, limits, request.prompts);
   request.echo = object.boolean("echo").value_or(false);
   request.fields.logprobs = object.integer("logprobs", 0, limits.max_logprobs);
+  request.suffix = object.text("suffix").value_or("");
+  if (!request.suffix.empty() && request.echo) object.refuse("suffix", "no echo beside it");
   request.context_length = object.integer("context_length", 1, kMostTokens);
   if (request.context_length && !(request.echo && request.fields.logprobs)) {
     object.refuse("context_length", "echo and logprobs beside it: it is about scoring a prompt");
@@ -195,15 +300,46 @@ ApiResult<ChatRequest> parse_chat_request(std::string_view body, const RequestLi
   JsonObject object(*json);
   ChatRequest request;
   request.fields = read_generation(object, limits);
-  if (const auto tokens = object.clamped_integer("max_completion_tokens", 1, kMostTokens)) {
+  if (const auto tokens = read_max_tokens(object, "max_completion_tokens", 1)) {
     request.fields.max_tokens = tokens;
   }
-  read_messages(object, limits, request.messages);
+  read_messages(object, "messages", limits, request.messages);
   const auto alternatives = object.integer("top_logprobs", 0, limits.max_logprobs);
   if (object.boolean("logprobs").value_or(false)) {
     request.fields.logprobs = alternatives.value_or(0);
   } else if (alternatives.value_or(0) > 0) {
     object.refuse("top_logprobs", "\"logprobs\": true beside it");
+  }
+  return checked(object, std::move(request));
+}
+
+ApiResult<ChatRequest> parse_responses_request(std::string_view body, const RequestLimits& limits) {
+  const auto json = parse_object(body);
+  if (!json) return tl::unexpected(json.error());
+  JsonObject object(*json);
+  ChatRequest request;
+  request.fields = read_generation(object, limits);
+  // As OpenAI's clients name it here; there is one answer.
+  request.fields.max_tokens = read_max_tokens(object, "max_output_tokens", 1);
+  object.unsupported("n", {1});
+  // Nothing is kept here between requests.
+  object.unsupported("previous_response_id", {});
+  object.unsupported("conversation", {});
+  object.unsupported("background", {false});
+  object.unsupported("prompt", {});
+  object.unsupported("text", {Json{{"format", {{"type", "text"}}}}, Json::object()});
+  object.unsupported("reasoning", {Json::object()});
+  object.unsupported("truncation", {"disabled"});
+  object.unsupported("include", {Json::array()});
+  object.unsupported("top_logprobs", {0});
+  if (auto instructions = object.text("instructions")) {
+    request.messages.push_back({"system", std::move(*instructions)});
+  }
+  const Json* input = object.find("input");
+  if (input && input->is_string()) {
+    request.messages.push_back({"user", input->get<std::string>()});
+  } else {
+    read_messages(object, "input", limits, request.messages);
   }
   return checked(object, std::move(request));
 }
@@ -216,7 +352,7 @@ ApiResult<TokenizeRequest> parse_tokenize_request(std::string_view body,
   TokenizeRequest request;
   if (object.find("messages")) {
     std::vector<ChatMessage> messages;
-    read_messages(object, limits, messages);
+    read_messages(object, "messages", limits, messages);
     request.input = std::move(messages);
   } else if (auto text = object.text("prompt")) {
     request.input = std::move(*text);

@@ -10,6 +10,7 @@
 
 #include "kvcast/sampling.h"
 #include "runtime/chat_template.h"
+#include "runtime/token_rules.h"
 #include "server/api_error.h"
 
 namespace kvcast {
@@ -23,22 +24,29 @@ using PromptInput = std::variant<std::string, std::vector<int32_t>>;
 /// What /v1/completions and /v1/chat/completions share.
 struct GenerationFields {
   std::string model;
-  std::string prefill;  ///< empty: the server's default
-  std::optional<int64_t> max_tokens;
+  std::string prefill;                ///< empty: the server's default
+  std::optional<int64_t> max_tokens;  ///< kAsManyTokensAsFit: no other limit than the context
   int64_t n = 1;
   SamplingOptions sampling;
   std::vector<std::string> stop;
   bool ignore_end_of_text = false;
+  TokenRules tokens;                   ///< but for the banned sequences, which need a tokenizer
+  std::vector<std::string> bad_words;  ///< that no answer holds
   bool stream = false;
   bool include_usage = false;       ///< stream_options.include_usage
   bool cache_prompt = true;         ///< false: neither take from nor leave to other requests
+  bool revise = false;              ///< take back what exact would not have chosen
   bool return_progress = false;     ///< prompt_progress while the prompt is read
   std::optional<int64_t> logprobs;  ///< alternatives per token
 };
 
+/// max_tokens: up to the end of the context.
+inline constexpr int64_t kAsManyTokensAsFit = -1;
+
 struct CompletionRequest {
   GenerationFields fields;
   std::vector<PromptInput> prompts;
+  std::string suffix;  ///< fill in between the prompt and this; empty: go on from the prompt
   bool echo = false;
   std::optional<int64_t> context_length;
 };
@@ -59,6 +67,7 @@ struct RequestLimits {
   int64_t max_choices = 64;
   int64_t max_stop_strings = 16;
   int64_t max_stop_bytes = 1024;
+  int64_t max_bad_words = 256;
   int64_t max_messages = 1024;
   int64_t max_logprobs = 20;
 };
@@ -68,6 +77,8 @@ struct RequestLimits {
 ApiResult<CompletionRequest> parse_completion_request(std::string_view body,
                                                       const RequestLimits& limits);
 ApiResult<ChatRequest> parse_chat_request(std::string_view body, const RequestLimits& limits);
+/// POST /v1/responses, text in and out.
+ApiResult<ChatRequest> parse_responses_request(std::string_view body, const RequestLimits& limits);
 ApiResult<TokenizeRequest> parse_tokenize_request(std::string_view body,
                                                   const RequestLimits& limits);
 ApiResult<std::vector<int32_t>> parse_detokenize_request(std::string_view body);

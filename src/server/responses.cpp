@@ -32,8 +32,7 @@ OrderedJson finite(std::optional<float> logprob) {
   return std::max(*logprob, kImpossible);
 }
 
-OrderedJson legacy_logprobs(const ChoiceAnswer& choice, int64_t offset,
-                            const Tokenizer* tokenizer) {
+OrderedJson legacy_logprobs(const ChoiceAnswer& choice, const Tokenizer* tokenizer) {
   OrderedJson tokens = OrderedJson::array(), logprobs = OrderedJson::array();
   OrderedJson tops = OrderedJson::array(), offsets = OrderedJson::array();
   for (const ScoredToken& score : choice.scores) {
@@ -46,8 +45,7 @@ OrderedJson legacy_logprobs(const ChoiceAnswer& choice, int64_t offset,
       top.emplace(token_name(token, tokenizer), finite(logprob));
     }
     tops.push_back(score.logprob ? top : OrderedJson());
-    offsets.push_back(offset);
-    offset += tokenizer ? count_characters(tokenizer->piece_bytes(score.token)) : 0;
+    offsets.push_back(score.text_offset);
   }
   return {{"tokens", tokens},
           {"token_logprobs", logprobs},
@@ -81,28 +79,31 @@ OrderedJson chat_logprobs(const ChoiceAnswer& choice, const Tokenizer* tokenizer
 OrderedJson to_json(const EngineTimings& t) {
   const double per_second =
       t.decode_ms > 0 ? 1e3 * static_cast<double>(t.decode_tokens) / t.decode_ms : 0;
-  return {{"prefill", t.prefill},
-          {"queue_ms", t.queue_ms},
-          {"tokenize_ms", t.tokenize_ms},
-          {"auxiliary_ms", t.auxiliary_ms},
-          {"predictor_ms", t.predictor_ms},
-          {"base_ms", t.base_ms},
-          {"prefill_ms", t.prefill_ms},
-          {"ttft_ms", t.ttft_ms},
-          {"decode_ms", t.decode_ms},
-          {"prompt_tokens", t.prompt_tokens},
-          {"cached_tokens", t.cached_tokens},
-          {"predicted_tokens", t.predicted_tokens},
-          {"generated_tokens", t.generated_tokens},
-          {"decode_tokens_per_s", per_second}};
-}
-
-/// An object for one prompt, a list for several.
-OrderedJson to_json(std::span<const EngineTimings> timings) {
-  if (timings.size() == 1) return to_json(timings.front());
-  OrderedJson list = OrderedJson::array();
-  for (const EngineTimings& of_prompt : timings) list.push_back(to_json(of_prompt));
-  return list;
+  OrderedJson json = {{"prefill", t.prefill},
+                      {"queue_ms", t.queue_ms},
+                      {"tokenize_ms", t.tokenize_ms},
+                      {"auxiliary_ms", t.auxiliary_ms},
+                      {"predictor_ms", t.predictor_ms},
+                      {"base_ms", t.base_ms},
+                      {"prefill_ms", t.prefill_ms},
+                      {"ttft_ms", t.ttft_ms},
+                      {"decode_ms", t.decode_ms},
+                      {"prompt_tokens", t.prompt_tokens},
+                      {"cached_tokens", t.cached_tokens},
+                      {"predicted_tokens", t.predicted_tokens},
+                      {"generated_tokens", t.generated_tokens},
+                      {"decode_tokens_per_s", per_second}};
+  if (t.estimated_ms) json["estimated_ms"] = *t.estimated_ms;
+  if (t.refinement) {
+    const Refinement& r = *t.refinement;
+    const auto agreement = r.agreement();
+    json["refined_rows"] = r.refined_rows;
+    json["exact_after_tokens"] =
+        r.exact_after_tokens < 0 ? OrderedJson() : OrderedJson(r.exact_after_tokens);
+    json["agreement"] = agreement ? OrderedJson(*agreement) : OrderedJson();
+    json["revised_tokens"] = r.revised_tokens;
+  }
+  return json;
 }
 
 OrderedJson to_json(const Usage& usage) {
@@ -126,68 +127,109 @@ OrderedJson reason_json(const ChoiceAnswer& choice) {
   return choice.finish_reason.empty() ? OrderedJson() : OrderedJson(choice.finish_reason);
 }
 
+/// Objects of /v1/completions and /v1/chat/completions.
+class ChoicesFormat final : public AnswerFormat {
+ public:
+  ChoicesFormat(AnswerHead head, FormatOptions options, const Tokenizer* tokenizer)
+      : head_(std::move(head)), options_(options), tokenizer_(tokenizer) {}
+
+  std::string whole(const WholeAnswer& answer) override {
+    OrderedJson json = head_json(head_, false);
+    json["choices"] = OrderedJson::array();
+    for (const ChoiceAnswer& choice : answer.choices) {
+      OrderedJson one = {{"index", choice.index}};
+      if (is_chat()) {
+        one["message"] = {{"role", "assistant"}, {"content", choice.text}};
+      } else {
+        one["text"] = choice.text;
+      }
+      one["logprobs"] = options_.logprobs ? logprobs_json(choice) : OrderedJson();
+      one["finish_reason"] = reason_json(choice);
+      json["choices"].push_back(std::move(one));
+    }
+    json["usage"] = to_json(answer.usage);
+    json["timings"] = timings_json(answer.timings);
+    return dump(json);
+  }
+
+  std::string first_events() override { return {}; }
+
+  std::string event(const StreamPiece& piece) override {
+    OrderedJson json = head_json(head_, true);
+    json["choices"] = OrderedJson::array();
+    if (const ChoiceAnswer* choice = piece.choice) {
+      OrderedJson one = {{"index", choice->index}};
+      if (is_chat()) {
+        one["delta"] = OrderedJson::object();
+        if (piece.first_of_choice) one["delta"]["role"] = "assistant";
+        if (piece.first_of_choice || !choice->text.empty()) one["delta"]["content"] = choice->text;
+      } else {
+        one["text"] = choice->text;
+      }
+      const bool scored = options_.logprobs && !choice->scores.empty();
+      one["logprobs"] = scored ? logprobs_json(*choice) : OrderedJson();
+      one["finish_reason"] = reason_json(*choice);
+      json["choices"].push_back(std::move(one));
+    }
+    if (const auto* progress = piece.progress) {
+      json["prompt_progress"] = {{"total", progress->total},
+                                 {"cache", progress->cached},
+                                 {"processed", progress->processed},
+                                 {"time_ms", progress->time_ms}};
+    }
+    if (!piece.timings.empty()) json["timings"] = timings_json(piece.timings);
+    return event_of(json);
+  }
+
+  std::string last_events(const Usage& usage, std::span<const EngineTimings> /*all*/) override {
+    if (!options_.include_usage) return kDone;
+    OrderedJson json = head_json(head_, true);
+    json["choices"] = OrderedJson::array();
+    json["usage"] = to_json(usage);
+    return event_of(json) + kDone;
+  }
+
+  std::string error_events(const ApiError& error) override {
+    return "data: " + error_body(error) + "\n\n" + kDone;
+  }
+
+ private:
+  static constexpr const char* kDone = "data: [DONE]\n\n";
+  static std::string event_of(const OrderedJson& json) { return "data: " + dump(json) + "\n\n"; }
+  [[nodiscard]] bool is_chat() const { return head_.kind == AnswerKind::kChat; }
+  [[nodiscard]] OrderedJson logprobs_json(const ChoiceAnswer& choice) const {
+    return is_chat() ? chat_logprobs(choice, tokenizer_) : legacy_logprobs(choice, tokenizer_);
+  }
+
+  AnswerHead head_;
+  FormatOptions options_;
+  const Tokenizer* tokenizer_;
+};
+
 }  // namespace
 
-std::string answer_json(const AnswerHead& head, const WholeAnswer& answer, bool logprobs,
-                        const Tokenizer* tokenizer) {
-  OrderedJson json = head_json(head, false);
-  json["choices"] = OrderedJson::array();
-  for (const ChoiceAnswer& choice : answer.choices) {
-    OrderedJson one = {{"index", choice.index}};
-    if (head.kind == AnswerKind::kChat) {
-      one["message"] = {{"role", "assistant"}, {"content", choice.text}};
-      one["logprobs"] = logprobs ? chat_logprobs(choice, tokenizer) : OrderedJson();
-    } else {
-      one["text"] = choice.text;
-      one["logprobs"] = logprobs ? legacy_logprobs(choice, 0, tokenizer) : OrderedJson();
-    }
-    one["finish_reason"] = reason_json(choice);
-    json["choices"].push_back(std::move(one));
-  }
-  json["usage"] = to_json(answer.usage);
-  json["timings"] = to_json(std::span(answer.timings));
-  return dump(json);
+std::unique_ptr<AnswerFormat> make_answer_format(AnswerHead head, FormatOptions options,
+                                                 const Tokenizer* tokenizer) {
+  if (head.kind == AnswerKind::kResponse) return make_response_format(std::move(head));
+  return std::make_unique<ChoicesFormat>(std::move(head), options, tokenizer);
 }
 
-std::string answer_event(const AnswerHead& head, const StreamPiece& piece, bool logprobs,
-                         const Tokenizer* tokenizer) {
-  OrderedJson json = head_json(head, true);
-  json["choices"] = OrderedJson::array();
-  if (const ChoiceAnswer* choice = piece.choice) {
-    OrderedJson one = {{"index", choice->index}};
-    const bool scored = logprobs && !choice->scores.empty();
-    if (head.kind == AnswerKind::kChat) {
-      one["delta"] = OrderedJson::object();
-      if (piece.first_of_choice) one["delta"]["role"] = "assistant";
-      if (piece.first_of_choice || !choice->text.empty()) one["delta"]["content"] = choice->text;
-      one["logprobs"] = scored ? chat_logprobs(*choice, tokenizer) : OrderedJson();
-    } else {
-      one["text"] = choice->text;
-      one["logprobs"] =
-          scored ? legacy_logprobs(*choice, piece.text_offset, tokenizer) : OrderedJson();
-    }
-    one["finish_reason"] = reason_json(*choice);
-    json["choices"].push_back(std::move(one));
-  }
-  if (const auto* progress = piece.progress) {
-    json["prompt_progress"] = {{"total", progress->total},
-                               {"cache", progress->cached},
-                               {"processed", progress->processed},
-                               {"time_ms", progress->time_ms}};
-  }
-  if (piece.usage) json["usage"] = to_json(*piece.usage);
-  if (!piece.timings.empty()) json["timings"] = to_json(piece.timings);
-  return "data: " + dump(json) + "\n\n";
+OrderedJson timings_json(std::span<const EngineTimings> timings) {
+  if (timings.size() == 1) return to_json(timings.front());
+  OrderedJson list = OrderedJson::array();
+  for (const EngineTimings& of_prompt : timings) list.push_back(to_json(of_prompt));
+  return list;
+}
+
+std::string revision_event(int64_t choice, int64_t characters) {
+  const OrderedJson json = {
+      {"object", "kvcast.revision"}, {"index", choice}, {"from_character", characters}};
+  return "event: revision\ndata: " + dump(json) + "\n\n";
 }
 
 std::string_view api_finish_reason(FinishReason reason) {
   return reason == FinishReason::kEndOfText || reason == FinishReason::kStopString ? "stop"
                                                                                    : "length";
-}
-
-int64_t count_characters(std::string_view text) {
-  return std::ranges::count_if(
-      text, [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; });
 }
 
 }  // namespace kvcast

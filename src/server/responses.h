@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>
@@ -9,11 +11,12 @@
 #include <vector>
 
 #include "runtime/engine_request.h"
+#include "server/api_error.h"
 #include "tokenizer/tokenizer.h"
 
 namespace kvcast {
 
-enum class AnswerKind { kCompletion, kChat };
+enum class AnswerKind { kCompletion, kChat, kResponse };
 
 /// What every object of one answer repeats.
 struct AnswerHead {
@@ -28,6 +31,7 @@ struct ScoredToken {
   std::optional<float> logprob;  ///< none: not known (the first prompt token)
   int32_t token = 0;
   std::vector<std::pair<int32_t, float>> top;
+  int64_t text_offset = 0;  ///< where it begins in the choice's text, in characters
 };
 
 struct ChoiceAnswer {
@@ -51,7 +55,6 @@ struct WholeAnswer {
 struct StreamPiece {
   const ChoiceAnswer* choice = nullptr;  ///< text and scores that are new; null: none
   bool first_of_choice = false;          ///< chat: names the role
-  int64_t text_offset = 0;               ///< characters of the choice before this piece
   const Usage* usage = nullptr;
   std::span<const EngineTimings> timings;
   struct Progress {
@@ -61,15 +64,38 @@ struct StreamPiece {
   const Progress* progress = nullptr;
 };
 
-/// `logprobs`: whether choices carry them. `tokenizer` names tokens; may be null.
-std::string answer_json(const AnswerHead& head, const WholeAnswer& answer, bool logprobs,
-                        const Tokenizer* tokenizer);
-/// "data: {...}\n\n"
-std::string answer_event(const AnswerHead& head, const StreamPiece& piece, bool logprobs,
-                         const Tokenizer* tokenizer);
+/// How one answer is written down: as one JSON object, or as server-sent events while it comes.
+class AnswerFormat {
+ public:
+  virtual ~AnswerFormat() = default;
+  virtual std::string whole(const WholeAnswer& answer) = 0;
+  /// Before anything is known.
+  virtual std::string first_events() = 0;
+  virtual std::string event(const StreamPiece& piece) = 0;
+  /// After the last piece.
+  virtual std::string last_events(const Usage& usage, std::span<const EngineTimings> timings) = 0;
+  /// What ends a stream that failed.
+  virtual std::string error_events(const ApiError& error) = 0;
+};
+
+struct FormatOptions {
+  bool logprobs = false;       ///< choices carry them
+  bool include_usage = false;  ///< in streams of /v1/completions and /v1/chat/completions
+};
+
+/// `tokenizer` names tokens; may be null.
+std::unique_ptr<AnswerFormat> make_answer_format(AnswerHead head, FormatOptions options,
+                                                 const Tokenizer* tokenizer);
+/// The format of /v1/responses.
+std::unique_ptr<AnswerFormat> make_response_format(AnswerHead head);
+/// "timings" of an answer: an object for one prompt, a list for several.
+nlohmann::ordered_json timings_json(std::span<const EngineTimings> timings);
+
+/// The event of a revision ("event: revision"): of the choice's text so far only the first
+/// `characters` stay. Only where "revise" was asked for.
+std::string revision_event(int64_t choice, int64_t characters);
+
 /// OpenAI's finish_reason: "stop" or "length".
 std::string_view api_finish_reason(FinishReason reason);
-/// Characters (code points) of valid UTF-8.
-int64_t count_characters(std::string_view text);
 
 }  // namespace kvcast

@@ -1,5 +1,8 @@
 #include "server/server.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
@@ -42,8 +45,38 @@ void warm_up(Scheduler& scheduler) {
   const auto tokens = std::min<int64_t>(32, scheduler.model().context_tokens());
   request.prompt.assign(static_cast<size_t>(tokens), 1);
   request.max_tokens = 2;
+  request.reuse_prefix = false;
   const auto observer = std::make_shared<WarmUp>();
   if (scheduler.submit(std::move(request), observer)) observer->wait();
+}
+
+/// What every conversation with this system prompt begins with.
+Result<std::vector<int32_t>> beginning_of_chats(const ChatTemplate& chat, const std::string& text) {
+  const auto with_user = [&](const std::string& said) {
+    return chat.render({{.role = "system", .content = text}, {.role = "user", .content = said}});
+  };
+  KVCAST_TRY(ChatPrompt one, with_user("a"));
+  KVCAST_TRY(const ChatPrompt other, with_user("b"));
+  one.tokens.erase(std::ranges::mismatch(one.tokens, other.tokens).in1, one.tokens.end());
+  return std::move(one.tokens);
+}
+
+/// Reads the system prompt exactly, as requests will begin with it, and keeps its rows.
+Status read_system_prompt(Scheduler& scheduler, const ChatTemplate* chat, const std::string& text) {
+  EngineRequest request;
+  if (chat != nullptr) {
+    KVCAST_TRY(request.prompt, beginning_of_chats(*chat, text));
+  } else {
+    KVCAST_TRY(request.prompt, scheduler.model().tokenize(text));
+  }
+  request.prefill = "exact";
+  request.max_tokens = 1;
+  request.pin_prefix = true;
+  const auto observer = std::make_shared<WarmUp>();
+  const auto ticket = scheduler.submit(std::move(request), observer);
+  if (!ticket) return fail(fmt::format("--warm: {}", ticket.error().message));
+  observer->wait();
+  return {};
 }
 
 std::string name_of(const std::filesystem::path& directory) {
@@ -64,7 +97,7 @@ struct Server::Impl {
   std::mutex mutex;                      // guards scheduler and error
   std::optional<Error> error;
 
-  Status load(const std::stop_token& stop, const std::function<void()>& on_ready);
+  Status load(const std::stop_token& stop, const OnReady& on_ready);
   void drain();
 };
 
@@ -75,12 +108,19 @@ Result<std::unique_ptr<Server>> Server::listen(ServerOptions options) {
   state.options = std::move(options);
   const ServerOptions& chosen = state.options;
   state.preparing.emplace();
-  KVCAST_TRY(state.http, HttpServer::listen(chosen.host, chosen.port, chosen.http,
-                                            [&state](HttpRequest request, auto exchange) {
-                                              state.api->handle(std::move(request), exchange);
-                                            }));
+  HttpHooks hooks;
+  hooks.handle = [&state](HttpRequest request, const auto& exchange) {
+    state.api->handle(std::move(request), exchange);
+  };
+  hooks.refusal_headers = [&state](const HttpRequest& request) {
+    return state.api->access().cors_headers(request);
+  };
+  hooks.on_access = chosen.on_access;
+  KVCAST_TRY(state.http,
+             HttpServer::listen(chosen.host, chosen.port, chosen.http, std::move(hooks)));
   state.api = std::make_unique<Api>(
-      ApiOptions{chosen.model_name, chosen.request_seconds, chosen.requests},
+      ApiOptions{chosen.model_name, chosen.strict_model_name, chosen.request_seconds,
+                 chosen.scheduler.max_batch, chosen.requests},
       Access({chosen.api_keys, chosen.cors_origins, state.http->is_loopback(), chosen.host}),
       state.metrics, [&state](std::function<void()> task) { state.http->post(std::move(task)); },
       [&state](std::function<void()> task) { state.preparing->post(std::move(task)); });
@@ -98,24 +138,28 @@ Server::~Server() {
 
 uint16_t Server::port() const { return impl_->http->port(); }
 
-Status Server::Impl::load(const std::stop_token& stop, const std::function<void()>& on_ready) {
+Status Server::Impl::load(const std::stop_token& stop, const OnReady& on_ready) {
   KVCAST_TRY(const auto model, Model::load(options.model_directory, options.load));
   if (stop.stop_requested()) return {};
   KVCAST_TRY(auto started, Scheduler::start(model, options.scheduler));
-  std::unique_ptr<ChatTemplate> chat;
+  const auto chat = std::make_shared<Result<std::unique_ptr<ChatTemplate>>>(
+      fail(fmt::format("prompts as token ids only: {}", model->impl().tokenizer_hint)));
   if (model->has_tokenizer()) {
-    KVCAST_TRY(chat, ChatTemplate::load(options.model_directory, *model->impl().tokenizer));
+    *chat = ChatTemplate::load(options.model_directory, *model->impl().tokenizer);
   }
   warm_up(*started);
+  if (!options.system_prompt.empty()) {
+    KVCAST_CHECK(
+        read_system_prompt(*started, *chat ? (*chat)->get() : nullptr, options.system_prompt));
+  }
   Scheduler& ready = *started;
   {
     const std::lock_guard lock(mutex);
     scheduler = std::move(started);
   }
-  http->post([this, &ready,
-              template_of_model = std::make_shared<std::unique_ptr<ChatTemplate>>(
-                  std::move(chat))] { api->set_ready(ready, std::move(*template_of_model)); });
-  if (on_ready) on_ready();
+  const std::string note = *chat ? "" : "no chat: " + chat->error().message;
+  http->post([this, &ready, chat] { api->set_ready(ready, std::move(*chat)); });
+  if (on_ready) on_ready(note);
   return {};
 }
 
@@ -145,7 +189,7 @@ void Server::Impl::drain() {
   http->stop();
 }
 
-Status Server::run(const std::stop_token& stop, const std::function<void()>& on_ready) {
+Status Server::run(const std::stop_token& stop, const OnReady& on_ready) {
   Impl& state = *impl_;
   std::mutex mutex;
   std::condition_variable_any changed;

@@ -4,12 +4,12 @@
 
 #include "base/mapped_file.h"
 #include "train/data/error.h"
+#include "train/data/rerun.h"
 #include "train/model_files.h"
 
 namespace kvcast::train {
 namespace {
 
-constexpr const char* kStateName = "training_state.json";
 constexpr const char* kOptimizerStem = "optimizer";
 
 void check_same(const std::filesystem::path& file, const char* key, uint64_t found,
@@ -23,14 +23,18 @@ void check_same(const std::filesystem::path& file, const char* key, uint64_t fou
 
 }  // namespace
 
-void write_checkpoint(const std::filesystem::path& directory, const Objective& objective,
+void write_checkpoint(const OutputRecipe& output, const Objective& objective,
                       const FlatParameters& parameters, const AdamW& optimizer,
-                      const TrainingState& state, int64_t shard_bytes, const Json& about) {
-  AtomicDirectory target(directory);
-  objective.write(target.staging(), directory, parameters.master_values(),
-                  {DType::kF32, shard_bytes}, /*checkpoint=*/true, about);
-  write_sharded_tensors(target.staging(), kOptimizerStem, optimizer.state(), DType::kF32,
-                        shard_bytes);
+                      const TrainingState& state, const Json& about) {
+  const TensorMap values = parameters.gathered(parameters.master());
+  const TensorMap moments = optimizer.state();
+  if (!parameters.processes().first()) return;
+  AtomicDirectory target(output.checkpoint);
+  objective.write(target.staging(), output.checkpoint, values, {DType::kF32, output.shard_bytes},
+                  /*checkpoint=*/true, about);
+  write_sharded_tensors(target.staging(), kOptimizerStem, moments, DType::kF32, output.shard_bytes);
+  unwrap(write_file_atomically(target.staging() / kCheckpointLogName,
+                               unwrap(read_text_file(output.log))));
   const Json json = {{"format", 1},
                      {"step", state.step},
                      {"elapsed_seconds", state.elapsed_seconds},
@@ -39,14 +43,14 @@ void write_checkpoint(const std::filesystem::path& directory, const Objective& o
                      {"sequence_tokens", state.sequence_tokens},
                      {"interval_steps", state.interval_steps},
                      {"interval_terms", state.interval_terms}};
-  unwrap(write_file_atomically(target.staging() / kStateName, json.dump(1) + "\n"));
+  unwrap(write_file_atomically(target.staging() / kTrainingStateName, json.dump(1) + "\n"));
   target.commit();
 }
 
 TrainingState read_checkpoint(const std::filesystem::path& directory, const Objective& objective,
                               FlatParameters& parameters, AdamW& optimizer,
                               const TrainingState& expected) {
-  const auto file = directory / kStateName;
+  const auto file = directory / kTrainingStateName;
   const Json json = unwrap(read_json_object(file));
   TrainingState state;
   try {

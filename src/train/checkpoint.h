@@ -1,6 +1,6 @@
 // A checkpoint directory: the model directory or bundle itself (f32), and beside its files
-// optimizer.safetensors, or shards of it, (AdamW's moments by parameter name) and
-// training_state.json.
+// optimizer.safetensors, or shards of it, (AdamW's moments by parameter name), training_state.json
+// and the log so far.
 #pragma once
 
 #include <filesystem>
@@ -23,10 +23,10 @@ struct TrainingState {
   std::vector<double> interval_terms;
 };
 
-/// Replaces `directory` atomically.
-void write_checkpoint(const std::filesystem::path& directory, const Objective& objective,
+/// Replaces output.checkpoint atomically. In every process; the first one writes.
+void write_checkpoint(const OutputRecipe& output, const Objective& objective,
                       const FlatParameters& parameters, const AdamW& optimizer,
-                      const TrainingState& state, int64_t shard_bytes, const Json& about);
+                      const TrainingState& state, const Json& about);
 
 /// Restores parameters and optimizer and returns the state; throws TrainError if it belongs to
 /// another seed or batch size than `expected`.

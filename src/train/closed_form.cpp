@@ -5,6 +5,7 @@
 
 #include "train/batch_loader.h"
 #include "train/data/error.h"
+#include "train/preflight.h"
 #include "train/ridge.h"
 
 namespace kvcast::train {
@@ -63,9 +64,8 @@ ClosedForm fit_closed_form(Pair& pair, const PairRecipe& recipe, const RidgeFitR
 
 void train_ridge(const RidgeRecipe& recipe, const at::Device& device, bool quiet) {
   const WindowSampler sampler(recipe.data, recipe.seed);
+  check_pair(recipe.pair, recipe.data, sampler.index());
   Pair pair = load_pair(recipe.pair);
-  check_fits(pair.base.config, recipe.data, sampler.index());
-  check_fits(pair.auxiliary.config, recipe.data, sampler.index());
   const ClosedForm fit = fit_closed_form(pair, recipe.pair, recipe.fit, sampler, device);
   if (!quiet) {
     fmt::print(stderr, "ridge  layer map {}  unexplained variance {:.4f}  on {}\n",

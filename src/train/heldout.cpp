@@ -84,7 +84,7 @@ class Candidate {
       const LoadedBundle bundle = load_bundle(path);
       base_ = bind(bundle.base);
       auxiliary_ = bind(bundle.auxiliary);
-      predictor_ = bind_predictor(bundle.manifest.layer_map,
+      predictor_ = bind_predictor(bundle.manifest.plan.layer_map(),
                                   frozen(bundle.predictor, options.compute, options.device), "");
     } else {
       base_ = bind(load_model(path));

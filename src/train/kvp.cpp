@@ -5,10 +5,12 @@
 
 #include "train/closed_form.h"
 #include "train/data/error.h"
+#include "train/flops.h"
 #include "train/kvp_loss.h"
 #include "train/kvp_pass.h"
 #include "train/model_files.h"
 #include "train/pair.h"
+#include "train/preflight.h"
 #include "train/pretrain.h"
 
 namespace kvcast::train {
@@ -32,17 +34,18 @@ class KvPredictionObjective : public Objective {
  public:
   /// `predictor`: start values by name.
   KvPredictionObjective(Pair pair, TensorMap predictor, const KvpRecipe& recipe,
-                        const at::Device& device)
+                        const RecomputedLayers& recomputed, const at::Device& device)
       : pair_(std::move(pair)),
         predictor_start_(std::move(predictor)),
         recipe_(recipe),
+        recomputed_(recomputed),
         options_(loss_options(recipe, pair_.base.config.n_layers())) {
     const int64_t tokens = recipe.data.sequence_tokens;
     const auto rope = [&](const ModelConfig& config) { return rope_table(config, tokens, device); };
     const auto compute = recipe.run.precision == Precision::kBF16 ? at::kBFloat16 : at::kFloat;
     base_ = bind_model(pair_.base.config, rope(pair_.base.config),
                        frozen(pair_.base.values, compute, device), "");
-    base_.recompute = recipe.run.recompute;
+    base_.recompute_layers = recomputed.base;
     auxiliary_rope_ = rope(pair_.auxiliary.config);
   }
 
@@ -55,16 +58,17 @@ class KvPredictionObjective : public Objective {
     return specs;
   }
 
-  [[nodiscard]] TensorMap start_values() const {
+  /// Once: they are not kept.
+  [[nodiscard]] TensorMap take_start_values() {
     TensorMap values;
-    add_with_prefix(values, "auxiliary.", pair_.auxiliary.values);
-    add_with_prefix(values, "predictor.", predictor_start_);
+    add_with_prefix(values, "auxiliary.", std::exchange(pair_.auxiliary.values, {}));
+    add_with_prefix(values, "predictor.", std::exchange(predictor_start_, {}));
     return values;
   }
 
   ObjectiveLoss loss(const TensorMap& views, const MicroBatch& batch) override {
     Model auxiliary = bind_model(pair_.auxiliary.config, auxiliary_rope_, views, "auxiliary.");
-    auxiliary.recompute = recipe_.run.recompute;
+    auxiliary.recompute_layers = recomputed_.auxiliary;
     const Predictor predictor = bind_predictor(pair_.layer_map, views, "predictor.");
     const KvpPass pass = kvp_pass_at(recipe_, batch.step);
     const KvpLosses losses =
@@ -110,9 +114,9 @@ class KvPredictionObjective : public Objective {
 
   [[nodiscard]] TensorMap read(const std::filesystem::path& directory) const override {
     const LoadedBundle bundle = load_bundle(directory);
-    if (bundle.manifest.layer_map != pair_.layer_map) {
+    if (bundle.manifest.plan.layer_map() != pair_.layer_map) {
       throw TrainError(fmt::format("{}: layer map {}, the recipe's is {}", directory.string(),
-                                   fmt::join(bundle.manifest.layer_map, " "),
+                                   fmt::join(bundle.manifest.plan.layer_map(), " "),
                                    fmt::join(pair_.layer_map, " ")));
     }
     TensorMap values;
@@ -121,26 +125,8 @@ class KvPredictionObjective : public Objective {
     return values;
   }
 
-  /// The auxiliary and the predictor forward and backward; the base forward and backward to its
-  /// inputs, which costs as much as forward; and the exact pass where a loss needs it.
   [[nodiscard]] double flops_per_token() const override {
-    const int64_t tokens = recipe_.data.sequence_tokens;
-    const auto auxiliary = forward_flops(pair_.auxiliary.config, tokens);
-    const auto base = forward_flops(pair_.base.config, tokens);
-    double predictor = 0;
-    for (const auto& [name, value] : predictor_start_) {
-      if (value.dim() > 1) predictor += 2.0 * static_cast<double>(value.numel());
-    }
-    // An auxiliary without a loss of its own may stop at the split (kvp_loss).
-    const bool prefix_alone =
-        options_.auxiliary_kv_only_last && options_.consistency != Consistency::kL1;
-    const double read = prefix_alone ? mean_read_share(recipe_) : 1.0;
-    double flops = 3.0 * read * (auxiliary.layers + predictor);
-    if (!options_.auxiliary_kv_only_last) flops += 3.0 * auxiliary.lm_head;
-    flops += 2.0 * mean_base_share(recipe_) * (base.layers + base.lm_head);
-    if (options_.lambda_kl > 0) flops += mean_base_share(recipe_) * base.lm_head;
-    const bool exact = options_.lambda_kl > 0 || options_.consistency != Consistency::kNone;
-    return flops + (exact ? base.layers : 0.0);
+    return kvp_flops(pair_.base.config, pair_.auxiliary.config, pair_.layer_map, recipe_);
   }
 
   [[nodiscard]] const Pair& pair() const { return pair_; }
@@ -149,6 +135,7 @@ class KvPredictionObjective : public Objective {
   Pair pair_;
   TensorMap predictor_start_;
   const KvpRecipe& recipe_;
+  RecomputedLayers recomputed_;
   KvpLossOptions options_;
   Model base_;
   RopeTable auxiliary_rope_;
@@ -162,7 +149,7 @@ TensorMap start_predictor(Pair& pair, const KvpRecipe& recipe, const WindowSampl
                           recipe.pair.layer_map_rule != PairRecipe::LayerMapRule::kPaper;
   const bool resumed = control.resume && std::filesystem::exists(recipe.output.checkpoint);
   if (resumed && choose_map) {
-    pair.layer_map = unwrap(read_bundle_manifest(recipe.output.checkpoint)).layer_map;
+    pair.layer_map = unwrap(read_bundle_manifest(recipe.output.checkpoint)).plan.layer_map();
   }
   if (!resumed && (recipe.ridge_init || choose_map)) {
     ClosedForm fit = fit_closed_form(pair, recipe.pair, recipe.ridge, sampler, control.device);
@@ -177,18 +164,19 @@ TensorMap start_predictor(Pair& pair, const KvpRecipe& recipe, const WindowSampl
 
 TrainOutcome train_kvp(const KvpRecipe& recipe, const TrainControl& control) {
   const WindowSampler sampler(recipe.data, recipe.run.seed);
-  Pair pair = load_pair(recipe.pair);
-  check_fits(pair.base.config, recipe.data, sampler.index());
-  check_fits(pair.auxiliary.config, recipe.data, sampler.index());
+  check_pair(recipe.pair, recipe.data, sampler.index());
+  const auto compute = control.parameters(recipe.run).compute;
+  Pair pair = load_pair(recipe.pair, {.dtype = compute, .device = control.device});
   TensorMap predictor = start_predictor(pair, recipe, sampler, control);
-  KvPredictionObjective objective(std::move(pair), std::move(predictor), recipe, control.device);
-  FlatParameters parameters(objective.specs(), objective.start_values(), control.device);
+  const TrainingPlan plan = plan_kvp(pair.base.config, pair.auxiliary.config, pair.layer_map,
+                                     recipe, control.plan_device());
+  KvPredictionObjective objective(std::move(pair), std::move(predictor), recipe, plan.recomputed,
+                                  control.device);
+  FlatParameters parameters(objective.specs(), objective.take_start_values(), control.device,
+                            control.parameters(recipe.run));
   if (!control.quiet) {
-    fmt::print(stderr,
-               "kvp  {:.2f}M parameters trained  base {:.2f}M frozen  layer map {}  on {}\n",
-               static_cast<double>(parameters.count()) / 1e6,
-               static_cast<double>(objective.pair().base.config.parameter_count()) / 1e6,
-               fmt::join(objective.pair().layer_map, " "), control.device.str());
+    fmt::print(stderr, "kvp     layer map {}  on {}\n{}",
+               fmt::join(objective.pair().layer_map, " "), control.device.str(), describe(plan));
   }
   return train(objective, parameters,
                {recipe.run, recipe.optimizer, recipe.output, sampler, control});

@@ -2,29 +2,19 @@
 
 #include <algorithm>
 
+#include "train/absolute_difference.h"
 #include "train/distillation.h"
 
 namespace kvcast::train {
 namespace {
 
-/// All layers' tensors as [B * T, total width], so that one pass of operations serves every layer.
-Tensor concatenated(const Cache& cache, Tensor LayerCache::*member) {
-  std::vector<Tensor> parts;
-  for (const auto& layer : cache) parts.push_back((layer.*member).flatten(2).flatten(0, 1));
-  return at::cat(parts, 1).to(at::kFloat);
-}
-
 /// mean |predicted - target| of every layer over the rows that count, [layers].
 Tensor l1_consistency(const Cache& predicted, const Cache& target, Tensor LayerCache::*member,
                       const Tensor& row_weights) {
-  const Tensor difference = (concatenated(predicted, member) - concatenated(target, member)).abs();
-  const Tensor columns = at::matmul(row_weights, difference);  // [total width], means over rows
-  std::vector<int64_t> widths;
-  for (const auto& layer : predicted) {
-    widths.push_back((layer.*member).size(2) * (layer.*member).size(3));
-  }
   std::vector<Tensor> means;
-  for (const Tensor& layer : columns.split_with_sizes(widths)) means.push_back(layer.mean());
+  for (size_t i = 0; i < predicted.size(); ++i) {
+    means.push_back(mean_absolute_difference(predicted[i].*member, target[i].*member, row_weights));
+  }
   return at::stack(means);
 }
 

@@ -155,10 +155,11 @@ void finish_layer(const Model& model, size_t i, ResidualStream& rows, const Tens
 /// A layer's computation on the rows, given further inputs; what it hands out besides.
 using LayerBody = std::function<Tensors(const Model&, ResidualStream&, const Tensors&)>;
 
-/// Runs one layer; with model.recompute nothing but its inputs is kept for the backward pass.
+/// Runs one layer; of the recomputed ones nothing but its inputs is kept for the backward pass.
 Tensors run_layer(const Model& model, size_t i, ResidualStream& rows, const Tensors& inputs,
                   const LayerBody& body) {
-  if (!model.recompute || !at::GradMode::is_enabled()) return body(model, rows, inputs);
+  const bool keep = static_cast<int64_t>(i) >= model.recompute_layers;
+  if (keep || !at::GradMode::is_enabled()) return body(model, rows, inputs);
   const LayerTensors& w = model.layers[i];
   Tensors all = {rows.sum(), rows.delta()};
   for (const auto& [role, member] : kLayerTensors) all.push_back(w.*member);

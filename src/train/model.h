@@ -49,8 +49,8 @@ struct Model {
   Tensor norm = {};              // [model_dim]
   Tensor lm_head = {};           // [vocab, model_dim]; token_embeddings when tied
   std::vector<LayerTensors> layers = {};
-  /// In the backward pass layers run once more instead of keeping what they made.
-  bool recompute = false;
+  /// In the backward pass the first so many layers run once more instead of keeping what they made.
+  int64_t recompute_layers = 0;
 };
 
 /// What the trainer calls a model's weights, whatever its family: OpenELM's names without

@@ -15,18 +15,37 @@ namespace kvcast::train {
 
 namespace fs = std::filesystem;
 
-LoadedModel load_model(const fs::path& path) {
-  const Checkpoint checkpoint = unwrap(open_checkpoint(path));
+namespace {
+
+LoadedModel load_checkpoint(const Checkpoint& checkpoint, const LoadOptions& options) {
   const auto reader =
       unwrap(WeightReader::open(checkpoint.weights, WeightType::kF32, at::get_num_threads()));
   LoadedModel model{.config = checkpoint.config, .values = {}};
   for (const auto& entry : tensor_layout(model.config, kTrainedForm, checkpoint.form)) {
+    const auto& layers = options.layers;
+    if (layers && entry.layer >= 0 && std::ranges::count(*layers, entry.layer) == 0) continue;
     std::vector<float> values = unwrap(reader.floats(entry));
-    Tensor value = at::empty(entry.shape(), at::kFloat);
-    std::ranges::copy(values, value.data_ptr<float>());
-    model.values.emplace(entry.name, std::move(value));
+    const Tensor read = at::from_blob(values.data(), entry.shape(), at::kFloat);
+    model.values.emplace(entry.name, read.to(options.device, options.dtype, false, /*copy=*/true));
   }
   return model;
+}
+
+}  // namespace
+
+LoadedModel load_model(const fs::path& path, const LoadOptions& options) {
+  Checkpoint checkpoint = unwrap(open_checkpoint(path));
+  if (options.tokens > 0) checkpoint.config.use_tokens(options.tokens);
+  return load_checkpoint(checkpoint, options);
+}
+
+LoadedModels load_models(const fs::path& base, const fs::path& auxiliary,
+                         const LoadOptions& base_options) {
+  Checkpoint first = unwrap(open_checkpoint(base)), second = unwrap(open_checkpoint(auxiliary));
+  const int64_t tokens = std::min(first.config.vocab_size, second.config.vocab_size);
+  first.config.use_tokens(tokens);
+  second.config.use_tokens(tokens);
+  return {load_checkpoint(first, base_options), load_checkpoint(second, {})};
 }
 
 namespace {
@@ -34,11 +53,11 @@ namespace {
 TensorMap load_predictor(const BundleManifest& manifest, const ModelConfig& base,
                          const ModelConfig& auxiliary) {
   const auto file = unwrap(Safetensors::open(manifest.predictor));
-  const auto specs = predictor_parameter_specs(base, auxiliary, manifest.layer_map);
+  const auto specs = predictor_parameter_specs(base, auxiliary, manifest.plan.layer_map());
   if (!is_packed(*file)) return read_parameters(*file, specs);
   const int threads = at::get_num_threads();
   const auto predictor = unwrap(kvcast::Predictor::load(
-      manifest.predictor, base, auxiliary, manifest.layer_map, WeightType::kF32, threads));
+      manifest.predictor, base, auxiliary, manifest.plan.layer_map(), WeightType::kF32, threads));
   return read_parameters(predictor->unpacked(threads), specs);
 }
 
@@ -49,8 +68,14 @@ LoadedBundle load_bundle(const fs::path& directory) {
                       .base = {},
                       .auxiliary = {},
                       .predictor = {}};
-  bundle.base = load_model(bundle.manifest.base);
-  bundle.auxiliary = load_model(bundle.manifest.auxiliary);
+  if (bundle.manifest.plan.layer_map().empty()) {
+    throw TrainError(
+        fmt::format("{}: a bundle of format 2: the trainer expects a layer map (format 1)",
+                    directory.string()));
+  }
+  auto models = load_models(bundle.manifest.base, bundle.manifest.auxiliary);
+  bundle.base = std::move(models.base);
+  bundle.auxiliary = std::move(models.auxiliary);
   bundle.predictor = load_predictor(bundle.manifest, bundle.base.config, bundle.auxiliary.config);
   return bundle;
 }
@@ -64,7 +89,7 @@ void write_model(const fs::path& directory, const ModelConfig& config, const Ten
   fs::create_directories(directory);
   TensorMap stored;
   for (const auto& entry : tensor_layout(config, family_of(config).checkpoint, kTrainedForm)) {
-    Tensors parts;
+    std::vector<Tensor> parts;
     for (const TensorPart& part : entry.parts) {
       parts.push_back(values.at(part.name).narrow(0, part.first_row, part.rows));
     }
@@ -91,7 +116,7 @@ void write_json(const fs::path& file, const Json& json) {
 }
 
 void check_fits(const ModelConfig& config, const DataRecipe& data, const ShardIndex& index) {
-  if (config.vocab_size != index.vocab_size) {
+  if (config.vocab_size < index.vocab_size) {
     throw TrainError(fmt::format("{}: tokens of a vocabulary of {}, the model has {}",
                                  data.shards.string(), index.vocab_size, config.vocab_size));
   }

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,12 +18,28 @@
 
 namespace kvcast::train {
 
-/// A model directory's config and weights, named as model_parameter_specs names them; f32, CPU.
+/// A model's config and weights, named as model_parameter_specs names them.
 struct LoadedModel {
   ModelConfig config;
   TensorMap values;
 };
-LoadedModel load_model(const std::filesystem::path& path);
+
+/// Where its weights go, one after another: the host never holds more than one of them besides.
+struct LoadOptions {
+  at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;
+  /// Only these, and what is of no layer; none: all.
+  std::optional<std::vector<int64_t>> layers = std::nullopt;
+  int64_t tokens = 0;  ///< embeddings of so many tokens; 0: all
+};
+LoadedModel load_model(const std::filesystem::path& path, const LoadOptions& options = {});
+
+/// A base and an auxiliary of one tokenizer, both with the tokens that both have embeddings for.
+struct LoadedModels {
+  LoadedModel base, auxiliary;
+};
+LoadedModels load_models(const std::filesystem::path& base, const std::filesystem::path& auxiliary,
+                         const LoadOptions& base_options = {});
 
 /// A bundle in memory; the predictor's names as predictor_parameter_specs has them.
 struct LoadedBundle {

@@ -1,37 +1,36 @@
-// AdamW (Loshchilov & Hutter 2019) on the flat buffers, with clipping by the global norm.
+// AdamW (Loshchilov & Hutter 2019) on this process's shares of the flat buffers, with clipping by
+// the global norm.
 #pragma once
 
 #include "train/data/recipe.h"
-#include "train/parameters.h"
+#include "train/gradients.h"
 
 namespace kvcast::train {
 
 /// Uses no host synchronisation. Not thread-safe; `parameters` must outlive it.
 class AdamW {
  public:
-  AdamW(const FlatParameters& parameters, const OptimizerRecipe& recipe);
+  AdamW(FlatParameters& parameters, const OptimizerRecipe& recipe);
 
-  /// One update with the accumulated gradients, which are zeroed. Returns their norm before
-  /// clipping, a scalar on the device.
-  Tensor step(double learning_rate);
+  /// One update with the finished gradients, which are divided on the way. Publishes the
+  /// parameters. Returns the gradients' norm before clipping, a scalar on the device. In every
+  /// process.
+  Tensor step(const Gradients& gradients, double learning_rate);
 
-  /// exp_avg.NAME and exp_avg_sq.NAME for every parameter, views of the state.
+  /// exp_avg.NAME and exp_avg_sq.NAME for every parameter; gathered, so called in every process and
+  /// empty but in the first.
   [[nodiscard]] TensorMap state() const;
   [[nodiscard]] int64_t steps() const { return steps_; }
   /// The inverse of state(), after `steps` updates. Throws TrainError if a tensor is missing.
   void restore(const TensorMap& state, int64_t steps);
 
  private:
-  struct Moments {
-    Tensor parameter, exp_avg, exp_avg_sq;
-    double weight_decay;
-  };
-  /// AdamW of one buffer with grad / divisor; zeroes grad.
-  void update(Moments& moments, Tensor& grad, const Tensor& divisor, double learning_rate) const;
+  /// AdamW of one buffer with grad / divisor.
+  void update(size_t buffer, Tensor grad, const Tensor& divisor, double learning_rate);
 
-  const FlatParameters& parameters_;
+  FlatParameters& parameters_;
   OptimizerRecipe recipe_;
-  Moments matrices_, vectors_;
+  Buffers exp_avg_, exp_avg_sq_;
   int64_t steps_ = 0;
 };
 

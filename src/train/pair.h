@@ -15,17 +15,17 @@ struct Pair {
   std::vector<int64_t> layer_map;  ///< [base layers] -> auxiliary layer
 };
 
-/// KVP-LP: the kept layers of the base ("0.75", "0.50", "0.25"), renumbered.
-LoadedModel layer_pruned(const LoadedModel& base, const std::string& keep);
+/// KVP-LP: the kept layers of the base ("0.75", "0.50", "0.25"), renumbered; f32, on the CPU.
+LoadedModel load_layer_pruned(const std::filesystem::path& base, const std::string& keep);
 
-/// Loads both models; the layer map is the recipe's, or by the paper's rule (method §5; the ridge
-/// rules need data: ridge.h).
-Pair load_pair(const PairRecipe& recipe);
+/// Loads both models, the base as `frozen_base` says, the auxiliary in f32 on the CPU; the layer
+/// map is the recipe's, or by the paper's rule (method §5; the ridge rules need data: ridge.h).
+Pair load_pair(const PairRecipe& recipe, const LoadOptions& frozen_base = {});
 
 /// Writes a bundle into the existing `directory`, which will be renamed to `final_directory`:
 /// `auxiliary` and `predictor` named as the models' and predictor's parameter specs have them. The
-/// base is copied if `copy_base`, otherwise named by its path from final_directory. `training` says
-/// in kvcast.json how it was made.
+/// base is read again and copied if `copy_base`, otherwise named by its path from final_directory.
+/// `training` says in kvcast.json how it was made.
 struct BundleToWrite {
   const Pair& pair;
   const PairRecipe& recipe;

@@ -13,26 +13,8 @@ namespace {
 /// Every tensor starts on a multiple of this, so that bf16 views stay aligned for matrix products.
 constexpr int64_t kAlignment = 64;
 
-int64_t padded(int64_t size) { return (size + kAlignment - 1) / kAlignment * kAlignment; }
-
-/// Lengths of one buffer's slots, padding included.
-std::vector<int64_t> slots(const std::vector<ParameterSpec>& specs, bool matrices) {
-  std::vector<int64_t> lengths;
-  for (const auto& spec : specs) {
-    if (spec.is_matrix() == matrices) lengths.push_back(padded(spec.size()));
-  }
-  return lengths;
-}
-
-int64_t sum(const std::vector<int64_t>& values) {
-  int64_t total = 0;
-  for (int64_t value : values) total += value;
-  return total;
-}
-
-Tensor shaped(const Tensor& slot, const ParameterSpec& spec) {
-  const bool exact = slot.size(0) == spec.size();
-  return (exact ? slot : slot.narrow(0, 0, spec.size())).view(spec.shape);
+int64_t rounded_up(int64_t size, int64_t multiple) {
+  return (size + multiple - 1) / multiple * multiple;
 }
 
 }  // namespace
@@ -72,59 +54,143 @@ TensorMap initial_values(const std::vector<ParameterSpec>& specs, uint64_t seed)
   return values;
 }
 
+ParameterLayout::ParameterLayout(std::vector<ParameterSpec> specs, int64_t shares,
+                                 int64_t bucket_bytes)
+    : specs_(std::move(specs)), shares_(shares) {
+  const int64_t capacity = std::max<int64_t>(1, bucket_bytes / 4);
+  for (const size_t buffer : {0, 1}) {
+    std::vector<Bucket> buckets;
+    std::vector<std::string> open;  // the last bucket's parameters
+    const auto close = [&] {
+      if (buckets.empty()) return;
+      Bucket& bucket = buckets.back();
+      bucket.length = rounded_up(sizes_[buffer] - bucket.offset, kAlignment * shares_);
+      sizes_[buffer] = bucket.offset + bucket.length;
+    };
+    for (const auto& spec : specs_) {
+      if (spec.is_matrix() != (buffer == 0)) continue;
+      const int64_t size = rounded_up(spec.size(), kAlignment);
+      const bool full = buffer == 0 && !buckets.empty() &&
+                        sizes_[buffer] - buckets.back().offset + size > capacity;
+      if (buckets.empty() || full) {
+        close();
+        buckets.push_back({buffer, sizes_[buffer], 0, 0});
+      }
+      ++buckets.back().members;
+      slots_[spec.name] = {buffer, sizes_[buffer], buckets.size() - 1, spec.shape};
+      sizes_[buffer] += size;
+    }
+    close();
+    // Norms are few and small and come last; matrices from the last to the first.
+    const size_t before = buckets_.size();
+    buckets_.insert(buckets_.end(), buckets.rbegin(), buckets.rend());
+    for (auto& [name, slot] : slots_) {
+      if (slot.buffer == buffer) slot.bucket = before + buckets.size() - 1 - slot.bucket;
+    }
+  }
+}
+
+Tensor ParameterLayout::part(const Buffers& buffers, const Slot& slot) {
+  int64_t size = 1;
+  for (const int64_t dimension : slot.shape) size *= dimension;
+  return buffers[slot.buffer].narrow(0, slot.offset, size).view(slot.shape);
+}
+
+Tensor ParameterLayout::part(const Buffers& buffers, const Bucket& bucket) {
+  return buffers[bucket.buffer].narrow(0, bucket.offset, bucket.length);
+}
+
+Tensor ParameterLayout::share_part(const Buffers& shares, const Bucket& bucket) const {
+  return shares[bucket.buffer].narrow(0, bucket.offset / shares_, bucket.length / shares_);
+}
+
+TensorMap ParameterLayout::split(const Buffers& buffers) const {
+  TensorMap result;
+  for (const auto& [name, slot] : slots_) result.emplace(name, part(buffers, slot));
+  return result;
+}
+
 FlatParameters::FlatParameters(std::vector<ParameterSpec> specs, const TensorMap& values,
-                               const at::Device& device)
-    : specs_(std::move(specs)) {
-  matrices_ = zeros_f32({sum(slots(specs_, true))}, device).set_requires_grad(true);
-  vectors_ = zeros_f32({sum(slots(specs_, false))}, device).set_requires_grad(true);
+                               const at::Device& device, const ParameterOptions& options)
+    : processes_(options.processes != nullptr ? *options.processes : alone_),
+      layout_(std::move(specs), processes_.count(), options.bucket_bytes) {
+  for (const size_t buffer : {0, 1}) {
+    const int64_t size = layout_.size(buffer);
+    compute_[buffer] = at::zeros({size}, at::TensorOptions().dtype(options.compute).device(device));
+    master_[buffer] = zeros_f32({size / processes_.count()}, device);
+  }
   assign(values);
 }
 
+Tensor FlatParameters::own_share(const Tensor& bucket) const {
+  const int64_t length = bucket.size(0) / processes_.count();
+  return bucket.narrow(0, processes_.rank() * length, length);
+}
+
 void FlatParameters::assign(const TensorMap& values) {
+  take_shares(values, master_);
+  publish();
+}
+
+void FlatParameters::publish() {
   const at::NoGradGuard no_grad;
-  for (const auto& [name, destination] : master_values()) {
-    const auto value = values.find(name);
-    if (value == values.end() || value->second.sizes() != destination.sizes()) {
-      throw TrainError("no fitting value for parameter " + name);
+  std::vector<std::unique_ptr<Pending>> pending;
+  for (const auto& bucket : layout_.buckets()) {
+    Tensor whole = ParameterLayout::part(compute_, bucket);
+    own_share(whole).copy_(layout_.share_part(master_, bucket));
+    pending.push_back(processes_.gather(whole));
+  }
+  for (const auto& one : pending) one->wait();
+}
+
+void FlatParameters::take_shares(const TensorMap& values, const Buffers& shares) const {
+  const at::NoGradGuard no_grad;
+  for (const auto& bucket : layout_.buckets()) {
+    Buffers whole;  // of this bucket alone
+    whole[bucket.buffer] = zeros_f32({bucket.length}, at::kCPU);
+    for (const auto& [name, slot] : layout_.slots()) {
+      if (&layout_.buckets()[slot.bucket] != &bucket) continue;
+      const auto value = values.find(name);
+      if (value == values.end() || value->second.sizes() != at::IntArrayRef(slot.shape)) {
+        throw TrainError("no fitting value for parameter " + name);
+      }
+      auto here = slot;
+      here.offset -= bucket.offset;
+      ParameterLayout::part(whole, here).copy_(value->second);
     }
-    Tensor(destination).copy_(value->second);
+    layout_.share_part(shares, bucket).copy_(own_share(whole[bucket.buffer]));
   }
 }
 
-TensorMap FlatParameters::split_by_name(const Tensor& matrices, const Tensor& vectors) const {
-  const auto matrix_slots = matrices.detach().split_with_sizes(slots(specs_, true));
-  const auto vector_slots = vectors.detach().split_with_sizes(slots(specs_, false));
+TensorMap FlatParameters::gathered(const Buffers& shares) const {
+  const at::NoGradGuard no_grad;
+  if (processes_.count() == 1) return layout_.split(shares);
   TensorMap result;
-  size_t matrix = 0, vector = 0;
-  for (const auto& spec : specs_) {
-    const Tensor& slot = spec.is_matrix() ? matrix_slots[matrix++] : vector_slots[vector++];
-    result.emplace(spec.name, shaped(slot, spec));
+  for (const auto& bucket : layout_.buckets()) {  // one at a time: a GPU has no room for all
+    Buffers whole;
+    whole[bucket.buffer] = zeros_f32({bucket.length}, shares[bucket.buffer].device());
+    own_share(whole[bucket.buffer]).copy_(layout_.share_part(shares, bucket));
+    processes_.gather(whole[bucket.buffer])->wait();
+    if (!processes_.first()) continue;
+    for (const auto& [name, slot] : layout_.slots()) {
+      if (&layout_.buckets()[slot.bucket] != &bucket) continue;
+      auto here = slot;
+      here.offset -= bucket.offset;
+      result.emplace(name, ParameterLayout::part(whole, here)
+                               .to(at::kCPU, /*non_blocking=*/false,
+                                   /*copy=*/true));
+    }
   }
   return result;
 }
 
-TensorMap FlatParameters::views(at::ScalarType compute) const {
-  const auto matrix_slots = matrices_.to(compute).split_with_sizes(slots(specs_, true));
-  const auto vector_slots = vectors_.to(compute).split_with_sizes(slots(specs_, false));
-  TensorMap result;
-  size_t matrix = 0, vector = 0;
-  for (const auto& spec : specs_) {
-    const Tensor& slot = spec.is_matrix() ? matrix_slots[matrix++] : vector_slots[vector++];
-    result.emplace(spec.name, shaped(slot, spec));
-  }
-  return result;
-}
-
-TensorMap FlatParameters::gradients() const {
-  const auto gradient = [](const Tensor& leaf) {
-    return leaf.grad().defined() ? leaf.grad() : at::zeros_like(leaf);
-  };
-  return split_by_name(gradient(matrices_), gradient(vectors_));
+Buffers FlatParameters::zero_shares() const {
+  return {at::zeros_like(master_[0]), at::zeros_like(master_[1])};
 }
 
 int64_t FlatParameters::count() const {
   int64_t total = 0;
-  for (const auto& spec : specs_) total += spec.size();
+  for (const auto& spec : layout_.specs()) total += spec.size();
   return total;
 }
 

@@ -5,8 +5,10 @@
 #include "model/architectures.h"
 #include "train/cross_entropy.h"
 #include "train/data/error.h"
+#include "train/flops.h"
 #include "train/model_files.h"
 #include "train/pair.h"
+#include "train/preflight.h"
 
 namespace kvcast::train {
 namespace {
@@ -19,6 +21,7 @@ struct NextTokenRun {
   const OutputRecipe& output;
   std::filesystem::path tokenizer_from;  ///< directory whose tokenizer the result gets
   std::string method;                    ///< for training.json
+  int64_t recompute_layers = 0;
 };
 
 class NextTokenObjective : public Objective {
@@ -32,7 +35,7 @@ class NextTokenObjective : public Objective {
 
   ObjectiveLoss loss(const TensorMap& views, const MicroBatch& batch) override {
     Model model = bind_model(config_, rope_, views, "");
-    model.recompute = run_.run.recompute;
+    model.recompute_layers = run_.recompute_layers;
     const Tensor hidden = forward(model, batch.input_ids).flatten(0, 1);
     const CrossEntropy loss =
         linear_cross_entropy(hidden, model.lm_head, batch.targets.flatten(), cross_entropy_);
@@ -55,8 +58,7 @@ class NextTokenObjective : public Objective {
   }
 
   [[nodiscard]] double flops_per_token() const override {
-    const auto forward = forward_flops(config_, run_.data.sequence_tokens);
-    return 3.0 * (forward.layers + forward.lm_head);
+    return next_token_flops(config_, run_.data.sequence_tokens);
   }
 
  private:
@@ -80,34 +82,23 @@ ModelConfig config_from_recipe(const ModelRecipe& model, const ShardIndex& index
 }
 
 TrainOutcome train_next_tokens(const LoadedModel& model, const WindowSampler& sampler,
-                               const NextTokenRun& run, const TrainControl& control) {
+                               NextTokenRun run, const TrainControl& control) {
   check_fits(model.config, run.data, sampler.index());
-  FlatParameters parameters(model_parameter_specs(model.config), model.values, control.device);
+  const TrainingPlan plan =
+      plan_next_tokens(model.config, run.run, run.data, control.plan_device());
+  run.recompute_layers = plan.recomputed.auxiliary;
+  FlatParameters parameters(model_parameter_specs(model.config), model.values, control.device,
+                            control.parameters(run.run));
   NextTokenObjective objective(model.config, run, control.device);
   if (!control.quiet) {
-    fmt::print(stderr, "{}  {:.2f}M parameters  {:.1f}M tokens a pass  on {}\n", run.method,
-               static_cast<double>(parameters.count()) / 1e6,
+    fmt::print(stderr, "{}  {:.1f}M tokens a pass  on {}\n{}", run.method,
                static_cast<double>(sampler.samples_per_pass() * run.data.sequence_tokens) / 1e6,
-               control.device.str());
+               control.device.str(), describe(plan));
   }
   return train(objective, parameters, {run.run, run.optimizer, run.output, sampler, control});
 }
 
 }  // namespace
-
-ForwardFlops forward_flops(const ModelConfig& config, int64_t sequence_tokens) {
-  ForwardFlops flops;
-  for (int64_t i = 0; i < config.n_layers(); ++i) {
-    for (const Weight& weight : layer_weights(config, i)) {
-      if (weight.is_matrix()) flops.layers += 2 * static_cast<double>(weight.elements());
-    }
-    const double attended = static_cast<double>(sequence_tokens) / 2;  // causal, on average
-    flops.layers += 4 * static_cast<double>(config.query_width(i)) * attended;
-  }
-  flops.lm_head =
-      2 * static_cast<double>(config.model_dim) * static_cast<double>(config.vocab_size);
-  return flops;
-}
 
 TrainOutcome pretrain(const PretrainRecipe& recipe, const TrainControl& control) {
   const WindowSampler sampler(recipe.data, recipe.run.seed);
@@ -116,22 +107,23 @@ TrainOutcome pretrain(const PretrainRecipe& recipe, const TrainControl& control)
     model.config = config_from_recipe(recipe.model, sampler.index());
     model.values = initial_values(model_parameter_specs(model.config), recipe.run.seed);
   } else {
+    check_model(recipe.model.start, recipe.data, sampler.index());
     model = load_model(recipe.model.start);
   }
   return train_next_tokens(
       model, sampler,
-      {recipe.data, recipe.optimizer, recipe.run, recipe.output, recipe.data.shards, "pretrain"},
+      {recipe.data, recipe.optimizer, recipe.run, recipe.output, recipe.data.shards, "pretrain", 0},
       control);
 }
 
 TrainOutcome train_alone(const AloneRecipe& recipe, const TrainControl& control) {
   const WindowSampler sampler(recipe.data, recipe.run.seed);
-  const LoadedModel model = recipe.keep.empty()
-                                ? load_model(recipe.auxiliary)
-                                : layer_pruned(load_model(recipe.base), recipe.keep);
+  check_model(recipe.keep.empty() ? recipe.auxiliary : recipe.base, recipe.data, sampler.index());
+  const LoadedModel model = recipe.keep.empty() ? load_model(recipe.auxiliary)
+                                                : load_layer_pruned(recipe.base, recipe.keep);
   return train_next_tokens(model, sampler,
                            {recipe.data, recipe.optimizer, recipe.run, recipe.output,
-                            recipe.keep.empty() ? recipe.auxiliary : recipe.base, "alone"},
+                            recipe.keep.empty() ? recipe.auxiliary : recipe.base, "alone", 0},
                            control);
 }
 

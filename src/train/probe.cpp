@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "train/data/error.h"
+#include "train/gradients.h"
 #include "train/model_files.h"
 
 namespace kvcast::train {
@@ -98,34 +99,40 @@ ProbeResult probe(const ProbeOptions& options) {
       with_prefix("auxiliary.", model_parameter_specs(auxiliary_config));
   const auto predictor_specs = with_prefix(
       "predictor.",
-      predictor_parameter_specs(base_config, auxiliary_config, bundle.manifest.layer_map));
+      predictor_parameter_specs(base_config, auxiliary_config, bundle.manifest.plan.layer_map()));
   specs.insert(specs.end(), predictor_specs.begin(), predictor_specs.end());
   TensorMap values;
   add_with_prefix(values, "auxiliary.", bundle.auxiliary.values);
   add_with_prefix(values, "predictor.", bundle.predictor);
-  const FlatParameters parameters(specs, values, at::kCPU);
+  FlatParameters parameters(specs, values, options.device, {.compute = options.compute});
+  Gradients gradients(parameters);
 
-  const TensorMap views = parameters.views(at::kFloat);
+  const TensorMap views = gradients.views(/*last=*/true);
   const int64_t tokens = batch.input_ids.size(1);
-  const auto rope = [&](const ModelConfig& config) { return rope_table(config, tokens, at::kCPU); };
-  const Model base = bind_model(base_config, rope(base_config), bundle.base.values, "");
+  const auto rope = [&](const ModelConfig& config) {
+    return rope_table(config, tokens, options.device);
+  };
+  const Model base = bind_model(base_config, rope(base_config),
+                                frozen(bundle.base.values, options.compute, options.device), "");
   const Model auxiliary = bind_model(auxiliary_config, rope(auxiliary_config), views, "auxiliary.");
-  const Predictor predictor = bind_predictor(bundle.manifest.layer_map, views, "predictor.");
+  const Predictor predictor = bind_predictor(bundle.manifest.plan.layer_map(), views, "predictor.");
 
   KvpTrace trace;
+  const Tensor ids = batch.input_ids.to(options.device);
   const KvpLosses losses =
-      kvp_loss(base, auxiliary, predictor, batch.input_ids, batch.targets, loss, {}, &trace);
+      kvp_loss(base, auxiliary, predictor, ids, batch.targets.to(options.device), loss, {}, &trace);
   losses.total.backward();
+  gradients.finish();
 
   ProbeResult result;
   result.report["losses"] = loss_report(losses);
-  for (const auto& [name, gradient] : parameters.gradients()) {
+  for (const auto& [name, gradient] : gradients.by_name()) {
     result.report["grad_norms"][name] = gradient.norm().item<float>();
     result.tensors["grad/" + name] = gradient;
   }
   const at::NoGradGuard no_grad;
   add_trace(result.tensors, trace, base, auxiliary);
-  result.tensors["exact/logits"] = logits(base, forward(base, batch.input_ids));
+  result.tensors["exact/logits"] = logits(base, forward(base, ids));
   result.tensors["auxiliary/logits"] = result.tensors["train/auxiliary_logits"];
   if (!options.out.empty()) write_tensors(options.out, result.tensors, DType::kF32);
   return result;

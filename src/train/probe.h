@@ -1,5 +1,5 @@
-// `kvcast-train probe`: one training step's losses and gradients on a given batch, in f32, so that
-// another implementation's numbers can be compared.
+// `kvcast-train probe`: one training step's losses and gradients on a given batch, so that another
+// implementation's numbers can be compared.
 #pragma once
 
 #include <filesystem>
@@ -15,7 +15,9 @@ struct ProbeOptions {
   std::filesystem::path batch;  ///< safetensors with input_ids and targets, [B, T] I64
   KvpLossOptions loss;
   std::optional<double> lambda_consistency;  ///< none: the paper's best, 1 / n_B
-  std::filesystem::path out;  ///< if set: logits, caches and gradients as safetensors
+  at::Device device = at::kCPU;
+  at::ScalarType compute = at::kFloat;  ///< of matrix products
+  std::filesystem::path out;            ///< if set: logits, caches and gradients as safetensors
 };
 
 struct ProbeResult {

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <optional>
 
 #include "train/data/error.h"
@@ -39,7 +40,7 @@ std::optional<int64_t> environment_number(const char* name, int64_t low, int64_t
   return value;
 }
 
-struct NothingPending : PendingSum {
+struct NothingPending : Pending {
   void wait() override {}
 };
 
@@ -60,8 +61,11 @@ std::unique_ptr<Processes> Processes::from_environment(const at::Device&) {
   }
   return std::make_unique<Processes>();
 }
-std::unique_ptr<PendingSum> Processes::sum(Tensor&) { return std::make_unique<NothingPending>(); }
-void Processes::broadcast(Tensor&) {}
+std::unique_ptr<Pending> Processes::sum(Tensor&) { return std::make_unique<NothingPending>(); }
+std::unique_ptr<Pending> Processes::sum_shares(Tensor&, Tensor&) {
+  return std::make_unique<NothingPending>();
+}
+std::unique_ptr<Pending> Processes::gather(Tensor&) { return std::make_unique<NothingPending>(); }
 std::string Processes::agree(const std::string& text) { return text; }
 
 #else
@@ -70,11 +74,21 @@ namespace {
 
 using WorkPointer = c10::intrusive_ptr<c10d::Work>;
 
-struct WorkPending : PendingSum {
-  explicit WorkPending(WorkPointer work_) : work(std::move(work_)) {}
-  void wait() override { work->wait(); }
+/// The tensors stay alive until the work is done.
+struct WorkPending : Pending {
+  WorkPending(WorkPointer work_, std::function<void()> then_)
+      : work(std::move(work_)), then(std::move(then_)) {}
+  void wait() override {
+    work->wait();
+    if (then) then();
+  }
   WorkPointer work;
+  std::function<void()> then;
 };
+
+std::unique_ptr<Pending> pending(WorkPointer work, std::function<void()> then = {}) {
+  return std::make_unique<WorkPending>(std::move(work), std::move(then));
+}
 
 c10::intrusive_ptr<c10d::Store> connect(int64_t rank, int64_t count) {
   const char* address = std::getenv("MASTER_ADDR");
@@ -142,12 +156,30 @@ struct Processes::Group {
     return {};
   }
 
-  WorkPointer broadcast(std::vector<Tensor>& tensors) {
+  /// `own`: this process's part of `whole`.
+  std::unique_ptr<Pending> sum_shares(Tensor& whole, Tensor& share, const Tensor& own) {
 #ifdef KVCAST_NCCL
-    if (nccl) return nccl->broadcast(tensors, c10d::BroadcastOptions());
+    if (nccl) return pending(nccl->_reduce_scatter_base(share, whole));
 #endif
 #ifdef KVCAST_GLOO
-    if (gloo) return gloo->broadcast(tensors, c10d::BroadcastOptions());
+    if (gloo) {  // which has no such operation
+      std::vector<Tensor> tensors{whole};
+      return pending(gloo->allreduce(tensors), [share, own] { Tensor(share).copy_(own); });
+    }
+#endif
+    return {};
+  }
+
+  std::unique_ptr<Pending> gather(Tensor& whole, Tensor own, int64_t count) {
+#ifdef KVCAST_NCCL
+    if (nccl) return pending(nccl->_allgather_base(whole, own));
+#endif
+#ifdef KVCAST_GLOO
+    if (gloo) {
+      std::vector<std::vector<Tensor>> parts{whole.chunk(count)};
+      std::vector<Tensor> given{own.clone()};
+      return pending(gloo->allgather(parts, given), [parts, given] {});
+    }
 #endif
     return {};
   }
@@ -167,16 +199,20 @@ std::unique_ptr<Processes> Processes::from_environment(const at::Device& device)
   return processes;
 }
 
-std::unique_ptr<PendingSum> Processes::sum(Tensor& tensor) {
+std::unique_ptr<Pending> Processes::sum(Tensor& tensor) {
   if (!group_) return std::make_unique<NothingPending>();
   std::vector<Tensor> tensors{tensor};
-  return std::make_unique<WorkPending>(group_->sum(tensors));
+  return pending(group_->sum(tensors));
 }
 
-void Processes::broadcast(Tensor& tensor) {
-  if (!group_) return;
-  std::vector<Tensor> tensors{tensor};
-  group_->broadcast(tensors)->wait();
+std::unique_ptr<Pending> Processes::sum_shares(Tensor& whole, Tensor& share) {
+  if (!group_) return std::make_unique<NothingPending>();
+  return group_->sum_shares(whole, share, whole.chunk(count_)[static_cast<size_t>(rank_)]);
+}
+
+std::unique_ptr<Pending> Processes::gather(Tensor& whole) {
+  if (!group_) return std::make_unique<NothingPending>();
+  return group_->gather(whole, whole.chunk(count_)[static_cast<size_t>(rank_)], count_);
 }
 
 std::string Processes::agree(const std::string& text) {

@@ -10,11 +10,11 @@
 
 namespace kvcast::train {
 
-/// A sum under way.
-class PendingSum {
+/// An exchange between processes under way.
+class Pending {
  public:
-  virtual ~PendingSum() = default;
-  /// What is done with the tensor afterwards sees the sum; on a GPU the host does not wait.
+  virtual ~Pending() = default;
+  /// What is done with the tensors afterwards sees the result; on a GPU the host does not wait.
   virtual void wait() = 0;
 };
 
@@ -37,9 +37,12 @@ class Processes {
   [[nodiscard]] bool first() const { return rank_ == 0; }
 
   /// `tensor` (contiguous) becomes its sum over all processes; it must stay untouched until wait().
-  std::unique_ptr<PendingSum> sum(Tensor& tensor);
-  /// `tensor` becomes the first process's.
-  void broadcast(Tensor& tensor);
+  std::unique_ptr<Pending> sum(Tensor& tensor);
+  /// `share` becomes this process's part of the sum of `whole`, which is cut evenly among them in
+  /// order of rank. `whole` is undefined afterwards. Alone, the two are the same memory.
+  std::unique_ptr<Pending> sum_shares(Tensor& whole, Tensor& share);
+  /// `whole` is cut likewise; every process's part becomes what that process has there.
+  std::unique_ptr<Pending> gather(Tensor& whole);
   /// The first process's text, given to all. Between hosts alone: no device waits.
   std::string agree(const std::string& text);
 

@@ -6,6 +6,7 @@
 #include "base/mapped_file.h"
 #include "io/json.h"
 #include "train/data/error.h"
+#include "train/data/rerun.h"
 
 namespace kvcast::train {
 namespace {
@@ -33,9 +34,12 @@ std::string progress_line(const LogEntry& entry, int64_t total_steps) {
                             duration(entry.remaining_seconds));
 }
 
-/// The lines of a log up to a step. A last line that was cut off is no JSON and goes too.
-std::string entries_up_to(const std::filesystem::path& file, int64_t step) {
-  std::ifstream in(file);
+/// The log's lines up to a step, from the checkpoint's copy where there is one: the log itself may
+/// have been lost or cut. A last line that was cut off is no JSON and goes too.
+std::string entries_up_to(const OutputRecipe& output, int64_t step) {
+  if (step == 0) return {};
+  const auto copy = output.checkpoint / kCheckpointLogName;
+  std::ifstream in(std::filesystem::exists(copy) ? copy : output.log);
   std::string kept;
   for (std::string line; std::getline(in, line);) {
     const Json entry = Json::parse(line, nullptr, /*allow_exceptions=*/false);
@@ -46,15 +50,19 @@ std::string entries_up_to(const std::filesystem::path& file, int64_t step) {
 
 }  // namespace
 
-ProgressLog::ProgressLog(const std::filesystem::path& file, int64_t total_steps, int64_t keep_to,
+ProgressLog::ProgressLog(const OutputRecipe& output, int64_t total_steps, int64_t keep_to,
                          bool quiet)
-    : path_(file), total_steps_(total_steps), quiet_(quiet), terminal_(isatty(STDERR_FILENO) != 0) {
+    : path_(output.log),
+      total_steps_(total_steps),
+      quiet_(quiet),
+      terminal_(isatty(STDERR_FILENO) != 0) {
+  const std::filesystem::path& file = path_;
   std::error_code error;
   if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path(), error);
   if (error) {
     throw TrainError(fmt::format("{}: cannot write the log: {}", file.string(), error.message()));
   }
-  unwrap(write_file_atomically(file, entries_up_to(file, keep_to)));
+  unwrap(write_file_atomically(file, entries_up_to(output, keep_to)));
   file_.open(file, std::ios::app);
   if (!file_) throw TrainError(file.string() + ": cannot write the log");
 }
@@ -75,6 +83,7 @@ void ProgressLog::write(const LogEntry& entry) {
                {"teraflops", entry.teraflops},
                {"elapsed_seconds", entry.elapsed_seconds}};
   if (entry.utilisation > 0) json["utilisation"] = entry.utilisation;
+  if (entry.peak_memory_bytes > 0) json["peak_memory_bytes"] = entry.peak_memory_bytes;
   file_ << json.dump() << '\n' << std::flush;
   if (!file_) throw TrainError(path_.string() + ": cannot write the log");
   if (quiet_) return;

@@ -12,8 +12,8 @@
 #include "train/batch_loader.h"
 #include "train/checkpoint.h"
 #include "train/data/error.h"
-#include "train/device_peak.h"
-#include "train/gradient_sum.h"
+#include "train/gpu.h"
+#include "train/gradients.h"
 #include "train/loss_monitor.h"
 #include "train/progress.h"
 
@@ -36,7 +36,8 @@ class Loop {
         parameters_(parameters),
         setup_(setup),
         run_(setup.run),
-        processes_(setup.control.processes != nullptr ? *setup.control.processes : alone_),
+        processes_(parameters.processes()),
+        gradients_(parameters),
         optimizer_(parameters, setup.optimizer),
         monitor_(setup.run.max_loss_jump) {
     if (run_.accumulation % processes_.count() != 0) {
@@ -52,21 +53,12 @@ class Loop {
     }
     restore_interval();
     elapsed_before_ = state_.elapsed_seconds;
-    if (processes_.count() > 1) {
-      // What one process computed on a GPU (a closed form) another may have rounded otherwise.
-      const at::NoGradGuard no_grad;
-      for (const Tensor& leaf : {parameters_.matrices(), parameters_.vectors()}) {
-        Tensor values = leaf.detach();
-        processes_.broadcast(values);
-      }
-      gradient_sum_.emplace(parameters_, processes_);
-    }
   }
 
   TrainOutcome run() {
     std::optional<ProgressLog> log;
     if (processes_.first()) {
-      log.emplace(setup_.output.log, run_.steps, state_.step, setup_.control.quiet);
+      log.emplace(setup_.output, run_.steps, state_.step, setup_.control.quiet);
     }
     const int64_t share = run_.accumulation / processes_.count();
     BatchLoader batches(setup_.sampler, run_.micro_batch_sequences,
@@ -98,23 +90,18 @@ class Loop {
     Tensor step_terms;  // means over the step
     for (int64_t i = 0; i < micro_batches; ++i) {
       const Batch batch = batches.next();
-      // Views of the current weights; their graph is used up by backward().
-      TensorMap views =
-          parameters_.views(run_.precision == Precision::kBF16 ? at::kBFloat16 : at::kFloat);
-      const bool last = i == micro_batches - 1;
-      if (gradient_sum_ && last) views = gradient_sum_->watched(views);
+      const TensorMap views = gradients_.views(/*last=*/i == micro_batches - 1);
       const ObjectiveLoss loss =
           objective_.loss(views, {batch.input_ids, batch.targets, state_.step});
       (loss.total * share).backward();
       const Tensor terms = stacked(loss) * share;
       step_terms = step_terms.defined() ? step_terms + terms : terms;
     }
-    if (gradient_sum_) {
-      const auto pending = processes_.sum(step_terms);
-      gradient_sum_->finish();
-      pending->wait();
-    }
-    gradient_norm_ = optimizer_.step(learning_rate);
+    const auto summed_terms = processes_.sum(step_terms);
+    gradients_.finish();
+    gradient_norm_ = optimizer_.step(gradients_, learning_rate);
+    gradients_.clear();
+    summed_terms->wait();
     monitor_.add(state_.step, step_terms[0], gradient_norm_);
     interval_terms_ = interval_terms_.defined() ? interval_terms_ + step_terms : step_terms;
     learning_rate_ = learning_rate;
@@ -186,6 +173,7 @@ class Loop {
                               std::max(1e-9, seconds_since(interval_start_));
     entry.teraflops = entry.tokens_per_second * objective_.flops_per_token() / 1e12;
     entry.utilisation = peak_teraflops_ > 0 ? entry.teraflops / peak_teraflops_ : 0.0;
+    entry.peak_memory_bytes = peak_memory_bytes(setup_.control.device);
     entry.elapsed_seconds = state_.elapsed_seconds;
     entry.remaining_seconds = remaining_seconds(entry.tokens_per_second);
     for (size_t i = 0; i < term_names_.size(); ++i) {
@@ -215,19 +203,19 @@ class Loop {
         state_.interval_terms.assign(sums.data_ptr<double>(),
                                      sums.data_ptr<double>() + sums.numel());
       }
-      write_checkpoint(setup_.output.checkpoint, objective_, parameters_, optimizer_, state_,
-                       setup_.output.shard_bytes, about());
     }
+    write_checkpoint(setup_.output, objective_, parameters_, optimizer_, state_, about());
     interval_start_ += Clock::now() - began;  // writing is no training
   }
 
   void finish() {
     stop_if_bad(0);
+    const TensorMap values = parameters_.gathered(parameters_.master());
     if (!processes_.first()) return;
     const auto& output = setup_.output;
     AtomicDirectory target(output.directory);
-    objective_.write(target.staging(), output.directory, parameters_.master_values(),
-                     stored_as(output), /*checkpoint=*/false, about());
+    objective_.write(target.staging(), output.directory, values, stored_as(output),
+                     /*checkpoint=*/false, about());
     target.commit();
     std::filesystem::remove_all(output.checkpoint);
   }
@@ -264,6 +252,13 @@ class Loop {
     if (run_.max_minutes <= 0.0) return by_steps;
     return std::max(0.0, std::min(by_steps, 60.0 * run_.max_minutes - state_.elapsed_seconds));
   }
+  [[nodiscard]] double peak_of_all() const {
+    const auto gpu = gpu_of(setup_.control.device);
+    const double one = run_.peak_teraflops > 0 ? run_.peak_teraflops
+                       : gpu                   ? gpu->peak_teraflops
+                                               : 0.0;
+    return one * static_cast<double>(processes_.count());
+  }
   [[nodiscard]] int64_t tokens_per_step() const {
     return state_.step_sequences * state_.sequence_tokens;
   }
@@ -272,16 +267,13 @@ class Loop {
   FlatParameters& parameters_;
   const TrainingRun& setup_;
   const RunRecipe& run_;
-  Processes alone_;
   Processes& processes_;
+  Gradients gradients_;
   AdamW optimizer_;
   LossMonitor monitor_;
-  std::optional<GradientSum> gradient_sum_;  // none: this process alone
   TrainingState state_;
   double elapsed_before_ = 0.0, learning_rate_ = 0.0;
-  double peak_teraflops_ = static_cast<double>(processes_.count()) *
-                           (run_.peak_teraflops > 0 ? run_.peak_teraflops
-                                                    : device_peak_teraflops(setup_.control.device));
+  double peak_teraflops_ = peak_of_all();  // 0: not known
   Clock::time_point start_, interval_start_;
   int64_t steps_before_resume_ = 0;  // of the interval: not timed by this run
   Tensor interval_terms_;            // sums since the last log entry

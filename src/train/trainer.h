@@ -13,6 +13,7 @@
 #include "train/data/window_sampler.h"
 #include "train/model_files.h"
 #include "train/parameters.h"
+#include "train/plan.h"
 #include "train/processes.h"
 
 namespace kvcast::train {
@@ -50,6 +51,16 @@ struct TrainControl {
   bool quiet = false;                       ///< no progress on stderr
   const std::atomic<bool>* stop = nullptr;  ///< set: write a checkpoint and return
   Processes* processes = nullptr;           ///< those that train together; none: this one alone
+
+  /// What a plan is for.
+  [[nodiscard]] PlanDevice plan_device() const {
+    return {gpu_of(device), processes != nullptr ? processes->count() : 1};
+  }
+  /// How the trained parameters of a run are kept.
+  [[nodiscard]] ParameterOptions parameters(const RunRecipe& run) const {
+    return {.compute = run.precision == Precision::kBF16 ? at::kBFloat16 : at::kFloat,
+            .processes = processes};
+  }
 };
 
 enum class TrainOutcome { kFinished, kInterrupted };

@@ -61,7 +61,7 @@ else:
     raise AssertionError("a closed stream goes on running")
 
 for broken, status in (({"prompt": "a " * 5000}, 400), ({"prompt": "a", "temperature": -1}, 400),
-                       ({"prompt": "a", "model": "gpt-x"}, 404)):
+                       ({"prompt": "a", "extra_body": {"grammar": "root ::= a"}}, 400)):
     try:
         client.completions.create(**{"model": model, **broken})
         raise AssertionError("not refused: " + str(broken)[:60])

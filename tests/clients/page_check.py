@@ -1,169 +1,175 @@
-"""Drives the page of a running `kvcast serve` in headless Chromium: chat, race, narrow window, errors.
+"""Drives the page of a running `kvcast serve` in Chromium: race, chat, errors, keyboard, narrow and dark.
 
-    pip install aiohttp
-    python tests/clients/page_check.py http://127.0.0.1:8080 OUTPUT_DIRECTORY [chromium]
+    pip install playwright; apt install chromium
+    python tests/clients/page_check.py http://127.0.0.1:8080 OUTPUT_DIRECTORY [/usr/bin/chromium]
 
 Writes screenshots and fails on a wrong page, on anything in the browser's log, or on a request to
 anywhere else.
 """
-import asyncio
-import base64
 import pathlib
-import subprocess
 import sys
-import tempfile
+import time
 
-import aiohttp
+from playwright.sync_api import sync_playwright
 
 url, out = sys.argv[1].rstrip("/"), pathlib.Path(sys.argv[2])
-program = sys.argv[3] if len(sys.argv) > 3 else "chromium"
+program = sys.argv[3] if len(sys.argv) > 3 else "/usr/bin/chromium"
 out.mkdir(parents=True, exist_ok=True)
+WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
-class Page:
-    def __init__(self, socket):
-        self.socket, self.next_id, self.answers, self.problems = socket, 1, {}, []
+class Watched:
+    """A page whose log and requests are watched."""
 
-    async def listen(self):
-        async for message in self.socket:
-            data = message.json()
-            if "id" in data:
-                self.answers.pop(data["id"]).set_result(data)
-            elif data["method"] == "Log.entryAdded" and data["params"]["entry"]["level"] == "error":
-                self.problems.append(data["params"]["entry"].get("text", ""))
-            elif data["method"] == "Runtime.exceptionThrown":
-                self.problems.append(str(data["params"]["exceptionDetails"]))
-            elif data["method"] == "Network.requestWillBeSent":
-                target = data["params"]["request"]["url"]
-                if not target.startswith((url, "data:")):
-                    self.problems.append("outside request: " + target)
+    def __init__(self, browser, **options):
+        self.context = browser.new_context(viewport=WIDE, **options)
+        self.page = self.context.new_page()
+        self.problems = []
+        self.page.on("console", lambda m: m.type == "error" and self.problems.append(m.text))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("request", lambda r: r.url.startswith((url, "data:"))
+                     or self.problems.append("outside request: " + r.url))
 
-    async def call(self, method, **params):
-        future = asyncio.get_running_loop().create_future()
-        self.answers[self.next_id] = future
-        await self.socket.send_json({"id": self.next_id, "method": method, "params": params})
-        self.next_id += 1
-        answer = await asyncio.wait_for(future, 30)
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    async def js(self, expression):
-        result = await self.call("Runtime.evaluate", expression=expression, awaitPromise=True,
-                                 returnByValue=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    async def until(self, expression, seconds=60):
-        for _ in range(seconds * 20):
-            if await self.js(expression):
-                return
-            await asyncio.sleep(0.05)
-        raise AssertionError("never true: " + expression)
-
-    async def size(self, width, height, dark=False):
-        await self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
-                        deviceScaleFactor=1, mobile=False)
-        await self.call("Emulation.setEmulatedMedia", features=[
-            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
-
-    async def shot(self, name):
-        data = await self.call("Page.captureScreenshot", format="png")
-        (out / (name + ".png")).write_bytes(base64.b64decode(data["data"]))
-
-    async def key(self, key, code):
-        for kind in ("keyDown", "keyUp"):
-            text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
-            await self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key,
-                            windowsVirtualKeyCode=code, **text)
+    def open(self, tab):
+        self.page.goto(f"{url}/#{tab}")
+        until(self.page, "document.querySelectorAll('#chat-prefill option').length > 0")
+        return self.page
 
 
-async def check(page):
-    for domain in ("Page", "Runtime", "Log", "Network"):
-        await page.call(domain + ".enable")
-    await page.size(1100, 800)
-    await page.call("Page.navigate", url=url + "/")
-    await page.until("document.querySelectorAll('#chat-prefill option').length > 0")
-
-    # Chat, by keyboard only.
-    await page.js("document.getElementById('chat-input').focus()")
-    await page.call("Input.insertText", text="Tell me about the lighthouse and the old keeper.")
-    await page.key("Enter", 13)
-    await page.until("document.querySelector('.assistant .stats')?.textContent.includes('first token')")
-    assert await page.js("document.querySelector('.assistant .text').textContent.length > 5")
-    assert await page.js("document.activeElement.id") == "chat-input"
-    await page.shot("chat")
-
-    # Stop with Escape.
-    await page.js("document.getElementById('chat-tokens').value = 1500")
-    await page.call("Input.insertText", text="And then? <script>alert(1)</script> <b>bold</b>")
-    await page.key("Enter", 13)
-    await page.until("document.querySelectorAll('.assistant')[1]?.querySelector('.text').textContent")
-    await page.key("Escape", 27)
-    await page.until("!document.getElementById('chat-send').disabled")
-    assert await page.js("document.querySelectorAll('#log b, #log script').length") == 0
-
-    # The tabs by arrow keys, then the race.
-    await page.js("document.getElementById('tab-chat').focus()")
-    await page.key("ArrowRight", 39)
-    assert await page.js("document.activeElement.id") == "tab-race"
-    await page.js("document.getElementById('race-form').requestSubmit()")
-    await page.until("!document.getElementById('plot').hidden")
-    print("race:", await page.js("document.getElementById('race-verdict').textContent"))
-    assert await page.js("document.querySelectorAll('#plot-table tr').length") == 7
-    await page.size(1100, 1250)
-    await page.shot("race")
-    await page.size(1100, 1250, dark=True)
-    await page.shot("race-dark")
-    await page.size(380, 1400)
-    assert await page.js("document.documentElement.scrollWidth <= innerWidth"), "scrolls sideways"
-    await page.shot("race-narrow")
-    await page.js("document.getElementById('tab-chat').click()")
-    assert await page.js("document.documentElement.scrollWidth <= innerWidth"), "scrolls sideways"
-    await page.size(380, 800)
-    await page.shot("chat-narrow")
-
-    # Every control has a name; what a screen reader would find missing.
-    tree = await page.call("Accessibility.getFullAXTree")
-    nameless = [n["role"]["value"] for n in tree["nodes"] if not n.get("ignored")
-                and n["role"]["value"] in ("button", "textbox", "combobox", "spinbutton", "tab", "log")
-                and not n.get("name", {}).get("value")]
-    assert not nameless, nameless
-
-    # An error the user made: a prompt beyond the context.
-    assert not page.problems, page.problems
-    await page.size(1100, 700)
-    await page.js("document.getElementById('tab-race').click();"
-                  "document.getElementById('race-input').value = 'too long '.repeat(3000);"
-                  "document.getElementById('race-form').requestSubmit()")
-    await page.until("!document.getElementById('error').hidden")
-    assert "context" in await page.js("document.getElementById('error').textContent")
-    await page.js("window.scrollTo(0, 0)")
-    await page.shot("error")
-    assert all("400" in text for text in page.problems), page.problems
+def until(page, expression, seconds=120):
+    """Waits until a JavaScript expression is true: the page's policy forbids Playwright's own way."""
+    for _ in range(seconds * 20):
+        if page.evaluate(expression):
+            return
+        time.sleep(0.05)
+    raise AssertionError("never true: " + expression)
 
 
-async def main():
-    with tempfile.TemporaryDirectory() as profile:
-        browser = subprocess.Popen(
-            [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-             "--remote-debugging-port=0", "--user-data-dir=" + profile, "about:blank"],
-            stderr=subprocess.PIPE, text=True)
-        try:
-            while "ws://" not in (line := browser.stderr.readline()):
-                assert line, "chromium did not start"
-            port = line.split("127.0.0.1:")[1].split("/")[0]
-            async with aiohttp.ClientSession() as session:
-                async with session.get(f"http://127.0.0.1:{port}/json") as response:
-                    target = [t for t in await response.json() if t["type"] == "page"][0]
-                async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                    page = Page(socket)
-                    listener = asyncio.create_task(page.listen())
-                    await check(page)
-                    listener.cancel()
-        finally:
-            browser.terminate()
-            browser.wait()
-    print("the page is fine; screenshots in", out)
+def shots(page, name):
+    for size, width in ((WIDE, "wide"), (NARROW, "narrow")):
+        page.set_viewport_size(size)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            page.evaluate("window.scrollTo(0, 0)")
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), \
+                f"{name} scrolls sideways at {size['width']}"
+            page.screenshot(path=out / f"{name}-{width}-{scheme}.png")
+    page.set_viewport_size(WIDE)
+    page.emulate_media(color_scheme="light")
 
 
-asyncio.run(main())
+def check_race(browser):
+    watched = Watched(browser, permissions=["clipboard-read", "clipboard-write"])
+    page = watched.open("race")
+    page.get_by_role("button", name="Start the race").press("Enter")
+    page.wait_for_selector("#race-share:visible", timeout=120_000)
+    times = page.evaluate("[...document.querySelectorAll('.clock')].map((c) => parseFloat(c.textContent))")
+    widths = page.evaluate("[...document.querySelectorAll('.bar')].map((b) => b.getBoundingClientRect().width)")
+    ratio, drawn = times[0] / times[1], widths[0] / widths[1]
+    print(f"race: {times} ms; {page.inner_text('#race-ratio')} {page.inner_text('#race-verdict')}")
+    assert abs(drawn / ratio - 1) < 0.05, (times, widths)  # lengths are times
+    shown = page.inner_text("#race-ratio")
+    assert shown.endswith("×") and abs(float(shown[:-1]) / max(ratio, 1 / ratio) - 1) < 0.06, shown
+    # Headline, lanes with their stages and the legend are in sight without scrolling.
+    assert page.evaluate("document.getElementById('race-legend').getBoundingClientRect().bottom < innerHeight")
+    assert page.locator("#lane-left .bar span").count() == 6
+    page.get_by_role("button", name="Copy the result").click()
+    page.wait_for_selector("text=Copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert "time to first token" in copied and "×" in copied, copied
+    assert page.locator("#race-table tr").count() == 10
+    shots(page, "race")
+    assert not watched.problems, watched.problems
+
+    # An error that the user made goes when the prompt is touched.
+    page.fill("#race-input", "too long " * 3000)
+    page.get_by_role("button", name="Start the race").click()
+    page.wait_for_selector("#race-error:visible")
+    assert "context" in page.inner_text("#race-error")
+    assert page.locator("#race-headline").is_hidden(), "an old result beside an error"
+    shots(page, "error")
+    page.fill("#race-input", "short")
+    assert page.locator("#race-error").is_hidden()
+    assert all("400" in text for text in watched.problems), watched.problems
+
+
+def check_chat(browser):
+    watched = Watched(browser)
+    page = watched.open("chat")
+    # By keyboard only: an example, then a message.
+    page.locator("#chat-examples button").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".assistant .stats:has-text('first token after')", timeout=120_000)
+    page.locator("#chat-input").focus()
+    page.keyboard.type("And then? <script>alert(1)</script> <b>bold</b>")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("Two lines.")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelectorAll('.assistant .stats')[1]?.textContent.includes('first token after')")
+    assert page.evaluate("document.querySelectorAll('#log b, #log script').length") == 0
+    assert page.evaluate("document.activeElement.id") == "chat-input"
+    # The composer is at the bottom, whatever the conversation's length.
+    below = page.evaluate("innerHeight - document.getElementById('chat-send').getBoundingClientRect().bottom")
+    assert 0 <= below < 60, below
+    shots(page, "chat")
+
+    # Kept on reload.
+    said = page.locator("#log .text").all_inner_texts()
+    page.reload()
+    page.wait_for_selector(".assistant")
+    assert page.locator("#log .text").all_inner_texts() == said
+    # Settings in one place, kept too.
+    page.get_by_role("button", name="Settings").click()
+    page.fill("#chat-tokens", "1500")
+    page.select_option("#theme", "dark")
+    page.keyboard.press("Escape")
+    assert not page.evaluate("document.getElementById('settings').open")
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+    page.reload()
+    page.wait_for_selector("text=up to 1500 tokens")
+    # Escape stops an answer.
+    page.fill("#chat-input", "Tell me everything about the sea and the light in the fog at night.")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelectorAll('.assistant')[2]?.querySelector('.text').textContent")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#chat-send:visible")
+    page.get_by_role("button", name="New conversation").click()
+    assert page.locator("#log article").count() == 0
+    page.reload()
+    page.wait_for_selector("#chat-examples button")
+    assert page.locator("#log article").count() == 0
+    assert not watched.problems, watched.problems
+
+
+def check_access(browser):
+    watched = Watched(browser, reduced_motion="reduce")
+    page = watched.open("race")
+    page.locator("#tab-race").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "tab-chat"
+    assert page.locator("#chat").is_visible() and page.locator("#race").is_hidden()
+    moving = page.evaluate("""(() => {
+        document.getElementById('race-headline').hidden = false;
+        document.getElementById('tab-race').click();
+        return document.getAnimations().length;
+    })()""")
+    assert moving == 0, "something moves although less motion is asked for"
+    # Every control has a name that a screen reader can say.
+    nodes = watched.context.new_cdp_session(page)
+    for tab in ("race", "chat"):
+        page.locator("#tab-" + tab).click()
+        tree = nodes.send("Accessibility.getFullAXTree")["nodes"]
+        nameless = [n["role"]["value"] for n in tree if not n.get("ignored")
+                    and n["role"]["value"] in ("button", "textbox", "combobox", "spinbutton", "tab", "log", "dialog")
+                    and not n.get("name", {}).get("value")]
+        assert not nameless, nameless
+    assert not watched.problems, watched.problems
+
+
+with sync_playwright() as driver:
+    chromium = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+    for check in (check_race, check_chat, check_access):
+        check(chromium)
+        print(check.__name__, "passed")
+    chromium.close()
+print("the page is fine; screenshots in", out)

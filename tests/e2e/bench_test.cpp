@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "io/json.h"
 #include "support/run_program.h"
@@ -42,6 +43,26 @@ TEST(BenchCommand, JsonHoldsWhatIsPromisedForEveryCase) {
     EXPECT_GT(json["peaks"][dtype]["read_bytes_per_s"].get<double>(), 0);
     EXPECT_GT(json["load_ms"][dtype].get<double>(), 0);
   }
+}
+
+TEST(BenchCommand, ABundleRunsInTheTypeItIsStoredIn) {
+  const auto result = run_kvcast(kSmall + "--format json");
+  ASSERT_EQ(result.exit_code, 0) << result.error;
+  const Json json = *parse_json(result.out, "stdout");
+  for (const Json& row : json["results"])
+    EXPECT_EQ(row["dtype"], "f32");  // as the golden bundle is
+  const auto shape = run_kvcast("bench --arch openelm-270m -p 1 -r 1 --decode 0 --format json");
+  ASSERT_EQ(shape.exit_code, 0) << shape.error;
+  EXPECT_EQ((*parse_json(shape.out, "stdout"))["results"][0]["dtype"], "bf16");
+}
+
+TEST(BenchCommand, TablesFitTheTerminal) {
+  const auto result =
+      run_kvcast(kSmall + "--dtype f32,int8 --prefill exact,kv-prediction:tail=3,lazy:0.75-0.25");
+  ASSERT_EQ(result.exit_code, 0) << result.error;
+  std::istringstream lines(result.out);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100U) << line;
+  EXPECT_THAT(result.out, HasSubstr("2 x 9"));
 }
 
 class BenchCompare : public testing::Test {

@@ -71,16 +71,26 @@ TEST(FlopsCommand, WrongUseIsOneLineAndExitTwo) {
   expect_one_line_error(run_kvcast("flops somewhere --arch a --aux b"), 2, "--arch");
 }
 
-TEST(FlopsCommand, UnknownShapesAndPlainModelsAreOneLineAndExitOne) {
+TEST(FlopsCommand, APlainModelIsCountedAlone) {
+  const std::string model = std::string(KVCAST_GOLDEN_DIR) + "/families/qwen2";
+  const Json results =
+      parse_output(run_kvcast("flops '" + model + "' -p 16 --format json"))["results"];
+  ASSERT_EQ(results.size(), 1U);
+  EXPECT_GT(results[0]["exact_count"]["exact_flops"]["total"], 0);
+  EXPECT_FALSE(results[0].contains("auxiliary"));
+  EXPECT_THAT(run_kvcast("flops '" + model + "' -p 16").out, HasSubstr("/qwen2"));
+}
+
+TEST(FlopsCommand, UnknownShapesAreOneLineAndExitOne) {
   expect_one_line_error(run_kvcast("flops --arch openelm-9b --aux openelm-3b"), 1, "openelm-9b");
-  expect_one_line_error(run_kvcast("flops '" + kGolden + "/base'"), 1, "kvcast.json");
+  expect_one_line_error(run_kvcast("flops /nowhere"), 1, "/nowhere/config.json");
 }
 
 TEST(InfoCommand, DescribesABundle) {
   const auto text = run_kvcast("info '" + kGolden + "'");
   EXPECT_EQ(text.exit_code, 0) << text.error;
   EXPECT_THAT(text.out,
-              AllOf(HasSubstr("200,544 parameters, 5 layers"),
+              AllOf(HasSubstr("family openelm, 200,544 parameters, 5 layers"),
                     HasSubstr("67,584 parameters, 3 layers"), HasSubstr("layer map: 0 0 1 1 2"),
                     HasSubstr("4,128 parameters"), HasSubstr("F32 42 tensors, 802,176 bytes")));
 }
@@ -116,7 +126,7 @@ TEST(InfoCommand, ShowsTheTokenizer) {
 TEST(InfoCommand, DirectoriesThatHoldNoModelAreOneLineAndExitOne) {
   expect_one_line_error(run_kvcast("info /nowhere"), 1, "/nowhere/config.json");
   const TemporaryDirectory directory;
-  directory.write("kvcast.json", "{\"format\": 2}");
+  directory.write("kvcast.json", "{\"format\": 3}");
   expect_one_line_error(run_kvcast("info '" + directory.path().string() + "'"), 1, "\"format\"");
 }
 

@@ -292,6 +292,13 @@ TEST_F(EvalCommand, MistakesAreNamed) {
   const auto scoring = run_kvcast(with_data(
       "--task nll --prefix 8 --suffix 8 --predicted-scoring --data " + file("rows.jsonl")));
   EXPECT_EQ(scoring.exit_code, 1);
+  // A model without a predictor.
+  const auto plain =
+      run_kvcast("eval '" + (tiny_bundle().path() / "base").string() + "' --tokenizer '" +
+                 std::string(KVCAST_SOURCE_DIR) + "/tests/data/tokenizer.model'" +
+                 " --task arc_easy --predicted-scoring --data " + file("rows.jsonl"));
+  EXPECT_EQ(plain.exit_code, 1) << plain.error;
+  EXPECT_NE(plain.error.find("plain model"), std::string::npos) << plain.error;
   const auto missing = run_kvcast(with_data("--task arc_easy --data " + file("no-such-file")));
   EXPECT_EQ(missing.exit_code, 1);
   EXPECT_NE(missing.error.find("no-such-file"), std::string::npos);

@@ -31,9 +31,9 @@ TEST_F(Bundle, EachKeyOfTheWrongTypeIsNamed) {
 }
 
 TEST_F(Bundle, AnUnknownFormatIsRefused) {
-  for (const Json& format : {Json(0), Json(2), Json(-1), Json("1"), Json(UINT64_MAX)}) {
+  for (const Json& format : {Json(0), Json(3), Json(-1), Json("1"), Json(UINT64_MAX)}) {
     bundle_.manifest["format"] = format;
-    expect_bundle_error({kManifest, "\"format\"", "expected 1"});
+    expect_bundle_error({kManifest, "\"format\"", "expected a whole number from 1 to 2"});
   }
 }
 

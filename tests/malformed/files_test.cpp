@@ -14,11 +14,11 @@ using Files = MalformedTest;
 TEST_F(Files, APathThatIsNoDirectoryIsRefused) {
   root_.write("file", "x");
   for (const char* path : {"file", "nowhere", "file/below"}) {
-    expect_load_error(root_.path() / path, {path, "not a directory", "config.json"});
+    expect_load_error(root_.path() / path, {path, "expected a model directory", "config.json"});
   }
-  expect_load_error("", {"not a directory"});
-  expect_load_error(root_.path() / "line\nbreak", {"break", "not a directory"});
-  expect_load_error(root_.path() / std::string(100'000, 'x'), {"not a directory"});
+  expect_load_error("", {"expected a model directory"});
+  expect_load_error(root_.path() / "line\nbreak", {"break", "expected a model directory"});
+  expect_load_error(root_.path() / std::string(100'000, 'x'), {"expected a model directory"});
 }
 
 TEST_F(Files, AnEmptyDirectorySaysWhatItLacks) {

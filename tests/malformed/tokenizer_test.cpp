@@ -87,7 +87,7 @@ TEST_F(TokenizerFile, WithoutOneTextIsRefusedAndTokensWork) {
   const auto answer = session.generate("text");
   ASSERT_FALSE(answer);
   expect_one_line(answer.error().message);
-  EXPECT_THAT(answer.error().message, testing::HasSubstr("no tokenizer.model"));
+  EXPECT_THAT(answer.error().message, testing::HasSubstr("no tokenizer.json or tokenizer.model"));
   const std::vector<int32_t> prompt = {1, 2, 3};
   EXPECT_TRUE(session.generate(prompt, {.max_tokens = 1}));
 }

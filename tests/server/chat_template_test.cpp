@@ -38,7 +38,7 @@ TEST(Jinja, EvaluatesExpressions) {
       {"{{ 1 < 2 and not 2 < 1 }}", "True"},
       {"{{ 'x' if false else 'y' }}{{ 'z' if false }}", "y"},
       {"{{ 'b' in 'abc' }} {{ 4 not in [1, 2] }}", "True True"},
-      {"{{ [1, 'a', {'k': none}] }}", "[1, \"a\", {\"k\": null}]"},
+      {"{{ [1, 'a', {'k': none}] }}", "[1, 'a', {'k': None}]"},
       {"{{ {'a': [1, 2]}['a'][-1] }} {{ {'a': {'b': 3}}.a.b }}", "2 3"},
       {"{{ 'hello'[1:3] }} {{ [1,2,3][::-1] }} {{ [1,2,3][1:] }}", "el [3, 2, 1] [2, 3]"},
       {"{{ ' x '|trim ~ 'A'|lower ~ 'b'|upper ~ ([1,2]|length) }}", "xaB2"},
@@ -46,7 +46,7 @@ TEST(Jinja, EvaluatesExpressions) {
        "False d e"},
       {"{{ 'a,b'.split(',')|join('-') }} {{ ' s '.strip() }} {{ 'abc'.startswith('a') }}",
        "a-b s True"},
-      {"{{ {'a': 1}.items()|list }} {{ {'a': 1}.get('b', 2) }}", "[[\"a\", 1]] 2"},
+      {"{{ {'a': 1}.items()|list }} {{ {'a': 1}.get('b', 2) }}", "[['a', 1]] 2"},
       {"{{ 'a\"b\\n'|tojson }}", "\"a\\\"b\\n\""},
       {"{{ 3 is odd }} {{ 'x' is string }} {{ none is none }} {{ {} is mapping }}",
        "True True True True"},
@@ -75,7 +75,7 @@ TEST(Jinja, SaysWhatIsWrongAndWhere) {
   EXPECT_THAT(render("a\n{% if %}"), HasSubstr("line 2"));
   EXPECT_THAT(render("{{ 1 + }}"), HasSubstr("missing"));
   EXPECT_THAT(render("{% if true %}"), HasSubstr("endif is missing"));
-  EXPECT_THAT(render("{% macro x() %}{% endmacro %}"), HasSubstr("not supported"));
+  EXPECT_THAT(render("{% include 'x' %}"), HasSubstr("not supported"));
   EXPECT_THAT(render("{{ x|nonsense }}"), HasSubstr("unknown filter"));
   EXPECT_THAT(render("{{ raise_exception('no tools') }}"), HasSubstr("refuses: no tools"));
   EXPECT_THAT(render("{{ 'open }}"), HasSubstr("not closed"));
@@ -111,8 +111,17 @@ TEST(Jinja, HostileTemplatesEnd) {
   EXPECT_THAT(render("{{ range(999999999) }}"), HasSubstr("too long"));
   EXPECT_THAT(
       render("{% for i in range(9999) %}{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' * 1 }}{% endfor %}"),
-      HasSubstr("two numbers"));
+             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' * 9 }}{% endfor %}"),
+      HasSubstr("too long"));
+  EXPECT_THAT(render("{{ 'a' * 99999999 }}"), HasSubstr("too long"));
+  EXPECT_THAT(render("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"), HasSubstr("too deeply"));
+  std::string blocks = "{% macro m() %}", ends;
+  for (int i = 0; i < 50; ++i) {
+    blocks += "{% if true %}";
+    ends += "{% endif %}";
+  }
+  EXPECT_THAT(render(blocks + "{{ m() }}" + ends + "{% endmacro %}{{ m() }}"),
+              HasSubstr("too deeply"));
 }
 
 const std::vector<ChatMessage> kConversation = {{"system", "Be brief."},

@@ -88,6 +88,7 @@ class HttpClient {
     buffer_.erase(0, end);
     response.status = std::atoi(response.head.c_str() + 9);
     if (response.status == 100) return read_response();
+    if (response.status == 204) return response;
     if (const auto length = header(response.head, "Content-Length")) {
       const auto bytes = static_cast<size_t>(std::stoul(*length));
       while (buffer_.size() < bytes && read_some()) {

@@ -27,7 +27,7 @@ class RunningServer {
     EXPECT_TRUE(listening) << listening.error().message;
     server_ = std::move(*listening);
     thread_ = std::thread([this] {
-      status_ = server_->run(stop_.get_token(), [this] {
+      status_ = server_->run(stop_.get_token(), [this](const std::string& /*note*/) {
         const std::lock_guard lock(mutex_);
         ready_ = true;
         changed_.notify_all();

@@ -48,14 +48,16 @@ class Program {
     _exit(127);
   }
   ~Program() {
-    if (finished_) return;
+    if (finished_ || pid_ <= 0) return;  // kill(-1) would end every process there is
     kill(pid_, SIGKILL);
     waitpid(pid_, nullptr, 0);
   }
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
-  void send(int signal) const { kill(pid_, signal); }
+  void send(int signal) const {
+    if (pid_ > 0) kill(pid_, signal);
+  }
 
   /// Its exit status, 1000 + signal if one ended it, -1 if it still runs after `limit`.
   int wait(std::chrono::milliseconds limit = std::chrono::minutes(2)) {

@@ -64,6 +64,60 @@ TEST_F(Crash, ACheckpointThatFindsNoRoomLeavesTheLastOne) {
   EXPECT_EQ(resumed.wait(), 0) << resumed.err();
 }
 
+TEST_F(Crash, ACheckpointIsNeitherPassedOverNorLostUnasked) {
+  Program first(command("model", {"--set", "run.steps=1000000"}));
+  ASSERT_TRUE(reaches(first, "model", 4));
+  first.send(SIGTERM);
+  ASSERT_EQ(first.wait(), 130) << first.err();
+  const std::string state = read_file(path("model.checkpoint/training_state.json"));
+
+  Program again(command("model"));
+  ASSERT_EQ(again.wait(), 1);
+  EXPECT_NE(again.err().find("model.checkpoint: a checkpoint after step"), std::string::npos)
+      << again.err();
+  EXPECT_NE(again.err().find("--resume"), std::string::npos) << again.err();
+  EXPECT_EQ(read_file(path("model.checkpoint/training_state.json")), state);
+
+  Program anew(command("model", {"--overwrite"}));
+  ASSERT_EQ(anew.wait(), 0) << anew.err();
+  EXPECT_EQ(losses("model").size(), 60U);
+  EXPECT_EQ(losses("model").begin()->first, 2);
+}
+
+TEST_F(Crash, AFinishedRunIsNotBegunAgainUnasked) {
+  Program first(command("model"));
+  ASSERT_EQ(first.wait(), 0) << first.err();
+  const std::string weights = read_file(path("model/model.safetensors"));
+  const std::string log = read_file(path("model.jsonl"));
+
+  const std::vector<std::string> other_seed = {"--set", "run.seed=5"};
+  Program again(command("model", other_seed));
+  ASSERT_EQ(again.wait(), 1);
+  EXPECT_NE(again.err().find("--overwrite"), std::string::npos) << again.err();
+  Program resumed(command("model", {"--resume"}));
+  ASSERT_EQ(resumed.wait(), 0);
+  EXPECT_NE(resumed.err().find("finished already"), std::string::npos) << resumed.err();
+  EXPECT_EQ(read_file(path("model/model.safetensors")), weights);
+  EXPECT_EQ(read_file(path("model.jsonl")), log);
+
+  Program anew(command("model", {"--overwrite", "--set", "run.seed=5"}));
+  ASSERT_EQ(anew.wait(), 0) << anew.err();
+  EXPECT_NE(read_file(path("model/model.safetensors")), weights);
+}
+
+TEST_F(Crash, ALogThatWasLostComesBackWithTheCheckpoint) {
+  Program whole(command("whole"));
+  ASSERT_EQ(whole.wait(), 0) << whole.err();
+  Program cut(command("cut"));
+  ASSERT_TRUE(reaches(cut, "cut", 31)) << cut.err();
+  cut.send(SIGTERM);
+  ASSERT_EQ(cut.wait(), 130) << cut.err();
+  std::filesystem::remove(path("cut.jsonl"));
+  Program last(command("cut", {"--resume"}));
+  ASSERT_EQ(last.wait(), 0) << last.err();
+  EXPECT_EQ(losses("cut"), losses("whole"));
+}
+
 TEST_F(Crash, AFolderThatCannotBeWrittenIsAnErrorAtTheStart) {
   write_file(path("file"), "");
   Program program(command("file/model"));

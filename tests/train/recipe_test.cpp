@@ -57,6 +57,46 @@ TEST_F(Recipes, FillInDefaultsAndVariables) {
   EXPECT_EQ(recipe.run.precision, Precision::kBF16);
 }
 
+TEST_F(Recipes, AnIncludedFileGivesWhatTheRecipeDoesNotSay) {
+  write_file(directory_.path() / "long.toml",
+             "[variables]\nout = \"elsewhere\"\n[run]\nsteps = 500\nmicro_batch_sequences = 4\n"
+             "[optimizer]\nlearning_rate = 0.5\n");
+  const std::string text = "include = \"${length}.toml\"\n" + std::string(kPretrain);
+  const auto recipe = read(text, {{"length", "long"}, {"run.seed", "9"}});
+  EXPECT_EQ(recipe.run.steps, 10);  // the recipe's own
+  EXPECT_EQ(recipe.run.seed, 9U);
+  EXPECT_EQ(recipe.optimizer.learning_rate, 0.5);
+  EXPECT_EQ(recipe.output.directory, "runs/base");
+  EXPECT_THAT(error_of(text, {{"length", "short"}}), HasSubstr("short.toml"));
+}
+
+/// The paper's eleven pairs with each of their settings.
+TEST_F(Recipes, OfThePaperAreWhole) {
+  const Settings common = {{"weights", "w"}, {"shards", "s"}, {"out", "o"}};
+  int pairs = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::string(KVCAST_SOURCE_DIR) + "/recipes/paper")) {
+    const auto name = entry.path().stem().string();
+    if (!name.starts_with("kvp-")) continue;
+    ++pairs;
+    const KvpRecipe paper = read_kvp_recipe(entry.path(), common);
+    EXPECT_EQ(paper.output.directory, "o/paper/" + name);
+    EXPECT_EQ(paper.lambda_kl, 0.0);
+    EXPECT_EQ(paper.run.micro_batch_sequences * paper.run.accumulation, 1024) << name;
+    EXPECT_EQ(paper.pair.keep.empty(), name.starts_with("kvp-c-"));
+    Settings other = common;
+    other.emplace_back("settings", "ours");
+    EXPECT_EQ(read_kvp_recipe(entry.path(), other).lambda_kl, 1.0);
+    other.back().second = "alone";
+    const AloneRecipe alone = read_alone_recipe(entry.path(), other);
+    EXPECT_EQ(alone.keep, paper.pair.keep);
+    EXPECT_EQ(alone.auxiliary, paper.pair.auxiliary);
+    EXPECT_EQ(alone.run.steps, paper.run.steps);
+    EXPECT_EQ(recipe_kind(entry.path(), other), RecipeKind::kAlone);
+  }
+  EXPECT_EQ(pairs, 11);
+}
+
 TEST_F(Recipes, SettingsReplaceVariablesAndKeys) {
   const auto recipe = read(kPretrain, {{"out", "/elsewhere"},
                                        {"run.steps", "3"},

@@ -20,8 +20,9 @@
 namespace kvcast::train {
 namespace {
 
-std::vector<std::string> documents_of(const std::filesystem::path& path) {
-  DocumentReader reader(path);
+std::vector<std::string> documents_of(const std::filesystem::path& path,
+                                      TextEncoding encoding = TextEncoding::kUtf8) {
+  DocumentReader reader(path, encoding);
   std::vector<std::string> documents;
   while (auto document = reader.next()) documents.push_back(*document);
   return documents;
@@ -51,6 +52,25 @@ TEST(Documents, JsonLinesGiveTextOrQuestionAndAnswer) {
             (std::vector<std::string>{"Hello\nthere", "Question: Why?\nAnswer: So."}));
   write_file(file, "{\"text\": \"fine\"}\n{\"title\": 3}\n");
   EXPECT_THROW(documents_of(file), TrainError);
+}
+
+TEST(Documents, BytesThatAreNotUtf8AreAnErrorWithTheirOffsetOrReplaced) {
+  const TemporaryDirectory directory;
+  const auto file = directory.path() / "a.txt";
+  // Behind more than one chunk of the reader; the bad byte is the third of its line.
+  const std::string before(std::string(3 << 20, 'x') + "\r\n\xC3\xA9\n");
+  write_file(file, before + "ab\xE9 c\n");
+  try {
+    documents_of(file);
+    FAIL() << "no error";
+  } catch (const TrainError& error) {
+    const std::string offset = "byte " + std::to_string(before.size() + 2) + ":";
+    EXPECT_THAT(error.what(), testing::HasSubstr(file.string()));
+    EXPECT_THAT(error.what(), testing::HasSubstr(offset));
+  }
+  const auto replaced = documents_of(file, TextEncoding::kReplace);
+  ASSERT_EQ(replaced.size(), 1U);
+  EXPECT_TRUE(replaced[0].ends_with("ab\xEF\xBF\xBD c"));
 }
 
 TEST(Documents, PackedFilesAreTheSameAndBrokenOnesAreErrors) {

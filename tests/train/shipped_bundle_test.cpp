@@ -87,7 +87,7 @@ TEST_F(ShippedBundle, RuntimeAndTrainerAgreeOnKvPrediction) {
   const auto tokens = some_tokens(runtime_->base->config().vocab_size);
   const train::Model base = bind(bundle_->base), auxiliary = bind(bundle_->auxiliary);
   const train::Predictor predictor =
-      train::bind_predictor(bundle_->manifest.layer_map, bundle_->predictor, "");
+      train::bind_predictor(bundle_->manifest.plan.layer_map(), bundle_->predictor, "");
   const auto count = static_cast<int64_t>(tokens.size());
   for (const int64_t tail : {1, 16}) {
     const at::Tensor batch = as_batch(tokens);
@@ -107,7 +107,7 @@ TEST_F(ShippedBundle, TheSplitPassOfTrainingIsTheRuntimesKvPrediction) {
   const auto tokens = some_tokens(runtime_->base->config().vocab_size);
   const train::Model base = bind(bundle_->base), auxiliary = bind(bundle_->auxiliary);
   const train::Predictor predictor =
-      train::bind_predictor(bundle_->manifest.layer_map, bundle_->predictor, "");
+      train::bind_predictor(bundle_->manifest.plan.layer_map(), bundle_->predictor, "");
   const at::Tensor batch = as_batch(tokens);
   for (const int64_t tail : {1, 16}) {
     train::KvpTrace trace;

@@ -169,7 +169,7 @@ TEST_F(Training, KvpWritesABundleThatReadsBackAndLearns) {
   EXPECT_LT(entries.back()["losses"]["base"].get<double>(),
             0.5 * entries.front()["losses"]["base"].get<double>());
   const LoadedBundle bundle = load_bundle(recipe.output.directory);
-  EXPECT_EQ(bundle.manifest.layer_map, canonical_layer_map(3, 2));
+  EXPECT_EQ(bundle.manifest.plan.layer_map(), canonical_layer_map(3, 2));
   const LoadedModel frozen_base = load_model(base.output.directory);
   for (const auto& [name, value] : frozen_base.values) {
     EXPECT_TRUE(at::equal(value, bundle.base.values.at(name))) << name;
@@ -197,7 +197,7 @@ TEST_F(Training, KvpFromKeptLayersRefersToTheBase) {
   recipe.run.steps = 2;
   ASSERT_EQ(train_kvp(recipe, quiet()), TrainOutcome::kFinished);
   const LoadedBundle bundle = load_bundle(recipe.output.directory);
-  EXPECT_EQ(bundle.manifest.layer_map, (std::vector<int64_t>{0, 0, 1, 1}));
+  EXPECT_EQ(bundle.manifest.plan.layer_map(), (std::vector<int64_t>{0, 0, 1, 1}));
   EXPECT_EQ(bundle.auxiliary.config.n_layers(), 2);
   EXPECT_FALSE(std::filesystem::exists(recipe.output.directory / "base"));
 }
@@ -262,7 +262,8 @@ TEST_F(PairTraining, RidgeWritesABundleThatPredictsWithoutAnyTraining) {
   fill_data_and_output("ridge", recipe);
   recipe.fit = {.tokens = 4096, .held_out_tokens = 512, .regularisation = 1e-3};
   train_ridge(recipe, at::kCPU, /*quiet=*/true);
-  EXPECT_EQ(load_bundle(recipe.output.directory).manifest.layer_map, canonical_layer_map(4, 2));
+  EXPECT_EQ(load_bundle(recipe.output.directory).manifest.plan.layer_map(),
+            canonical_layer_map(4, 2));
   EXPECT_LT(suffix_nll("ridge", "kv-prediction:tail=1"),
             suffix_nll("untrained", "kv-prediction:tail=1") - 0.1);
   EXPECT_DOUBLE_EQ(suffix_nll("ridge", "exact"), suffix_nll("untrained", "exact"));
@@ -282,7 +283,7 @@ TEST_F(PairTraining, EverySwitchTogetherLearnsAndGoesOnExactly) {
   stop = false;
   ASSERT_EQ(train_kvp(cut, control), TrainOutcome::kFinished);
   const LoadedBundle a = load_bundle(whole.output.directory), b = load_bundle(cut.output.directory);
-  EXPECT_EQ(a.manifest.layer_map, b.manifest.layer_map);
+  EXPECT_EQ(a.manifest.plan.layer_map(), b.manifest.plan.layer_map());
   for (const auto& [name, value] : a.predictor) {
     EXPECT_TRUE(at::equal(value, b.predictor.at(name))) << name;
   }
@@ -302,6 +303,42 @@ TEST_F(PairTraining, AloneTrainsTheKeptLayersOfTheBase) {
   EXPECT_EQ(alone.config.layers[1].ffn_dim, base.config.layers[2].ffn_dim);
   EXPECT_LT(log("alone").back()["losses"]["loss"].get<double>(),
             log("alone").front()["losses"]["loss"].get<double>());
+}
+
+TEST_F(PairTraining, WhatDoesNotFitIsSaidBeforeAnyWeightIsRead) {
+  const auto error_of = [&](const PairRecipe& pair) -> std::string {
+    KvpRecipe recipe;
+    recipe.pair = pair;
+    fill("never", recipe);
+    try {
+      train_kvp(recipe, quiet());
+    } catch (const TrainError& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  // Another vocabulary.
+  const auto other = directory_.path() / "other";
+  std::filesystem::create_directory(other);
+  std::string config = read_file(pair().auxiliary / "config.json");
+  const size_t at = config.find("\"vocab_size\": 96");
+  ASSERT_NE(at, std::string::npos);
+  write_file(other / "config.json", config.replace(at, 16, "\"vocab_size\": 97"));
+  write_file(other / "model.safetensors", read_file(pair().auxiliary / "model.safetensors"));
+  PairRecipe wrong = pair();
+  wrong.auxiliary = other;
+  EXPECT_THAT(error_of(wrong), testing::HasSubstr(other.string() + " has 97"));
+
+  // A tensor of another shape: the base's weights beside the auxiliary's config.
+  write_file(other / "config.json", read_file(pair().auxiliary / "config.json"));
+  write_file(other / "model.safetensors", read_file(pair().base / "model.safetensors"));
+  EXPECT_THAT(error_of(wrong), testing::HasSubstr("model.safetensors: tensor"));
+
+  // Another tokenizer of the same size.
+  write_file(pair().base / "tokenizer.model", "one");
+  write_file(pair().auxiliary / "tokenizer.model", "two");
+  EXPECT_THAT(error_of(pair()), testing::HasSubstr("tokenizer"));
+  EXPECT_FALSE(std::filesystem::exists(directory_.path() / "never.jsonl"));
 }
 
 TEST_F(Training, ErrorsComeBeforeAnyOutput) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "io/json.h"
+#include "model/plan_json.h"
 #include "support/temporary_directory.h"
 
 namespace kvcast {
@@ -58,7 +59,7 @@ TEST_F(BundleTest, ReadsTheGoldenBundle) {
   EXPECT_EQ(manifest->base, kGolden / "base");
   EXPECT_EQ(manifest->auxiliary, kGolden / "auxiliary");
   EXPECT_EQ(manifest->predictor, kGolden / "predictor.safetensors");
-  EXPECT_THAT(manifest->layer_map, ElementsAre(0, 0, 1, 1, 2));
+  EXPECT_THAT(manifest->plan.layer_map(), ElementsAre(0, 0, 1, 1, 2));
   EXPECT_EQ(manifest->default_prefill, "");
 }
 
@@ -95,9 +96,82 @@ TEST_F(BundleTest, EveryMissingKeyIsNamed) {
   }
 }
 
+/// Format 2: the base's first two layers are exact, three are forecast.
+Json second_format() {
+  return {{"format", 2},
+          {"base", "base"},
+          {"auxiliary", "auxiliary"},
+          {"predictor", "predictor.safetensors"},
+          {"sink_tokens", 4},
+          {"exact_layers", 2},
+          {"inputs",
+           {{{"from", "base"}, {"layer", 1}, {"kind", "residual"}},
+            {{"from", "auxiliary"}, {"layer", 2}, {"kind", "joint"}},
+            {{"from", "auxiliary"}, {"layer", 0}, {"kind", "key-value"}}}}};
+}
+
+TEST_F(BundleTest, ReadsTheSecondFormatAndWritesTheSame) {
+  const auto manifest = read(second_format());
+  ASSERT_TRUE(manifest) << manifest.error().message;
+  const ForecastPlan& plan = manifest->plan;
+  EXPECT_EQ(plan.sink_tokens, 4);
+  EXPECT_EQ(plan.exact_layers, 2);
+  EXPECT_EQ(plan.inputs[2], (ForecastInput{PromptReader::kBase, 1, InputKind::kResidual}));
+  EXPECT_EQ(plan.inputs[3], (ForecastInput{PromptReader::kAuxiliary, 2, InputKind::kJoint}));
+  EXPECT_EQ(plan.inputs[4], (ForecastInput{PromptReader::kAuxiliary, 0, InputKind::kKeyValue}));
+  EXPECT_EQ(plan.auxiliary_layers(), 3);
+  EXPECT_TRUE(plan.layer_map().empty());
+  Json written = second_format();
+  for (const char* key : {"sink_tokens", "exact_layers", "inputs"}) written.erase(key);
+  write_plan(plan, written);
+  EXPECT_EQ(written, second_format());
+}
+
+TEST_F(BundleTest, TheSecondFormatNeedsNoAuxiliaryWhereNothingReadsIt) {
+  Json manifest = second_format();
+  manifest.erase("auxiliary");
+  EXPECT_FALSE(read(manifest));  // the inputs read it
+  for (Json& input : manifest["inputs"]) input = manifest["inputs"][0];
+  const auto alone = read(manifest);
+  ASSERT_TRUE(alone) << alone.error().message;
+  EXPECT_TRUE(alone->auxiliary.empty());
+}
+
+TEST_F(BundleTest, WrongPlansAreNamedWithTheExpectation) {
+  const Json input = second_format()["inputs"][0];
+  const auto with = [&](const char* key, const Json& value) {
+    Json changed = input;
+    changed[key] = value;
+    return Json::array({changed, input, input});
+  };
+  const std::vector<std::pair<std::string, Json>> wrong = {
+      {"sink_tokens", -1},
+      {"sink_tokens", INT64_MAX},
+      {"exact_layers", 6},
+      {"exact_layers", "2"},
+      {"inputs", nullptr},
+      {"inputs", Json::array({input, input})},
+      {"inputs", Json::array({input, input, 1})},
+      {"inputs", with("from", "elsewhere")},
+      {"inputs", with("kind", "attention")},
+      {"inputs", with("kind", nullptr)},
+      {"inputs", with("layer", 2)},
+      {"inputs", with("layer", -1)},
+      {"inputs", with("layer", UINT64_MAX)},
+  };
+  for (const auto& [key, value] : wrong) {
+    Json manifest = second_format();
+    manifest[key] = value;
+    const auto result = read(manifest);
+    ASSERT_FALSE(result) << key << " = " << value;
+    EXPECT_THAT(result.error().message,
+                AllOf(HasSubstr("kvcast.json"), HasSubstr("expected"), Not(HasSubstr("\n"))));
+  }
+}
+
 TEST_F(BundleTest, EveryWrongValueIsNamedWithTheExpectation) {
   const std::vector<std::pair<std::string, Json>> wrong = {
-      {"format", 2},
+      {"format", 3},
       {"format", "1"},
       {"base", 1},
       {"base", ""},

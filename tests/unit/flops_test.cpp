@@ -76,7 +76,7 @@ ModelPair small_pair() {
                                         .gqa_groups = 3,
                                         .ffn_dim_divisor = 8,
                                         .vocab_size = 96});
-  pair.layer_map = {0, 0, 1, 2, 2};
+  pair.plan = std::vector<int64_t>{0, 0, 1, 2, 2};
   return pair;
 }
 
@@ -96,14 +96,14 @@ TEST(Flops, KvPredictionCostEqualsCountingEveryProduct) {
   for (const int64_t tokens : {2, 7, 33}) {
     for (const int64_t tail : {1, 3, 6}) {
       const int64_t predicted = std::max<int64_t>(0, tokens - tail);
-      const auto cost = kv_prediction_cost(pair.base, pair.auxiliary, pair.layer_map, tokens, tail);
+      const auto cost = kv_prediction_cost(pair.base, pair.auxiliary, pair.plan, tokens, tail);
       EXPECT_EQ(cost.auxiliary, count_auxiliary(pair.auxiliary, predicted, 2));
       EXPECT_EQ(cost.base, count_answer(pair.base, predicted, tokens));
       EXPECT_EQ(cost.lm_head, 2.0 * 64 * 96);
       Counter predictor;
       for (int64_t token = 0; token < predicted; ++token) {
         for (int64_t i = 0; i < 5; ++i) {
-          const int64_t auxiliary_width = pair.auxiliary.kv_width(pair.layer_map[i]);
+          const int64_t auxiliary_width = pair.auxiliary.kv_width(pair.plan.inputs[i].layer);
           predictor.vector_matrix(auxiliary_width, 2 * pair.base.kv_width(i));
         }
       }
@@ -115,7 +115,7 @@ TEST(Flops, KvPredictionCostEqualsCountingEveryProduct) {
 TEST(Flops, NothingIsPredictedWhenTheTailCoversThePrompt) {
   const ModelPair pair = small_pair();
   for (const int64_t tokens : {1, 4}) {
-    const auto cost = kv_prediction_cost(pair.base, pair.auxiliary, pair.layer_map, tokens, 4);
+    const auto cost = kv_prediction_cost(pair.base, pair.auxiliary, pair.plan, tokens, 4);
     EXPECT_EQ(cost.total(), exact_cost(pair.base, tokens).total());
     EXPECT_EQ(cost.auxiliary + cost.predictor, 0.0);
   }
@@ -146,8 +146,8 @@ TEST(Flops, PaperReductionsOfAllElevenPairs) {
 TEST(Flops, ApproximationCountsParametersTimesTokens) {
   const auto pair = *named_pair("openelm-1.1b", "openelm-270m");
   EXPECT_EQ(approximate_exact_flops(pair.base, 512), 2.0 * 1'079'891'456 * 512);
-  const int64_t predictor = predictor_parameter_count(pair.base, pair.auxiliary, pair.layer_map);
-  EXPECT_EQ(approximate_kv_prediction_flops(pair.base, pair.auxiliary, pair.layer_map, 512),
+  const int64_t predictor = predictor_parameter_count(pair.base, pair.auxiliary, pair.plan);
+  EXPECT_EQ(approximate_kv_prediction_flops(pair.base, pair.auxiliary, pair.plan, 512),
             2.0 * 512 * static_cast<double>(271'527'168 + predictor) + 2.0 * 1'079'891'456);
 }
 
@@ -155,19 +155,19 @@ TEST(Flops, PredictorParametersAreWeightsAndBiases) {
   const ModelPair pair = small_pair();
   int64_t expected = 0;
   for (int64_t i = 0; i < 5; ++i) {
-    const int64_t in = pair.auxiliary.kv_width(pair.layer_map[i]);
+    const int64_t in = pair.auxiliary.kv_width(pair.plan.inputs[i].layer);
     const int64_t out = pair.base.kv_width(i);
     expected += 2 * (in * out + out);
   }
-  EXPECT_EQ(predictor_parameter_count(pair.base, pair.auxiliary, pair.layer_map), expected);
+  EXPECT_EQ(predictor_parameter_count(pair.base, pair.auxiliary, pair.plan), expected);
 }
 
 TEST(NamedPair, LayerPrunedFormsOfTheBaseGetTheLayerPrunedMap) {
-  EXPECT_EQ(named_pair("openelm-1.1b", "openelm-1.1b-lp-0.75")->layer_map,
+  EXPECT_EQ(named_pair("openelm-1.1b", "openelm-1.1b-lp-0.75")->plan.layer_map(),
             layer_pruned_layer_map(28, *layer_pruned_kept_layers(28, "0.75")));
-  EXPECT_EQ(named_pair("openelm-3b", "openelm-1.1b-lp-0.50")->layer_map,
+  EXPECT_EQ(named_pair("openelm-3b", "openelm-1.1b-lp-0.50")->plan.layer_map(),
             canonical_layer_map(36, 14));
-  EXPECT_EQ(named_pair("openelm-3b", "openelm-1.1b")->layer_map, canonical_layer_map(36, 28));
+  EXPECT_EQ(named_pair("openelm-3b", "openelm-1.1b")->plan.layer_map(), canonical_layer_map(36, 28));
 }
 
 TEST(NamedPair, UnknownOrDeeperAuxiliariesAreNamed) {

@@ -32,6 +32,26 @@ constexpr TensorName kNames[] = {
     {Role::kDown, "model.layers.{}.mlp.down_proj.weight"},
 };
 
+constexpr TensorName kGgufNames[] = {
+    {Role::kEmbeddings, "token_embd.weight"},
+    {Role::kLmHead, "output.weight"},
+    {Role::kFinalNorm, "output_norm.weight"},
+    {Role::kAttentionNorm, "blk.{}.attn_norm.weight"},
+    {Role::kQuery, "blk.{}.attn_q.weight"},
+    {Role::kKey, "blk.{}.attn_k.weight"},
+    {Role::kValue, "blk.{}.attn_v.weight"},
+    {Role::kQueryBias, "blk.{}.attn_q.bias"},
+    {Role::kKeyBias, "blk.{}.attn_k.bias"},
+    {Role::kValueBias, "blk.{}.attn_v.bias"},
+    {Role::kQueryNorm, "blk.{}.attn_q_norm.weight"},
+    {Role::kKeyNorm, "blk.{}.attn_k_norm.weight"},
+    {Role::kAttentionOutput, "blk.{}.attn_output.weight"},
+    {Role::kFeedForwardNorm, "blk.{}.ffn_norm.weight"},
+    {Role::kGate, "blk.{}.ffn_gate.weight"},
+    {Role::kUp, "blk.{}.ffn_up.weight"},
+    {Role::kDown, "blk.{}.ffn_down.weight"},
+};
+
 Status read_heads(const JsonFields& fields, LayerConfig& layer, ModelConfig& config) {
   KVCAST_TRY(layer.query_heads, fields.integer("num_attention_heads", 1, kMaxHeads));
   layer.kv_heads = layer.query_heads;
@@ -60,6 +80,8 @@ Status read_heads(const JsonFields& fields, LayerConfig& layer, ModelConfig& con
 }  // namespace
 
 const StoredForm kDecoderCheckpoint = {.names = kNames};
+const StoredForm kDecoderGguf = {.names = kGgufNames};
+const StoredForm kLlamaGguf = {.names = kGgufNames, .interleaved_heads = true};
 
 Result<ModelConfig> read_decoder(const JsonFields& fields) {
   KVCAST_CHECK(fields.require("hidden_act", "silu"));

@@ -22,5 +22,7 @@ Status limit_context_to_used_window(const JsonFields& fields, ModelConfig& confi
 
 /// Names of all roles, those that only some families have included.
 extern const StoredForm kDecoderCheckpoint;
+/// In GGUF files; Llama's have interleaved heads.
+extern const StoredForm kDecoderGguf, kLlamaGguf;
 
 }  // namespace kvcast

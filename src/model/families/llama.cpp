@@ -32,6 +32,8 @@ const ModelFamily kLlama = {.name = "llama",
                             .model_types = kModelTypes,
                             .read = read,
                             .write = write,
-                            .checkpoint = kDecoderCheckpoint};
+                            .checkpoint = kDecoderCheckpoint,
+                            .gguf_architecture = "llama",
+                            .gguf = kLlamaGguf};
 
 }  // namespace kvcast

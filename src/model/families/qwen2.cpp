@@ -30,6 +30,8 @@ const ModelFamily kQwen2 = {.name = "qwen2",
                             .model_types = kModelTypes,
                             .read = read,
                             .write = write,
-                            .checkpoint = kDecoderCheckpoint};
+                            .checkpoint = kDecoderCheckpoint,
+                            .gguf_architecture = "qwen2",
+                            .gguf = kDecoderGguf};
 
 }  // namespace kvcast

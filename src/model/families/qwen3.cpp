@@ -32,6 +32,8 @@ const ModelFamily kQwen3 = {.name = "qwen3",
                             .model_types = kModelTypes,
                             .read = read,
                             .write = write,
-                            .checkpoint = kDecoderCheckpoint};
+                            .checkpoint = kDecoderCheckpoint,
+                            .gguf_architecture = "qwen3",
+                            .gguf = kDecoderGguf};
 
 }  // namespace kvcast

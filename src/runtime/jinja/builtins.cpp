@@ -6,132 +6,51 @@
 #include <cctype>
 #include <cmath>
 
-#include "base/utf8.h"
+#include "runtime/jinja/template.h"
+#include "runtime/jinja/text_functions.h"
 
 namespace kvcast::jinja {
 namespace {
-
-[[noreturn]] void misuse(std::string message) { throw TemplateError{std::move(message)}; }
-
-const std::string& text_of(const Value& value, const char* what) {
-  if (!value.text()) misuse(fmt::format("{} needs a string", what));
-  return *value.text();
-}
-
-Value argument(Arguments arguments, size_t i) {
-  return i < arguments.size() ? arguments[i] : Value();
-}
-
-int64_t integer_of(const Value& value, const char* what) {
-  if (const auto* integer = value.get<int64_t>()) return *integer;
-  misuse(fmt::format("{} needs a whole number", what));
-}
-
-std::string bounded(std::string text) {
-  if (text.size() > kMaxTextBytes) misuse("a string is too long");
-  return text;
-}
-
-std::string mapped(std::string text, int (*change)(int)) {
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x80) c = static_cast<char>(change(c));
-  }
-  return text;
-}
-
-std::string capitalized(std::string text) {
-  text = mapped(std::move(text), std::tolower);
-  if (!text.empty()) text[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(text[0])));
-  return text;
-}
-
-std::string titled(std::string text) {
-  bool start = true;
-  for (char& c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x80) c = static_cast<char>(start ? std::toupper(byte) : std::tolower(byte));
-    start = !std::isalnum(byte) && byte < 0x80;
-  }
-  return text;
-}
-
-std::string stripped(const std::string& text, const Value& characters, bool left, bool right) {
-  const std::string set = characters.text() ? *characters.text() : " \t\r\n\f\v";
-  const size_t begin = left ? text.find_first_not_of(set) : 0;
-  if (begin == std::string::npos || text.empty()) return {};
-  const size_t last = right ? text.find_last_not_of(set) : text.size() - 1;
-  return last == std::string::npos ? std::string() : text.substr(begin, last - begin + 1);
-}
-
-std::string replaced(const std::string& text, const std::string& from, const std::string& to) {
-  if (from.empty()) misuse("replace: nothing to replace");
-  std::string out;
-  size_t at = 0;
-  while (true) {
-    const size_t found = text.find(from, at);
-    out += text.substr(at, found - at);
-    if (out.size() > kMaxTextBytes) misuse("a string is too long");
-    if (found == std::string::npos) return out;
-    out += to;
-    at = found + from.size();
-  }
-}
-
-List split_text(const std::string& text, const Value& separator) {
-  List parts;
-  const std::string by = separator.text() ? *separator.text() : "";
-  size_t at = 0;
-  while (at <= text.size()) {
-    if (by.empty()) {
-      at = std::min(text.find_first_not_of(" \t\r\n", at), text.size());
-      if (at == text.size()) break;
-    }
-    const size_t end =
-        std::min(by.empty() ? text.find_first_of(" \t\r\n", at) : text.find(by, at), text.size());
-    parts.emplace_back(text.substr(at, end - at));
-    if (parts.size() > kMaxItems) misuse("a list is too long");
-    if (end == text.size()) break;
-    at = end + std::max<size_t>(by.size(), 1);
-  }
-  return parts;
-}
-
-std::vector<std::string> characters(const std::string& text) {
-  std::vector<std::string> out;
-  for (std::string_view rest = text; !rest.empty();) {
-    const size_t bytes = std::max<size_t>(1, first_utf8_character(rest).bytes);
-    out.emplace_back(rest.substr(0, bytes));
-    rest.remove_prefix(bytes);
-    if (out.size() > kMaxItems) misuse("a string is too long to go through");
-  }
-  return out;
-}
-
-int64_t length_of(const Value& value) {
-  if (value.text()) {
-    return std::ranges::count_if(*value.text(), [](char c) { return (c & 0xC0) != 0x80; });
-  }
-  if (value.list()) return static_cast<int64_t>(value.list()->size());
-  if (value.map()) return static_cast<int64_t>(value.map()->size());
-  misuse("length needs a string, a list or a map");
-}
-
-std::string joined(const Value& value, const Value& separator) {
-  std::string out;
-  bool first = true;
-  for (const Value& item : iterate(value)) {
-    if (!first && separator.text()) out += *separator.text();
-    first = false;
-    out = bounded(std::move(out) + item.to_text());
-  }
-  return out;
-}
 
 List items_of(const Value& value) {
   if (!value.map()) misuse("items needs a map");
   List items;
   for (const auto& [key, entry] : *value.map()) items.emplace_back(List{Value(key), entry});
   return items;
+}
+
+bool is_all(const std::string& text, const std::string& name) {
+  if (name == "isupper" || name == "islower") {
+    int (*const other)(int) = name == "isupper" ? ::tolower : ::toupper;
+    const bool has_letters = mapped(text, std::tolower) != mapped(text, std::toupper);
+    return has_letters && std::ranges::none_of(text, [&](unsigned char c) {
+             return std::isalpha(c) && other(c) == c;
+           });
+  }
+  int (*const is_one)(int) = name == "isdigit"   ? ::isdigit
+                             : name == "isalpha" ? ::isalpha
+                             : name == "isalnum" ? ::isalnum
+                                                 : ::isspace;
+  return !text.empty() &&
+         std::ranges::all_of(text, [&](unsigned char c) { return is_one(c) != 0; });
+}
+
+/// startswith and endswith, with one string or any of several.
+bool has_end(const std::string& text, const Value& wanted, const std::string& name) {
+  if (wanted.list()) {
+    return std::ranges::any_of(*wanted.list(),
+                               [&](const Value& one) { return has_end(text, one, name); });
+  }
+  const std::string& end = text_of(wanted, name);
+  return name == "startswith" ? text.starts_with(end) : text.ends_with(end);
+}
+
+std::string repeated(const std::string& text, const Value& times) {
+  const auto count = static_cast<size_t>(std::max<int64_t>(0, integer_of(times, "*")));
+  if (count > 0 && text.size() > kMaxTextBytes / count) misuse("a string is too long");
+  std::string out;
+  for (size_t i = 0; i < count && !text.empty(); ++i) out += text;
+  return out;
 }
 
 Value arithmetic(char symbol, const Value& left, const Value& right) {
@@ -157,6 +76,9 @@ Value arithmetic(char symbol, const Value& left, const Value& right) {
     case '%':
       result = a - b * std::floor(a / b);
       break;
+    case '^':
+      result = std::pow(a, b);
+      break;
     default:
       result = std::floor(a / b);
   }
@@ -166,42 +88,6 @@ Value arithmetic(char symbol, const Value& left, const Value& right) {
 }
 
 }  // namespace
-
-Value apply_filter(const std::string& name, const Value& value, Arguments arguments) {
-  if (name == "trim") return stripped(value.to_text(), argument(arguments, 0), true, true);
-  if (name == "length" || name == "count") return length_of(value);
-  if (name == "upper") return mapped(value.to_text(), std::toupper);
-  if (name == "lower") return mapped(value.to_text(), std::tolower);
-  if (name == "capitalize") return capitalized(value.to_text());
-  if (name == "title") return titled(value.to_text());
-  if (name == "tojson") return bounded(value.to_json());
-  if (name == "string") return value.to_text();
-  if (name == "safe" || name == "e" || name == "escape") return value;  // no HTML here
-  if (name == "join") return joined(value, argument(arguments, 0));
-  if (name == "items") return items_of(value);
-  if (name == "list") return iterate(value);
-  if (name == "default" || name == "d") {
-    const bool missing =
-        value.is<Undefined>() || (argument(arguments, 1).truthy() && !value.truthy());
-    return missing ? argument(arguments, 0) : value;
-  }
-  if (name == "replace") {
-    return replaced(value.to_text(), text_of(argument(arguments, 0), "replace"),
-                    text_of(argument(arguments, 1), "replace"));
-  }
-  if (name == "int") {
-    if (value.is_number()) return static_cast<int64_t>(std::clamp(value.number(), -0x1p52, 0x1p52));
-    return static_cast<int64_t>(std::atoll(value.to_text().c_str()));
-  }
-  if (name == "abs") return binary("*", value, value.number() < 0 ? int64_t{-1} : int64_t{1});
-  if (name == "first" || name == "last" || name == "reverse") {
-    List items = iterate(value);
-    if (name == "reverse") return List(items.rbegin(), items.rend());
-    if (items.empty()) return {};
-    return name == "first" ? items.front() : items.back();
-  }
-  misuse(fmt::format("unknown filter \"{}\"", name));
-}
 
 bool apply_test(const std::string& name, const Value& value, Arguments arguments) {
   if (name == "defined") return !value.is<Undefined>();
@@ -214,11 +100,29 @@ bool apply_test(const std::string& name, const Value& value, Arguments arguments
   if (name == "boolean") return value.is<bool>();
   if (name == "mapping") return value.map() != nullptr;
   if (name == "iterable" || name == "sequence") return value.text() || value.list() || value.map();
+  if (name == "callable") return false;
+  if (name == "lower" || name == "upper") {
+    return value.text() &&
+           mapped(*value.text(), name == "lower" ? ::tolower : ::toupper) == *value.text();
+  }
+  if (name == "divisibleby") {
+    const int64_t by = integer_of(argument(arguments, 0), "divisibleby");
+    if (by == 0) misuse("division by zero");
+    return integer_of(value, "divisibleby") % by == 0;
+  }
   if (name == "true") return value.is<bool>() && value.truthy();
   if (name == "false") return value.is<bool>() && !value.truthy();
   if (name == "even") return integer_of(value, "even") % 2 == 0;
   if (name == "odd") return integer_of(value, "odd") % 2 != 0;
-  if (name == "equalto" || name == "eq") return value.equals(argument(arguments, 0));
+  if (name == "equalto" || name == "eq" || name == "==")
+    return value.equals(argument(arguments, 0));
+  if (name == "sameas") return value.equals(argument(arguments, 0));
+  static constexpr std::pair<std::string_view, const char*> kOrders[] = {
+      {"ne", "!="}, {"lt", "<"},          {"lessthan", "<"}, {"le", "<="},
+      {"gt", ">"},  {"greaterthan", ">"}, {"ge", ">="}};
+  for (const auto& [order, symbol] : kOrders) {
+    if (name == order) return binary(symbol, value, argument(arguments, 0)).truthy();
+  }
   if (name == "in") return binary("in", value, argument(arguments, 0)).truthy();
   misuse(fmt::format("unknown test \"{}\"", name));
 }
@@ -234,16 +138,40 @@ Value call_method(const Value& object, const std::string& name, Arguments argume
     if (name == "lower") return mapped(text, std::tolower);
     if (name == "title") return titled(text);
     if (name == "capitalize") return capitalized(text);
-    if (name == "split") return split_text(text, first);
-    if (name == "join") return joined(first, object);
-    if (name == "startswith") return text.starts_with(text_of(first, "startswith"));
-    if (name == "endswith") return text.ends_with(text_of(first, "endswith"));
-    if (name == "replace") {
-      return replaced(text, text_of(first, "replace"), text_of(argument(arguments, 1), "replace"));
+    if (name == "split" || name == "rsplit") {
+      return split_text(text, first, argument(arguments, 1), name == "rsplit");
     }
-    if (name == "find") {
-      const size_t at = text.find(text_of(first, "find"));
-      return at == std::string::npos ? int64_t{-1} : static_cast<int64_t>(at);
+    if (name == "splitlines") return lines_of(text);
+    if (name == "removeprefix" || name == "removesuffix") {
+      const std::string& end = text_of(first, name);
+      const bool is_prefix = name == "removeprefix";
+      if (!(is_prefix ? text.starts_with(end) : text.ends_with(end))) return text;
+      return is_prefix ? text.substr(end.size()) : text.substr(0, text.size() - end.size());
+    }
+    if (name == "count") {
+      const std::string& wanted = text_of(first, "count");
+      if (wanted.empty()) misuse("count: nothing to count");
+      int64_t count = 0;
+      for (size_t at = 0; (at = text.find(wanted, at)) != std::string::npos; at += wanted.size()) {
+        ++count;
+      }
+      return count;
+    }
+    if (name == "isdigit" || name == "isalpha" || name == "isalnum" || name == "isspace" ||
+        name == "isupper" || name == "islower") {
+      return is_all(text, name);
+    }
+    if (name == "join") return joined(first, object);
+    if (name == "startswith" || name == "endswith") return has_end(text, first, name);
+    if (name == "replace") {
+      return replaced(text, text_of(first, "replace"), text_of(argument(arguments, 1), "replace"),
+                      argument(arguments, 2));
+    }
+    if (name == "find" || name == "rfind") {
+      const std::string& wanted = text_of(first, name);
+      const size_t at = name == "find" ? text.find(wanted) : text.rfind(wanted);
+      if (at == std::string::npos) return int64_t{-1};
+      return static_cast<int64_t>(characters(text.substr(0, at)).size());
     }
   }
   if (object.map()) {
@@ -263,11 +191,22 @@ Value call_method(const Value& object, const std::string& name, Arguments argume
   misuse(fmt::format("unknown method \"{}\"", name));
 }
 
+bool has_function(const std::string& name) {
+  return name == "raise_exception" || name == "namespace" || name == "dict" || name == "range" ||
+         name == "strftime_now";
+}
+
 Value call_function(const std::string& name, Arguments arguments, const Map& named) {
   if (name == "raise_exception") {
-    throw TemplateError{"the chat template refuses: " + argument(arguments, 0).to_text()};
+    throw TemplateError{std::string(kRefusal) + argument(arguments, 0).to_text()};
   }
-  if (name == "namespace" || name == "dict") return Map(named);
+  if (name == "namespace" || name == "dict") {
+    Map made = arguments.empty() || !arguments[0].map() ? Map() : *arguments[0].map();
+    const Value map(std::move(made));
+    for (const auto& [key, value] : named) map.set(key, value);
+    return map;
+  }
+  if (name == "strftime_now") return now_as(text_of(argument(arguments, 0), "strftime_now"));
   if (name == "range") {
     const bool one = arguments.size() == 1;
     const int64_t from = one ? 0 : integer_of(argument(arguments, 0), "range");
@@ -314,7 +253,9 @@ Value binary(const std::string& symbol, const Value& left, const Value& right) {
     return symbol[0] == '<' ? order < 0 || (or_equal && order == 0)
                             : order > 0 || (or_equal && order == 0);
   }
-  return arithmetic(symbol == "//" ? 'd' : symbol[0], left, right);
+  if (symbol == "*" && left.text()) return repeated(*left.text(), right);
+  if (symbol == "*" && right.text()) return repeated(*right.text(), left);
+  return arithmetic(symbol == "//" ? 'd' : symbol == "**" ? '^' : symbol[0], left, right);
 }
 
 Value index(const Value& object, const Value& key) {

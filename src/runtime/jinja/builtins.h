@@ -12,11 +12,13 @@ namespace kvcast::jinja {
 using Arguments = std::span<const Value>;
 
 /// All throw TemplateError for unknown names and wrong arguments.
-Value apply_filter(const std::string& name, const Value& value, Arguments arguments);
+Value apply_filter(const std::string& name, const Value& value, Arguments arguments,
+                   const Map& named);
 bool apply_test(const std::string& name, const Value& value, Arguments arguments);
 /// Methods of strings and maps: strip, split, startswith, items, get, ...
 Value call_method(const Value& object, const std::string& name, Arguments arguments);
-/// range, namespace, raise_exception, strftime_now.
+[[nodiscard]] bool has_function(const std::string& name);
+/// range, namespace, dict, raise_exception, strftime_now.
 Value call_function(const std::string& name, Arguments arguments, const Map& named);
 Value binary(const std::string& symbol, const Value& left, const Value& right);
 Value index(const Value& object, const Value& key);

@@ -71,20 +71,21 @@ void refuse(int line, const std::string& message) {
 }
 
 std::vector<Segment> split(std::string_view source) {
+  if (source.ends_with('\n')) source.remove_suffix(1);  // as Jinja does
   std::vector<Segment> segments;
   int line = 1;
   bool trim_start = false, drop_newline = false;
   size_t at = 0;
   const auto add_text = [&](std::string_view text, bool before_block, bool trim_end) {
     const auto lines = static_cast<int>(std::ranges::count(text, '\n'));
-    if (drop_newline && text.starts_with('\n')) text.remove_prefix(1);
+    const bool dropped = drop_newline && text.starts_with('\n');
+    if (dropped) text.remove_prefix(1);
     if (trim_start) text = trim_left(text);
     if (trim_end) {
       text = trim_right(text);
     } else if (before_block) {
       // Only whole indentations: text that begins after another tag on this line stays.
-      const bool at_line_start =
-          segments.empty() || text.find('\n') != std::string_view::npos || drop_newline;
+      const bool at_line_start = at == 0 || text.find('\n') != std::string_view::npos || dropped;
       if (at_line_start) text = without_indentation(text);
     }
     if (!text.empty()) segments.push_back({Segment::Kind::kText, text, line});

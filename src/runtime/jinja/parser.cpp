@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <span>
+#include <utility>
 
 #include "runtime/jinja/syntax.h"
 
@@ -85,22 +86,24 @@ class ExpressionParser {
     if (accept_name("not")) return make(Kind::kUnary, "not", negation());
     return comparison();
   }
+  /// "==", "not in", ...; empty if none comes.
+  std::string comparator() {
+    for (const auto* symbol : {"==", "!=", "<=", ">=", "<", ">"}) {
+      if (accept(symbol)) return symbol;
+    }
+    if (accept_name("in")) return "in";
+    if (peek().text != "not" || tokens_[at_ + 1].text != "in") return {};
+    at_ += 2;
+    return "not in";
+  }
   ExpressionPtr comparison() {
     ExpressionPtr left = concatenation();
     while (true) {
-      std::string symbol;
-      for (const auto* candidate : {"==", "!=", "<=", ">=", "<", ">"}) {
-        if (accept(candidate)) {
-          symbol = candidate;
-          break;
-        }
-      }
-      const bool negated = symbol.empty() && peek().text == "not" && tokens_[at_ + 1].text == "in";
-      if (negated) ++at_;
-      if (symbol.empty() && accept_name("in")) symbol = "in";
+      const std::string symbol = comparator();
       if (symbol.empty()) return left;
-      left = make(Kind::kBinary, symbol, std::move(left), concatenation());
-      if (negated) left = make(Kind::kUnary, "not", std::move(left));
+      left =
+          make(Kind::kBinary, symbol == "not in" ? "in" : symbol, std::move(left), concatenation());
+      if (symbol == "not in") left = make(Kind::kUnary, "not", std::move(left));
     }
   }
   ExpressionPtr concatenation() {
@@ -118,19 +121,28 @@ class ExpressionParser {
     return left;
   }
   ExpressionPtr product() {
-    ExpressionPtr left = unary();
+    ExpressionPtr left = power();
     while (peek().kind == Token::Kind::kSymbol && (peek().text == "*" || peek().text == "/" ||
                                                    peek().text == "//" || peek().text == "%")) {
       const std::string symbol = tokens_[at_++].text;
-      left = make(Kind::kBinary, symbol, std::move(left), unary());
+      left = make(Kind::kBinary, symbol, std::move(left), power());
     }
     return left;
   }
-  ExpressionPtr unary() {
+  ExpressionPtr power() {
     const Deeper deeper(*this);
-    if (accept("-")) return make(Kind::kUnary, "-", unary());
-    if (accept("+")) return unary();
-    ExpressionPtr value = postfix(primary());
+    ExpressionPtr base = unary();
+    return accept("**") ? make(Kind::kBinary, "**", std::move(base), power()) : std::move(base);
+  }
+  ExpressionPtr sign() {
+    const Deeper deeper(*this);
+    if (accept("-")) return make(Kind::kUnary, "-", sign());
+    if (accept("+")) return sign();
+    return postfix(primary());
+  }
+  /// "-3 | abs" is 3.
+  ExpressionPtr unary() {
+    ExpressionPtr value = sign();
     while (true) {
       if (accept("|")) {
         value = make(Kind::kFilter, name(), std::move(value));
@@ -138,17 +150,32 @@ class ExpressionParser {
       } else if (accept_name("is")) {
         const bool negated = accept_name("not");
         value = make(Kind::kTest, name(), std::move(value));
-        if (accept("(")) arguments(*value);
+        if (accept("(")) {
+          arguments(*value);
+        } else if (begins_argument()) {  // "x is divisibleby 3"
+          value->parts.push_back(postfix(primary()));
+        }
         if (negated) value = make(Kind::kUnary, "not", std::move(value));
       } else {
         return value;
       }
     }
   }
+  [[nodiscard]] bool begins_argument() const {
+    const auto& [kind, text] = peek();
+    if (kind == Token::Kind::kSymbol) return text == "[" || text == "{";
+    if (kind != Token::Kind::kName) return kind != Token::Kind::kEnd;
+    static constexpr std::string_view kWords[] = {"and", "or", "not", "if", "else", "in", "is"};
+    return std::ranges::find(kWords, text) == std::end(kWords);
+  }
   ExpressionPtr postfix(ExpressionPtr value) {
     while (true) {
       if (accept(".")) {
-        value = make(Kind::kAttribute, name(), std::move(value));
+        if (peek().kind == Token::Kind::kInteger) {  // "item.0" is item[0]
+          value = make(Kind::kIndex, "", std::move(value), primary());
+        } else {
+          value = make(Kind::kAttribute, name(), std::move(value));
+        }
       } else if (accept("(")) {
         value = make(Kind::kCall, "", std::move(value));
         arguments(*value);
@@ -224,7 +251,10 @@ class ExpressionParser {
         return make(Kind::kName, token.text);
       case Token::Kind::kSymbol:
         if (accept("(")) {
+          if (accept(")")) return make(Kind::kList, "");
           ExpressionPtr inner = ternary();
+          if (peek().text == "," && peek().kind == Token::Kind::kSymbol)
+            return tuple(std::move(inner));
           expect(")");
           return inner;
         }
@@ -236,6 +266,13 @@ class ExpressionParser {
     }
     refuse(line_, token.text.empty() ? "an expression is missing"
                                      : fmt::format("unexpected \"{}\"", token.text));
+  }
+  /// "(a, b)": a list that is not changed.
+  ExpressionPtr tuple(ExpressionPtr first) {
+    ExpressionPtr all = make(Kind::kList, "", std::move(first));
+    while (accept(",") && peek().text != ")") all->parts.push_back(ternary());
+    expect(")");
+    return all;
   }
   ExpressionPtr sequence(Kind kind, std::string_view close) {
     ExpressionPtr all = make(kind, "");
@@ -315,18 +352,14 @@ class BlockParser {
     }
     if (keyword == "if") return condition(block, parser);
     if (keyword == "for") return loop(block, parser);
-    if (keyword == "set") {
-      Statement& set = add(block, Statement::Kind::kSet);
-      set.names.push_back(parser.name());
-      if (parser.accept(".")) set.names.push_back(parser.name());
-      parser.expect("=");
-      set.value = parser.ternary();
-    } else if (keyword == "break" || keyword == "continue") {
+    if (keyword == "macro") return macro(block, parser);
+    if (keyword == "set") return assignment(block, parser);
+    if (keyword == "break" || keyword == "continue") {
       if (loops_ == 0) refuse(segment.line, fmt::format("{} outside a loop", keyword));
       add(block, keyword == "break" ? Statement::Kind::kBreak : Statement::Kind::kContinue);
     } else {
-      refuse(segment.line, fmt::format("\"{}\" is not supported; known are if, for, set, break and "
-                                       "continue",
+      refuse(segment.line, fmt::format("\"{}\" is not supported; known are if, for, set, macro, "
+                                       "break and continue",
                                        keyword));
     }
     parser.expect_end();
@@ -352,6 +385,49 @@ class BlockParser {
       branch.otherwise = until({"endif"});
       ++at_;
     }
+  }
+
+  /// Up to the tag `end`, which is read.
+  Block body_until(std::string_view end) {
+    ++at_;
+    Block body = until({end});
+    ++at_;
+    return body;
+  }
+
+  void assignment(Block& block, ExpressionParser& parser) {
+    Statement& set = add(block, Statement::Kind::kSet);
+    do {
+      set.names.push_back(parser.name());
+    } while (parser.accept(","));
+    if (set.names.size() == 1 && parser.accept(".")) set.attribute = parser.name();
+    if (parser.accept("=")) {
+      set.value = parser.ternary();
+      parser.expect_end();
+      ++at_;
+      return;
+    }
+    if (set.names.size() > 1 || !set.attribute.empty()) parser.expect("=");
+    set.kind = Statement::Kind::kSetBlock;
+    parser.expect_end();
+    set.body = body_until("endset");
+  }
+
+  void macro(Block& block, ExpressionParser& parser) {
+    Statement& made = add(block, Statement::Kind::kMacro);
+    made.names.push_back(parser.name());
+    parser.expect("(");
+    while (!parser.accept(")")) {
+      made.names.push_back(parser.name());
+      made.defaults.push_back(parser.accept("=") ? parser.ternary() : nullptr);
+      if (parser.accept(",")) continue;
+      parser.expect(")");
+      break;
+    }
+    parser.expect_end();
+    const int loops = std::exchange(loops_, 0);
+    made.body = body_until("endmacro");
+    loops_ = loops;
   }
 
   void loop(Block& block, ExpressionParser& parser) {

@@ -42,14 +42,16 @@ struct Statement;
 using Block = std::vector<Statement>;
 
 struct Statement {
-  enum class Kind { kText, kOutput, kIf, kFor, kSet, kBreak, kContinue };
+  enum class Kind { kText, kOutput, kIf, kFor, kSet, kSetBlock, kMacro, kBreak, kContinue };
   Kind kind = Kind::kText;
   int line = 0;
   std::string text;                ///< kText
-  std::vector<std::string> names;  ///< kFor: loop variables; kSet: name, or object and attribute
-  ExpressionPtr value;             ///< kOutput, kSet; kFor: what is iterated
-  ExpressionPtr condition;         ///< kIf; kFor: its filter, may be null
-  Block body, otherwise;           ///< kIf, kFor
+  std::vector<std::string> names;  ///< kFor, kSet, kSetBlock: variables; kMacro: name, parameters
+  std::string attribute;           ///< kSet: of the namespace names[0]
+  std::vector<ExpressionPtr> defaults;  ///< kMacro: of the parameters; may be null
+  ExpressionPtr value;                  ///< kOutput, kSet; kFor: what is iterated
+  ExpressionPtr condition;              ///< kIf; kFor: its filter, may be null
+  Block body, otherwise;                ///< kIf, kFor; kSetBlock and kMacro have a body
 };
 
 /// A piece of the source: text, the inside of {{ }}, or the inside of {% %}.

@@ -2,12 +2,19 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <map>
+#include <utility>
+
 #include "runtime/jinja/builtins.h"
 
 namespace kvcast::jinja {
 namespace {
 
-/// Walks the tree once. Depth needs no check here: the parser bounds it.
+/// Expressions and blocks within each other, those of called macros included.
+constexpr int kMaxEvaluations = 1000;
+
+/// Walks the tree once.
 class Renderer {
  public:
   Renderer(const Value& globals, const RenderLimits& limits)
@@ -21,11 +28,24 @@ class Renderer {
  private:
   enum class Flow { kOn, kBreak, kContinue };
 
+  /// Macros may call themselves: their calls are bounded here, all else by the parser.
+  struct Deeper {
+    Deeper(Renderer& renderer, int line) : owner(renderer) {
+      if (++owner.depth_ > kMaxEvaluations) refuse(line, "calls are nested too deeply");
+    }
+    ~Deeper() { --owner.depth_; }
+    Deeper(const Deeper&) = delete;
+    Deeper& operator=(const Deeper&) = delete;
+    Renderer& owner;
+  };
+
   void step(int line) {
     if (++steps_ > limits_.max_steps) refuse(line, "the template does not come to an end");
   }
 
   Flow run(const Block& block) {
+    if (block.empty()) return Flow::kOn;
+    const Deeper deeper(*this, block.front().line);
     for (const Statement& statement : block) {
       step(statement.line);
       const Flow flow = run(statement);
@@ -49,6 +69,12 @@ class Renderer {
       case Statement::Kind::kSet:
         assign(statement);
         return Flow::kOn;
+      case Statement::Kind::kSetBlock:
+        scopes_.back().set(statement.names[0], captured(statement.body));
+        return Flow::kOn;
+      case Statement::Kind::kMacro:
+        macros_[statement.names[0]] = &statement;
+        return Flow::kOn;
       case Statement::Kind::kBreak:
         return Flow::kBreak;
       case Statement::Kind::kContinue:
@@ -65,17 +91,14 @@ class Renderer {
 
   void assign(const Statement& statement) {
     Value value = evaluate(*statement.value);
-    if (statement.names.size() == 1) {
-      scopes_.back().set(statement.names[0], std::move(value));
-      return;
-    }
+    if (statement.attribute.empty()) return bind(statement, value);
     const Value object = look_up(statement.names[0]);
     if (!object.map()) refuse(statement.line, statement.names[0] + " is no namespace");
     // A value inside itself would never be freed.
     if (value.map() || value.list()) {
       if (contains(value, object.map(), 0)) refuse(statement.line, "a value cannot contain itself");
     }
-    object.set(statement.names[1], std::move(value));
+    object.set(statement.attribute, std::move(value));
   }
 
   static bool contains(const Value& value, const Map* wanted, int depth) {
@@ -99,7 +122,7 @@ class Renderer {
       return;
     }
     if (!item.list() || item.list()->size() != statement.names.size()) {
-      refuse(statement.line, "a loop's item does not fit its variables");
+      refuse(statement.line, "a value does not fit the variables that it is for");
     }
     for (size_t i = 0; i < statement.names.size(); ++i) {
       scopes_.back().set(statement.names[i], (*item.list())[i]);
@@ -135,6 +158,37 @@ class Renderer {
     return items.empty() ? run(statement.otherwise) : Flow::kOn;
   }
 
+  /// What a block writes.
+  std::string captured(const Block& block) {
+    std::string before = std::exchange(output_, {});
+    run(block);
+    return std::exchange(output_, std::move(before));
+  }
+
+  /// Macros see what the template itself has set, and their own parameters.
+  Value call_macro(const Statement& macro, Arguments arguments, const Map& named) {
+    const size_t parameters = macro.names.size() - 1;
+    if (arguments.size() > parameters) refuse(macro.line, "a macro got too many arguments");
+    const Value own((Map()));
+    std::vector<Value> scopes(scopes_.begin(), scopes_.begin() + 2);
+    scopes.push_back(own);
+    scopes_.swap(scopes);
+    for (size_t i = 0; i < parameters; ++i) {
+      const std::string& name = macro.names[i + 1];
+      const auto given = std::ranges::find(named, name, &std::pair<std::string, Value>::first);
+      if (i < arguments.size()) {
+        own.set(name, arguments[i]);
+      } else if (given != named.end()) {
+        own.set(name, given->second);
+      } else {
+        own.set(name, macro.defaults[i] ? evaluate(*macro.defaults[i]) : Value());
+      }
+    }
+    std::string text = captured(macro.body);
+    scopes_.swap(scopes);
+    return text;
+  }
+
   [[nodiscard]] Value look_up(const std::string& name) const {
     for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
       Value found = scope->at(name);
@@ -145,6 +199,7 @@ class Renderer {
 
   Value evaluate(const Expression& expression) {
     step(expression.line);
+    const Deeper deeper(*this, expression.line);
     try {
       Value value = value_of(expression);
       if (value.text()) work_bytes_ += value.text()->size();
@@ -152,7 +207,7 @@ class Renderer {
       if (work_bytes_ > limits_.max_work_bytes) refuse(expression.line, "too much to work out");
       return value;
     } catch (TemplateError& error) {
-      if (!error.message.starts_with("line ") && !error.message.starts_with("the chat template")) {
+      if (!error.message.starts_with("line ") && !error.message.starts_with(kRefusal)) {
         error.message = fmt::format("line {}: {}", expression.line, error.message);
       }
       throw;
@@ -168,6 +223,18 @@ class Renderer {
     std::vector<Value> values;
     for (size_t i = 1; i < expression.parts.size(); ++i) values.push_back(part(expression, i));
     return values;
+  }
+
+  /// Functions and macros can be called and asked for ("strftime_now is defined"), no more.
+  [[nodiscard]] bool is_function(const Expression& expression) const {
+    return expression.kind == Expression::Kind::kName && look_up(expression.name).is<Undefined>() &&
+           (macros_.contains(expression.name) || has_function(expression.name));
+  }
+
+  Map named_arguments(const Expression& expression) {
+    Map named;
+    for (const auto& [name, value] : expression.named) named.emplace_back(name, evaluate(*value));
+    return named;
   }
 
   Value value_of(const Expression& expression) {
@@ -187,11 +254,12 @@ class Renderer {
       case Kind::kCall:
         return call(expression);
       case Kind::kFilter: {
-        std::vector<Value> values = arguments(expression);
-        for (const auto& [name, value] : expression.named) values.push_back(evaluate(*value));
-        return apply_filter(expression.name, part(expression, 0), values);
+        const std::vector<Value> values = arguments(expression);
+        const Value filtered = part(expression, 0);
+        return apply_filter(expression.name, filtered, values, named_arguments(expression));
       }
       case Kind::kTest:
+        if (is_function(*expression.parts[0])) return expression.name == "defined";
         return apply_test(expression.name, part(expression, 0), arguments(expression));
       case Kind::kUnary:
         if (expression.name == "not") return !part(expression, 0).truthy();
@@ -226,19 +294,23 @@ class Renderer {
   Value call(const Expression& expression) {
     const Expression& callee = *expression.parts[0];
     const std::vector<Value> values = arguments(expression);
-    Map named;
-    for (const auto& [name, value] : expression.named) named.emplace_back(name, evaluate(*value));
+    const Map named = named_arguments(expression);
     if (callee.kind == Expression::Kind::kAttribute) {
       return call_method(part(callee, 0), callee.name, values);
     }
     if (callee.kind != Expression::Kind::kName)
       refuse(expression.line, "only functions can be called");
+    if (const auto macro = macros_.find(callee.name); macro != macros_.end()) {
+      return call_macro(*macro->second, values, named);
+    }
     return call_function(callee.name, values, named);
   }
 
   const RenderLimits& limits_;
   std::vector<Value> scopes_;  // maps; the first are the globals, the second the template's own
+  std::map<std::string, const Statement*> macros_;
   std::string output_;
+  int depth_ = 0;
   int64_t steps_ = 0;
   size_t work_bytes_ = 0;
 };

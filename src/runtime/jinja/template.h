@@ -10,6 +10,10 @@
 
 namespace kvcast::jinja {
 
+/// How errors begin by which a template refuses a conversation (raise_exception); all others are
+/// the template's own.
+inline constexpr std::string_view kRefusal = "the chat template refuses: ";
+
 struct RenderLimits {
   size_t max_output_bytes = 4 << 20;
   int64_t max_steps = 1'000'000;      ///< statements and expressions evaluated

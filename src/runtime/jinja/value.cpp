@@ -37,6 +37,28 @@ std::string quoted(const std::string& text) {
   return out + "\"";
 }
 
+/// As Python's repr of a string; double quotes where it holds single ones alone.
+std::string python_quoted(const std::string& text) {
+  const bool single = text.find('\'') == std::string::npos || text.find('"') != std::string::npos;
+  const char quote = single ? '\'' : '"';
+  std::string out(1, quote);
+  for (const char c : text) {
+    if (c == '\n') {
+      out += "\\n";
+    } else if (c == '\t') {
+      out += "\\t";
+    } else if (c == '\r') {
+      out += "\\r";
+    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    } else {
+      if (c == quote || c == '\\') out += '\\';
+      out += c;
+    }
+  }
+  return out + quote;
+}
+
 std::string float_text(double value) {
   std::string text = fmt::format("{}", value);
   if (text.find_first_of(".einf") == std::string::npos) text += ".0";
@@ -66,24 +88,51 @@ std::string Value::to_text() const {
   if (const auto* flag = get<bool>()) return *flag ? "True" : "False";
   if (const auto* integer = get<int64_t>()) return fmt::format("{}", *integer);
   if (const auto* real = get<double>()) return float_text(*real);
-  return to_json();
+  return to_repr(0);
 }
 
-std::string Value::to_json(int depth) const {
+std::string Value::to_repr(int depth) const {
   if (depth > kMaxDepth) throw TemplateError{"a value is nested too deeply"};
-  if (const auto* string = text()) return quoted(*string);
-  if (const auto* flag = get<bool>()) return *flag ? "true" : "false";
-  if (is_number()) return to_text();
+  if (const auto* string = text()) return python_quoted(*string);
   std::string out;
   if (const List* items = list()) {
-    for (const Value& item : *items) out += (out.empty() ? "" : ", ") + item.to_json(depth + 1);
+    for (const Value& item : *items) out += (out.empty() ? "" : ", ") + item.to_repr(depth + 1);
     return "[" + out + "]";
   }
   if (const Map* entries = map()) {
     for (const auto& [key, value] : *entries) {
-      out += (out.empty() ? "" : ", ") + quoted(key) + ": " + value.to_json(depth + 1);
+      out += (out.empty() ? "" : ", ") + python_quoted(key) + ": " + value.to_repr(depth + 1);
     }
     return "{" + out + "}";
+  }
+  return is<Undefined>() ? "Undefined" : to_text();
+}
+
+std::string Value::to_json(int indent, int depth) const {
+  if (depth > kMaxDepth) throw TemplateError{"a value is nested too deeply"};
+  if (const auto* string = text()) return quoted(*string);
+  if (const auto* flag = get<bool>()) return *flag ? "true" : "false";
+  if (is_number()) return to_text();
+  const auto line = [&](int level) {
+    return indent < 0 ? std::string()
+                      : "\n" + std::string(static_cast<size_t>(indent * level), ' ');
+  };
+  const std::string begin = line(depth + 1), between = indent < 0 ? ", " : "," + begin;
+  std::string out;
+  if (const List* items = list()) {
+    if (items->empty()) return "[]";
+    for (const Value& item : *items) {
+      out += (out.empty() ? begin : between) + item.to_json(indent, depth + 1);
+    }
+    return "[" + out + line(depth) + "]";
+  }
+  if (const Map* entries = map()) {
+    if (entries->empty()) return "{}";
+    for (const auto& [key, value] : *entries) {
+      out +=
+          (out.empty() ? begin : between) + quoted(key) + ": " + value.to_json(indent, depth + 1);
+    }
+    return "{" + out + line(depth) + "}";
   }
   return "null";
 }

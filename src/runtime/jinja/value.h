@@ -44,10 +44,10 @@ class Value {
   [[nodiscard]] double number() const;  ///< of an integer, a float or a bool
 
   [[nodiscard]] bool truthy() const;
-  /// As Python's str(): "True", "None", "1.5"; containers as to_json.
+  /// As Python's str(): "True", "None", "1.5", "['a', {'k': None}]".
   [[nodiscard]] std::string to_text() const;
-  /// As the tojson filter writes it.
-  [[nodiscard]] std::string to_json(int depth = 0) const;
+  /// As Python's json.dumps writes it; `indent` spaces a level, or all on one line if negative.
+  [[nodiscard]] std::string to_json(int indent = -1, int depth = 0) const;
   [[nodiscard]] bool equals(const Value& other, int depth = 0) const;
   /// An entry of a map; undefined if there is none.
   [[nodiscard]] Value at(const std::string& key) const;
@@ -59,6 +59,7 @@ class Value {
     const auto* shared = std::get_if<std::shared_ptr<T>>(&data_);
     return shared ? shared->get() : nullptr;
   }
+  [[nodiscard]] std::string to_repr(int depth) const;
   Variant data_;
 };
 

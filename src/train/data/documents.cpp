@@ -8,6 +8,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/utf8.h"
 #include "io/json.h"
 #include "train/data/error.h"
 
@@ -28,6 +29,7 @@ class ChunkedLines : public LineReader {
  public:
   bool next(std::string& line) override {
     line.clear();
+    line_start_ = taken_;
     while (true) {
       const char* begin = chunk_.data() + position_;
       const size_t left = chunk_.size() - position_;
@@ -35,9 +37,11 @@ class ChunkedLines : public LineReader {
         const size_t length = static_cast<const char*>(end) - begin;
         line.append(begin, length);
         position_ += length + 1;
+        taken_ += static_cast<int64_t>(length) + 1;
         break;
       }
       line.append(begin, left);
+      taken_ += static_cast<int64_t>(left);
       position_ = 0;
       if (!read_chunk(chunk_)) {
         chunk_.clear();
@@ -48,6 +52,7 @@ class ChunkedLines : public LineReader {
     if (!line.empty() && line.back() == '\r') line.pop_back();
     return true;
   }
+  [[nodiscard]] int64_t line_start() const override { return line_start_; }
 
  protected:
   /// Replaces `chunk` by the next one, never empty; false at the end.
@@ -56,6 +61,7 @@ class ChunkedLines : public LineReader {
  private:
   std::vector<char> chunk_;
   size_t position_ = 0;
+  int64_t taken_ = 0, line_start_ = 0;  // bytes handed out; those before the last line
 };
 
 class PlainLines : public ChunkedLines {
@@ -167,7 +173,8 @@ std::unique_ptr<LineReader> LineReader::open(const std::filesystem::path& path) 
   return std::make_unique<PlainLines>(path);
 }
 
-DocumentReader::DocumentReader(const std::filesystem::path& path) : path_(path) {
+DocumentReader::DocumentReader(const std::filesystem::path& path, TextEncoding encoding)
+    : path_(path), encoding_(encoding) {
   const bool packed = path.extension() == ".zst" || path.extension() == ".gz";
   const auto unpacked = packed ? path.stem() : path.filename();
   json_ = unpacked.extension() == ".jsonl";
@@ -184,10 +191,23 @@ std::optional<std::string> DocumentReader::next() {
   }
 }
 
+bool DocumentReader::next_line(std::string& line) {
+  if (!lines_->next(line)) return false;
+  const size_t valid = valid_utf8_prefix(line);
+  if (valid == line.size()) return true;
+  if (encoding_ == TextEncoding::kReplace) {
+    line = replace_invalid_utf8(line);
+    return true;
+  }
+  throw TrainError(fmt::format(
+      "{}: byte {}: not UTF-8; encoding = \"replace\" in its [[source]] puts U+FFFD for such bytes",
+      path_.string(), lines_->line_start() + static_cast<int64_t>(valid)));
+}
+
 std::optional<std::string> DocumentReader::next_text() {
   std::string document, line;
   bool any = false;
-  while (lines_->next(line)) {
+  while (next_line(line)) {
     any = true;
     if (line == kEndOfText) break;
     document += line;
@@ -200,7 +220,7 @@ std::optional<std::string> DocumentReader::next_text() {
 
 std::optional<std::string> DocumentReader::next_json() {
   std::string line;
-  if (!lines_->next(line)) return std::nullopt;
+  if (!next_line(line)) return std::nullopt;
   ++line_number_;
   if (is_blank(line)) return std::string();
   const std::string where = fmt::format("{}: line {}", path_.string(), line_number_);

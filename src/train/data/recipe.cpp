@@ -24,6 +24,8 @@ std::vector<SourceRecipe> read_sources(TomlFile& file) {
     const std::string file_name = source.path.filename().string();
     source.name = table.text("name", file_name.substr(0, file_name.find('.')));
     source.epochs = table.number("epochs", 1.0, 0.001, 1000.0);
+    source.encoding = table.choice<TextEncoding>(
+        "encoding", {{"utf-8", TextEncoding::kUtf8}, {"replace", TextEncoding::kReplace}});
     table.reject_unknown_keys();
     const auto same = [&](const SourceRecipe& other) { return other.name == source.name; };
     if (std::any_of(sources.begin(), sources.end(), same) ||
@@ -75,7 +77,7 @@ RunRecipe read_run(TomlFile& file) {
   run.checkpoint_steps = table.integer("checkpoint_steps", run.checkpoint_steps, 0, kMany);
   run.max_loss_jump = table.number("max_loss_jump", run.max_loss_jump, 0.0, kHuge);
   run.peak_teraflops = table.number("peak_teraflops", run.peak_teraflops, 0.0, kHuge);
-  run.recompute = table.boolean("recompute", run.recompute);
+  run.recompute = table.recompute("recompute");
   table.reject_unknown_keys();
   return run;
 }
@@ -179,6 +181,14 @@ void read_training(TomlFile& file, Recipe& recipe) {
 
 }  // namespace
 
+RecipeKind recipe_kind(const std::filesystem::path& path, const Settings& settings) {
+  const TomlFile file(path, settings);
+  if (file.has_table("alone")) return RecipeKind::kAlone;
+  if (file.has_table("kvp")) return RecipeKind::kKvp;
+  if (file.has_table("model")) return RecipeKind::kPretrain;
+  throw TrainError(path.string() + ": expected a table [kvp], [alone] or [model]");
+}
+
 TokenizerRecipe read_tokenizer_recipe(const std::filesystem::path& path, const Settings& settings) {
   TomlFile file(path, settings);
   auto table = file.table("tokenizer", true);
@@ -245,6 +255,13 @@ AloneRecipe read_alone_recipe(const std::filesystem::path& path, const Settings&
   recipe.auxiliary = table.text("auxiliary", "");
   recipe.base = table.text("base", "");
   recipe.keep = table.text("keep", "");
+  if (file.has_table("kvp") && recipe.auxiliary.empty() && recipe.keep.empty()) {
+    auto kvp = file.table("kvp", true);
+    const PairRecipe pair = read_pair(kvp);
+    recipe.auxiliary = pair.auxiliary;
+    recipe.keep = pair.keep;
+    if (!pair.keep.empty()) recipe.base = pair.base;
+  }
   if (recipe.auxiliary.empty() == recipe.keep.empty() ||
       recipe.base.empty() != recipe.keep.empty()) {
     table.fail("auxiliary", R"(either auxiliary, or base and keep = "0.75", "0.50", "0.25")");

@@ -15,11 +15,18 @@ namespace kvcast::train {
 /// of the recipe says ${NAME}; a name with a dot ("run.steps") replaces that key.
 using Settings = std::vector<std::pair<std::string, std::string>>;
 
+/// Text is UTF-8; what is done with bytes that are not.
+enum class TextEncoding {
+  kUtf8,     ///< an error
+  kReplace,  ///< U+FFFD in their place
+};
+
 /// [[source]]: a file of text.
 struct SourceRecipe {
   std::filesystem::path path;  ///< .txt or .jsonl, or either as .zst or .gz
   std::string name;            ///< names its shards; default: the file's name up to the first dot
   double epochs = 1.0;         ///< how often one pass over the data shows it
+  TextEncoding encoding = TextEncoding::kUtf8;
 };
 
 /// [tokenizer]
@@ -65,6 +72,13 @@ struct OptimizerRecipe {
 
 enum class Precision { kF32, kBF16 };
 
+/// Which layers run again in the backward pass instead of keeping what they made.
+enum class Recompute {
+  kAuto,  ///< as few as the GPU's memory allows (plan.h); none on a CPU
+  kNone,
+  kAll,
+};
+
 /// [run]
 struct RunRecipe {
   int64_t steps = 1000;
@@ -78,7 +92,7 @@ struct RunRecipe {
   int64_t checkpoint_steps = 0;     ///< 0: not by steps
   double max_loss_jump = 3.0;   ///< nats of cross-entropy above its mean that stop the run; 0: any
   double peak_teraflops = 0.0;  ///< of one device, for the utilisation; 0: by its name
-  bool recompute = false;  ///< layers again in the backward pass, instead of keeping what they made
+  Recompute recompute = Recompute::kAuto;
 };
 
 /// [output]
@@ -172,6 +186,10 @@ struct RidgeRecipe {
   DataRecipe data;
   OutputRecipe output;
 };
+
+/// Which command a recipe of gradient training is for, by the tables in it.
+enum class RecipeKind { kPretrain, kKvp, kAlone };
+RecipeKind recipe_kind(const std::filesystem::path& file, const Settings& settings);
 
 TokenizerRecipe read_tokenizer_recipe(const std::filesystem::path& file, const Settings& settings);
 ShardsRecipe read_shards_recipe(const std::filesystem::path& file, const Settings& settings);

@@ -99,13 +99,13 @@ int64_t thread_count(int64_t asked) {
 }
 
 void write_source(const ShardsRecipe& recipe, const TextEncoder& encoder, SourceIndex& index,
-                  const std::filesystem::path& path, ShardProgress& done,
+                  const SourceRecipe& source, ShardProgress& done,
                   const std::function<void(const ShardProgress&)>& progress) {
   const int64_t bytes_per_token = encoder.vocab_size <= 65536 ? 2 : 4;
   SplitWriter train(recipe, bytes_per_token, index.name, index.train);
   SplitWriter held_out(recipe, bytes_per_token, index.name + "-held-out", index.held_out);
   const uint64_t split_seed = mix(recipe.seed, hash_text(index.name));
-  DocumentReader reader(path);
+  DocumentReader reader(source.path, source.encoding);
   uint64_t document_number = 0;
   done.source = index.name;
   const auto write = [&](Encoded&& encoded) {
@@ -148,7 +148,7 @@ ShardIndex write_shards(const ShardsRecipe& recipe, const TextEncoder& encoder,
   for (const auto& source : recipe.sources) {
     SourceIndex& source_index =
         index.sources.emplace_back(SourceIndex{source.name, source.epochs, {}, {}});
-    write_source(recipe, encoder, source_index, source.path, done, progress);
+    write_source(recipe, encoder, source_index, source, done, progress);
     if (source_index.train.tokens == 0) {
       throw TrainError(source.path.string() + ": no training documents in it");
     }

@@ -28,6 +28,18 @@ void override_key(toml::table& root, const std::string& name, const std::string&
   }
 }
 
+/// What `from` has and `into` lacks, tables key by key.
+void add_missing(toml::table& into, const toml::table& from) {
+  for (const auto& [key, value] : from) {
+    toml::node* here = into.get(key.str());
+    if (here == nullptr) {
+      into.insert(key.str(), value);
+    } else if (here->is_table() && value.is_table()) {
+      add_missing(*here->as_table(), *value.as_table());
+    }
+  }
+}
+
 }  // namespace
 
 bool TomlTable::has(const std::string& key) const {
@@ -131,6 +143,14 @@ Precision TomlTable::precision(const std::string& key, Precision fallback) {
   return value == "f32" ? Precision::kF32 : Precision::kBF16;
 }
 
+Recompute TomlTable::recompute(const std::string& key) {
+  const toml::node* node = find(key);
+  if (node == nullptr) return Recompute::kAuto;
+  if (const auto all = node->value_exact<bool>()) return *all ? Recompute::kAll : Recompute::kNone;
+  if (node->value_exact<std::string>() == "auto") return Recompute::kAuto;
+  fail(key, R"("auto", true or false)");
+}
+
 void TomlTable::reject_unknown_keys() const {
   if (table_ == nullptr) return;
   for (const auto& [key, value] : *table_) {
@@ -140,32 +160,44 @@ void TomlTable::reject_unknown_keys() const {
   }
 }
 
-TomlFile::TomlFile(const std::filesystem::path& file, const Settings& settings)
-    : file_(file.string()) {
+toml::table TomlFile::parse(const std::filesystem::path& file) {
   const std::string contents = unwrap(read_text_file(file));
   try {
-    root_ = toml::parse(contents);
+    return toml::parse(contents);
   } catch (const toml::parse_error& error) {
-    throw TrainError(fmt::format("{}: line {}: not TOML: {}", file_, error.source().begin.line,
-                                 error.description()));
+    throw TrainError(fmt::format("{}: line {}: not TOML: {}", file.string(),
+                                 error.source().begin.line, error.description()));
   }
-  if (const auto* defaults = root_["variables"].as_table()) {
-    for (const auto& [key, value] : *defaults) {
-      const auto text = value.value_exact<std::string>();
-      if (!text) {
-        throw TrainError(
-            fmt::format("{}: variables.{}: expected a string", file_, std::string(key.str())));
-      }
-      variables_[std::string(key.str())] = *text;
+}
+
+void TomlFile::add_variables(const toml::table& root) {
+  const auto* defaults = root["variables"].as_table();
+  if (defaults == nullptr) return;
+  for (const auto& [key, value] : *defaults) {
+    const auto text = value.value_exact<std::string>();
+    if (!text) {
+      throw TrainError(
+          fmt::format("{}: variables.{}: expected a string", file_, std::string(key.str())));
     }
+    variables_.emplace(std::string(key.str()), *text);
   }
-  asked_.insert("variables");
+}
+
+TomlFile::TomlFile(const std::filesystem::path& file, const Settings& settings)
+    : file_(file.string()), root_(parse(file)) {
   for (const auto& [name, value] : settings) {
-    if (name.find('.') == std::string::npos) {
-      variables_[name] = value;
-    } else {
-      override_key(root_, name, value);
-    }
+    if (name.find('.') == std::string::npos) variables_.insert_or_assign(name, value);
+  }
+  add_variables(root_);
+  asked_ = {"variables", "include"};
+  if (root_.contains("include")) {
+    TomlTable top(&root_, file_, "the file", &variables_);
+    const toml::table included = parse(file.parent_path() / top.text("include"));
+    add_variables(included);
+    add_missing(root_, included);
+  }
+  for (const auto& [name, value] : settings) {
+    if (name.find('.') != std::string::npos) override_key(root_, name, value);
   }
 }
 

@@ -34,6 +34,7 @@ class TomlTable {
   bool boolean(const std::string& key, bool fallback);
   std::vector<int64_t> integers(const std::string& key);
   Precision precision(const std::string& key, Precision fallback);
+  Recompute recompute(const std::string& key);
   /// One of the named values; the first where the key is missing.
   template <typename T>
   T choice(const std::string& key, const std::vector<std::pair<std::string, T>>& named) {
@@ -61,10 +62,12 @@ class TomlTable {
   std::set<std::string> asked_;
 };
 
-/// A parsed file with the settings applied.
+/// A parsed file with the settings applied. `include = "FILE"` (relative to it) gives what the file
+/// itself does not say.
 class TomlFile {
  public:
   TomlFile(const std::filesystem::path& file, const Settings& settings);
+  [[nodiscard]] bool has_table(const std::string& name) const { return root_.contains(name); }
   /// A missing table is an error if `required`, otherwise an empty one.
   TomlTable table(const std::string& name, bool required);
   /// The entries of [[name]]; at least one.
@@ -73,6 +76,10 @@ class TomlFile {
   void reject_unknown_tables(const std::set<std::string>& others = {}) const;
 
  private:
+  static toml::table parse(const std::filesystem::path& file);
+  /// [variables] that have no value yet.
+  void add_variables(const toml::table& root);
+
   std::string file_;
   toml::table root_;
   std::map<std::string, std::string> variables_;

@@ -56,7 +56,8 @@ class SampledLines : public sentencepiece::SentenceIterator {
     while (true) {
       if (!reader_) {
         if (source_ == recipe_.sources.size()) return false;
-        reader_ = std::make_unique<DocumentReader>(recipe_.sources[source_++].path);
+        const SourceRecipe& source = recipe_.sources[source_++];
+        reader_ = std::make_unique<DocumentReader>(source.path, source.encoding);
       }
       if (auto document = reader_->next()) {
         document_ = std::move(*document);

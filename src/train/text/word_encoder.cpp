@@ -38,6 +38,7 @@ bool fits_in_a_word(std::string_view piece) {
 }  // namespace
 
 size_t line_break_tokens(const Tokenizer& tokenizer) {
+  if (tokenizer.type() != "SentencePiece") return 0;  // which remember their words themselves
   const auto line_break = tokenizer.encode("\n", false);
   if (line_break.empty() || tokenizer.piece_bytes(line_break.back()) != "\n") return 0;
   std::set<int32_t> control;

@@ -1,0 +1,46 @@
+// A conversation written the way a model was trained on.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kvcast/model.h"
+#include "kvcast/result.h"
+
+namespace kvcast {
+
+class ChatTemplate;
+
+struct ChatMessage {
+  std::string role;     ///< "system", "user", "assistant", ...
+  std::string content;  ///< UTF-8
+};
+
+/// What a conversation becomes.
+struct ChatPrompt {
+  std::string text;             ///< as rendered, control tokens by name
+  std::vector<int32_t> tokens;  ///< control tokens of the template as their ids, BOS first
+};
+
+/// A model's own chat template, or a plain default. Immutable: share it between threads. Keeps the
+/// model alive.
+class ChatFormat {
+ public:
+  /// Errors: the model has no tokenizer, or its template cannot be read; they name the file.
+  static Result<ChatFormat> of(std::shared_ptr<const Model> model);
+
+  /// The whole conversation and the opening of the assistant's next message. Errors: what the
+  /// template refuses.
+  [[nodiscard]] Result<ChatPrompt> render(std::span<const ChatMessage> messages) const;
+  /// Where an answer ends beside the end-of-text token: for GenerateOptions::stop.
+  [[nodiscard]] std::vector<std::string> stop_strings() const;
+
+ private:
+  ChatFormat(std::shared_ptr<const Model> model, std::shared_ptr<const ChatTemplate> written);
+  std::shared_ptr<const Model> model_;
+  std::shared_ptr<const ChatTemplate> template_;
+};
+
+}  // namespace kvcast

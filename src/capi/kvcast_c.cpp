@@ -1,0 +1,369 @@
+// kvcast.h on top of the C++ API: handles are structs that own its objects.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "kvcast.h"
+#include "kvcast/batch.h"
+#include "kvcast/chat.h"
+#include "kvcast/kvcast.h"
+
+using namespace kvcast;
+
+struct kvcast_model {
+  std::shared_ptr<const Model> model;
+  std::string dtype, kv_dtype;
+};
+
+struct kvcast_chat {
+  ChatFormat format;
+  std::vector<std::string> stop;
+};
+
+struct kvcast_session {
+  Session session;
+};
+
+struct kvcast_answer {
+  std::optional<AnswerStream> stream;  // none: of a batch, and over
+  Completion finished;
+  std::stop_source cancel;
+  std::string piece;
+
+  [[nodiscard]] const Completion& completion() const {
+    return stream ? stream->completion() : finished;
+  }
+};
+
+struct kvcast_batch {
+  std::unique_ptr<Batch> batch;
+};
+
+namespace {
+
+/// `bytes` and a 0 behind them, for kvcast_free.
+char* copy_of(const void* data, size_t bytes) {
+  auto* memory = static_cast<char*>(std::malloc(bytes + 1));
+  if (memory == nullptr) throw std::bad_alloc();
+  if (bytes > 0) std::memcpy(memory, data, bytes);
+  memory[bytes] = '\0';
+  return memory;
+}
+
+void set_error(char** error, const char* message) {
+  if (error != nullptr) *error = ::strdup(message);
+}
+
+/// What `function` gives; `failed`, and the error's line, where it gives an error or memory runs
+/// out.
+template <typename T, typename Function>
+T guarded(char** error, T failed, const Function& function) {
+  try {
+    Result<T> result = function();
+    if (result) return *std::move(result);
+    set_error(error, result.error().message.c_str());
+  } catch (const std::bad_alloc&) {
+    set_error(error, "not enough memory");
+  }
+  return failed;
+}
+
+/// The caller's struct, whichever release it was compiled against; what it does not have is zero.
+template <typename T>
+T known_fields(const T* given) {
+  T options{};
+  if (given != nullptr) std::memcpy(&options, given, std::min(given->struct_size, sizeof(T)));
+  return options;
+}
+
+template <typename T>
+void hand_out(T filled, T* wanted) {
+  filled.struct_size = wanted->struct_size;
+  std::memcpy(wanted, &filled, std::min(wanted->struct_size, sizeof(T)));
+}
+
+std::string_view text_of(const char* data, size_t bytes) {
+  return bytes == 0 ? std::string_view() : std::string_view(data, bytes);
+}
+
+GenerateOptions options_of(const kvcast_generate_options* given) {
+  const auto asked = known_fields(given);
+  GenerateOptions options;
+  if (asked.prefill != nullptr) options.prefill = asked.prefill;
+  if (asked.max_tokens != 0) options.max_tokens = asked.max_tokens;
+  options.sampling.temperature = asked.temperature;
+  if (asked.top_p != 0) options.sampling.top_p = asked.top_p;
+  options.sampling.min_p = asked.min_p;
+  if (asked.repetition_penalty != 0) options.sampling.repetition_penalty = asked.repetition_penalty;
+  options.sampling.top_k = asked.top_k;
+  options.sampling.seed = asked.seed;
+  for (size_t i = 0; i < asked.stop_count; ++i) options.stop.emplace_back(asked.stop[i]);
+  options.ignore_end_of_text = asked.ignore_end_of_text != 0;
+  return options;
+}
+
+/// `prompt`: text or token ids.
+template <typename Prompt>
+kvcast_answer* start(kvcast_session* session, Prompt prompt, const kvcast_generate_options* asked,
+                     char** error) {
+  return guarded<kvcast_answer*>(error, nullptr, [&]() -> Result<kvcast_answer*> {
+    auto answer = std::make_unique<kvcast_answer>();
+    GenerateOptions options = options_of(asked);
+    options.cancel = answer->cancel.get_token();
+    auto stream = session->session.start(prompt, options);
+    if (!stream) return tl::unexpected(stream.error());
+    answer->stream.emplace(std::move(*stream));
+    return answer.release();
+  });
+}
+
+Batch::Progress progress_of(kvcast_progress_callback progress, void* user) {
+  if (progress == nullptr) return {};
+  return [progress, user](size_t done) { return progress(user, done) == 0; };
+}
+
+std::vector<int32_t> tokens_of(const kvcast_tokens& tokens) {
+  return tokens.count == 0 ? std::vector<int32_t>()
+                           : std::vector<int32_t>(tokens.data, tokens.data + tokens.count);
+}
+
+int32_t* array_of(const std::vector<int32_t>& tokens, size_t* count) {
+  *count = tokens.size();
+  return reinterpret_cast<int32_t*>(copy_of(tokens.data(), tokens.size() * sizeof(int32_t)));
+}
+
+}  // namespace
+
+const char* kvcast_version(void) { return version().data(); }
+const char* kvcast_commit(void) { return commit().data(); }
+void kvcast_free(void* memory) { std::free(memory); }
+
+// ---- models ----
+
+kvcast_model* kvcast_model_load(const char* path, const kvcast_load_options* given, char** error) {
+  return guarded<kvcast_model*>(error, nullptr, [&]() -> Result<kvcast_model*> {
+    const auto asked = known_fields(given);
+    LoadOptions options{.threads = asked.threads};
+    const auto dtype = parse_dtype(asked.dtype != nullptr ? asked.dtype : "auto");
+    if (!dtype) return tl::unexpected(dtype.error());
+    const auto kv_dtype = parse_kv_dtype(asked.kv_dtype != nullptr ? asked.kv_dtype : "auto");
+    if (!kv_dtype) return tl::unexpected(kv_dtype.error());
+    options.dtype = *dtype;
+    options.kv_dtype = *kv_dtype;
+    if (asked.tokenizer != nullptr) options.tokenizer = asked.tokenizer;
+    auto model = Model::load(path, options);
+    if (!model) return tl::unexpected(model.error());
+    const Model& loaded = **model;
+    return new kvcast_model{*model, std::string(dtype_text(loaded.dtype())),
+                            std::string(dtype_text(loaded.kv_dtype()))};
+  });
+}
+
+void kvcast_model_free(kvcast_model* model) { delete model; }
+
+void kvcast_model_describe(const kvcast_model* model, kvcast_model_info* info) {
+  const Model& loaded = *model->model;
+  hand_out({.struct_size = 0,
+            .is_bundle = loaded.is_bundle() ? 1 : 0,
+            .has_tokenizer = loaded.has_tokenizer() ? 1 : 0,
+            .vocab_size = loaded.vocab_size(),
+            .context_tokens = loaded.context_tokens(),
+            .weight_bytes = loaded.weight_bytes(),
+            .threads = loaded.threads(),
+            .dtype = model->dtype.c_str(),
+            .kv_dtype = model->kv_dtype.c_str(),
+            .default_prefill = loaded.default_prefill().c_str()},
+           info);
+}
+
+int32_t* kvcast_tokenize(const kvcast_model* model, const char* text, size_t bytes, int add_bos,
+                         size_t* count, char** error) {
+  return guarded<int32_t*>(error, nullptr, [&]() -> Result<int32_t*> {
+    return model->model->tokenize(text_of(text, bytes), add_bos != 0).map([&](const auto& tokens) {
+      return array_of(tokens, count);
+    });
+  });
+}
+
+char* kvcast_detokenize(const kvcast_model* model, const int32_t* tokens, size_t count,
+                        size_t* bytes, char** error) {
+  return guarded<char*>(error, nullptr, [&]() -> Result<char*> {
+    return model->model->detokenize({tokens, count}).map([&](const std::string& text) {
+      if (bytes != nullptr) *bytes = text.size();
+      return copy_of(text.data(), text.size());
+    });
+  });
+}
+
+// ---- conversations as the model was trained on them ----
+
+kvcast_chat* kvcast_chat_new(const kvcast_model* model, char** error) {
+  return guarded<kvcast_chat*>(error, nullptr, [&]() -> Result<kvcast_chat*> {
+    return ChatFormat::of(model->model).map([](ChatFormat format) {
+      auto stop = format.stop_strings();
+      return new kvcast_chat{std::move(format), std::move(stop)};
+    });
+  });
+}
+
+void kvcast_chat_free(kvcast_chat* chat) { delete chat; }
+
+int32_t* kvcast_chat_render(const kvcast_chat* chat, const kvcast_message* messages,
+                            size_t message_count, size_t* count, char** error) {
+  return guarded<int32_t*>(error, nullptr, [&]() -> Result<int32_t*> {
+    std::vector<ChatMessage> conversation;
+    for (size_t i = 0; i < message_count; ++i) {
+      conversation.push_back({.role = messages[i].role, .content = messages[i].content});
+    }
+    return chat->format.render(conversation).map([&](const ChatPrompt& prompt) {
+      return array_of(prompt.tokens, count);
+    });
+  });
+}
+
+const char* kvcast_chat_stop(const kvcast_chat* chat, size_t index) {
+  return index < chat->stop.size() ? chat->stop[index].c_str() : nullptr;
+}
+
+// ---- answers, one conversation ----
+
+kvcast_session* kvcast_session_new(const kvcast_model* model) {
+  return new kvcast_session{Session(model->model)};
+}
+void kvcast_session_free(kvcast_session* session) { delete session; }
+void kvcast_session_reset(kvcast_session* session) { session->session.reset(); }
+
+const int32_t* kvcast_session_tokens(const kvcast_session* session, size_t* count) {
+  *count = session->session.tokens().size();
+  return session->session.tokens().data();
+}
+
+int64_t kvcast_session_cache_bytes(const kvcast_session* session) {
+  return session->session.cache_bytes();
+}
+
+kvcast_answer* kvcast_answer_text(kvcast_session* session, const char* prompt, size_t bytes,
+                                  const kvcast_generate_options* options, char** error) {
+  return start(session, text_of(prompt, bytes), options, error);
+}
+
+kvcast_answer* kvcast_answer_tokens(kvcast_session* session, const int32_t* prompt, size_t count,
+                                    const kvcast_generate_options* options, char** error) {
+  return start(session, std::span(prompt, count), options, error);
+}
+
+int kvcast_answer_next(kvcast_answer* answer, const char** piece, size_t* bytes, char** error) {
+  return guarded(error, -1, [&]() -> Result<int> {
+    if (!answer->stream) return 0;
+    auto next = answer->stream->next();
+    if (!next) return tl::unexpected(next.error());
+    if (!*next) return 0;
+    answer->piece = **std::move(next);
+    *piece = answer->piece.c_str();
+    *bytes = answer->piece.size();
+    return 1;
+  });
+}
+
+int kvcast_answer_run(kvcast_answer* answer, kvcast_piece_callback callback, void* user,
+                      char** error) {
+  const char* piece = nullptr;
+  size_t bytes = 0;
+  while (true) {
+    const int more = kvcast_answer_next(answer, &piece, &bytes, error);
+    if (more <= 0) return more;
+    if (callback != nullptr && bytes > 0 && callback(user, piece, bytes) != 0) {
+      answer->stream->end();
+    }
+  }
+}
+
+void kvcast_answer_cancel(kvcast_answer* answer) { answer->cancel.request_stop(); }
+
+void kvcast_answer_end(kvcast_answer* answer) {
+  if (answer->stream) answer->stream->end();
+}
+
+void kvcast_answer_completion(const kvcast_answer* answer, kvcast_completion* completion) {
+  const Completion& found = answer->completion();
+  hand_out({.struct_size = 0,
+            .text = found.text.c_str(),
+            .text_bytes = found.text.size(),
+            .tokens = found.tokens.data(),
+            .token_count = found.tokens.size(),
+            .finish_reason = finish_reason_text(found.finish_reason).data(),
+            .tokenize_ms = found.timings.tokenize_ms,
+            .auxiliary_ms = found.timings.auxiliary_ms,
+            .predictor_ms = found.timings.predictor_ms,
+            .base_ms = found.timings.base_ms,
+            .ttft_ms = found.timings.ttft_ms,
+            .decode_ms = found.timings.decode_ms,
+            .prompt_tokens = found.timings.prompt_tokens,
+            .predicted_tokens = found.timings.predicted_tokens,
+            .decode_tokens = found.timings.decode_tokens},
+           completion);
+}
+
+void kvcast_answer_free(kvcast_answer* answer) { delete answer; }
+
+// ---- many prompts at once ----
+
+kvcast_batch* kvcast_batch_new(const kvcast_model* model, const kvcast_batch_options* given,
+                               char** error) {
+  return guarded<kvcast_batch*>(error, nullptr, [&]() -> Result<kvcast_batch*> {
+    const auto asked = known_fields(given);
+    BatchOptions options;
+    if (asked.max_batch != 0) options.max_batch = asked.max_batch;
+    if (asked.max_cache_bytes != 0) options.max_cache_bytes = asked.max_cache_bytes;
+    return Batch::create(model->model, options).map([](auto batch) {
+      return new kvcast_batch{std::move(batch)};
+    });
+  });
+}
+
+void kvcast_batch_free(kvcast_batch* batch) { delete batch; }
+
+int kvcast_batch_generate(kvcast_batch* batch, const kvcast_tokens* prompts, size_t count,
+                          const kvcast_generate_options* options, kvcast_progress_callback progress,
+                          void* user, kvcast_answer** answers, char** error) {
+  return guarded(error, -1, [&]() -> Result<int> {
+    std::vector<std::vector<int32_t>> all;
+    for (size_t i = 0; i < count; ++i) all.push_back(tokens_of(prompts[i]));
+    auto completions =
+        batch->batch->generate(all, options_of(options), progress_of(progress, user));
+    if (!completions) return tl::unexpected(completions.error());
+    for (size_t i = 0; i < count; ++i) {
+      answers[i] = new kvcast_answer;
+      answers[i]->finished = std::move((*completions)[i]);
+    }
+    return 0;
+  });
+}
+
+int kvcast_batch_score(kvcast_batch* batch, const kvcast_tokens* contexts,
+                       const kvcast_tokens* continuations, size_t count, const char* prefill,
+                       kvcast_progress_callback progress, void* user, float* logprobs,
+                       unsigned char* most_probable, char** error) {
+  return guarded(error, -1, [&]() -> Result<int> {
+    std::vector<ScoreRequest> requests;
+    for (size_t i = 0; i < count; ++i) {
+      requests.push_back({tokens_of(contexts[i]), tokens_of(continuations[i])});
+    }
+    const auto scores = batch->batch->score(requests, prefill != nullptr ? prefill : "", 1,
+                                            progress_of(progress, user));
+    if (!scores) return tl::unexpected(scores.error());
+    size_t at = 0;
+    for (const auto& continuation : *scores) {
+      for (const TokenScore& score : continuation) {
+        logprobs[at] = score.logprob;
+        if (most_probable != nullptr) {
+          most_probable[at] = score.top.front().first == score.token ? 1 : 0;
+        }
+        ++at;
+      }
+    }
+    return 0;
+  });
+}

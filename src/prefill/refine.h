@@ -1,0 +1,38 @@
+// A forecast cache heals: the base computes rows again, over exact rows only, and they overwrite
+// the forecast, in the same products as the decode rows of answers that go on meanwhile.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <stop_token>
+#include <vector>
+
+#include "prefill/token_runs.h"
+
+namespace kvcast {
+
+/// The next rows of a sequence's base cache to be made exact: from its exact_rows() on.
+struct RefineBlock {
+  Sequence* sequence = nullptr;
+  int64_t rows = 0;
+  int64_t outputs = 0;  ///< of the last of these rows, logits are wanted of so many
+};
+
+/// How many rows of the base's cache can be made exact; none where tokens have been left out.
+int64_t inexact_rows(const Sequence& sequence);
+
+/// A decode step of `sequences`, which the base answers, and the blocks beside it; either may be
+/// empty. Where a block reaches the end of its cache, its sequence's decode row, in the same call,
+/// is exact already. `logits` [sequences + all outputs, vocab_size]: each sequence's last token's,
+/// then the blocks'. The bits are those of an exact prefill, however the rows are cut into blocks.
+/// False: stopped; answers' rows are as before, blocks must be refined again.
+bool decode_and_refine(const Models& models, std::span<Sequence* const> sequences,
+                       std::span<const RefineBlock> blocks, float* logits,
+                       PrefillWorkspace& workspace, const std::stop_token& stop = {});
+
+/// Makes rows exact with nothing beside them, a chunk at a time, while `go_on` says so. Returns the
+/// rows that were made exact.
+int64_t refine_alone(const Models& models, Sequence& sequence, PrefillWorkspace& workspace,
+                     const std::stop_token& stop, const std::function<bool()>& go_on);
+
+}  // namespace kvcast

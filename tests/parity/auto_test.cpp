@@ -1,0 +1,76 @@
+// The first token on a budget.
+#include <gtest/gtest.h>
+
+#include "prefill/strategy.h"
+
+namespace kvcast {
+namespace {
+
+ModelConfig small_config(int64_t layers, int64_t model_dim) {
+  return make_openelm_config({.n_layers = layers,
+                              .model_dim = model_dim,
+                              .head_dim = 16,
+                              .gqa_groups = 2,
+                              .ffn_dim_divisor = 16,
+                              .vocab_size = 211,
+                              .max_context_tokens = 4000});
+}
+
+/// A machine on which prompts take what is said here, at any length.
+class Budget : public testing::Test {
+ protected:
+  Budget() {
+    const ModelConfig base = small_config(6, 96), auxiliary = small_config(3, 64);
+    models_ = random_models(base, &auxiliary, canonical_layer_map(6, 3), WeightType::kF32, 1);
+    models_.prefill_pace->measure_once(models_);
+    for (int i = 0; i < 60; ++i) {  // outweighs what was measured
+      for (int64_t rows = 1; rows <= 2048; rows *= 2) {
+        const auto ms = static_cast<double>(rows);
+        models_.prefill_pace->observe(models_, PrefillPace::Kind::kExact, 0, rows, 10 + ms);
+        models_.prefill_pace->observe(models_, PrefillPace::Kind::kForecast, 0, rows, 10 + ms / 10);
+      }
+    }
+  }
+  PrefillChoice choose(const std::string& spec, size_t tokens) {
+    Sequence sequence(models_);
+    sequence.tokens.assign(tokens, 5);
+    return std::move(*(*PrefillStrategy::parse(spec))->choose(models_, sequence));
+  }
+  Models models_;
+};
+
+TEST_F(Budget, ExactWhereItFits) {
+  const PrefillChoice chosen = choose("auto:ttft=300", 250);
+  EXPECT_EQ(chosen.strategy->spec(), "exact");
+  EXPECT_NEAR(chosen.estimated_ms, 260, 40);
+}
+
+TEST_F(Budget, ElseTheForecastWithAsLongATailAsFits) {
+  // 1,000 tokens: exact 1,010 ms; forecast 110 ms and what its tail takes.
+  EXPECT_EQ(choose("auto:ttft=300", 1000).strategy->spec(), "kv-prediction:tail=128,refine=auto");
+  EXPECT_EQ(choose("auto:ttft=500", 1000).strategy->spec(), "kv-prediction:tail=256,refine=auto");
+  EXPECT_EQ(choose("auto:ttft=1", 1000).strategy->spec(), "kv-prediction:refine=auto");
+  EXPECT_EQ(choose("auto:ttft=2000", 1000).strategy->spec(), "exact");
+}
+
+TEST_F(Budget, ExactRowsThatAreThereCount) {
+  Sequence sequence(models_);
+  sequence.tokens.assign(900, 5);
+  Sequence* const one[] = {&sequence};
+  std::vector<float> logits(211);
+  PrefillWorkspace workspace;
+  make_exact_strategy()->prefill(models_, one, logits.data(), workspace, {});
+  sequence.tokens.assign(1000, 5);
+  const auto chosen = (*PrefillStrategy::parse("auto:ttft=300"))->choose(models_, sequence);
+  EXPECT_EQ(chosen->strategy->spec(), "exact");
+}
+
+TEST(BudgetSpec, NamesWhatIsWrong) {
+  EXPECT_EQ((*PrefillStrategy::parse("auto:ttft=300"))->spec(), "auto:ttft=300");
+  for (const char* spec : {"auto", "auto:ttft=", "auto:ttft=0", "auto:ttft=x", "auto:tail=3"}) {
+    EXPECT_FALSE(PrefillStrategy::parse(spec)) << spec;
+  }
+}
+
+}  // namespace
+}  // namespace kvcast

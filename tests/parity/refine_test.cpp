@@ -1,0 +1,366 @@
+// A refined cache is an exact one, to the bit.
+#include "prefill/refine.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+#include <string>
+
+#include "prefill/strategy.h"
+#include "runtime/answer_step.h"
+
+namespace kvcast {
+namespace {
+
+constexpr int64_t kVocab = 211;
+
+ModelConfig small_config(int64_t layers, int64_t model_dim) {
+  return make_openelm_config({.n_layers = layers,
+                              .model_dim = model_dim,
+                              .head_dim = 16,
+                              .gqa_groups = 2,
+                              .ffn_dim_divisor = 16,
+                              .vocab_size = kVocab,
+                              .max_context_tokens = 1600});
+}
+
+Models pair(WeightType type, int threads) {
+  const ModelConfig base = small_config(6, 96), auxiliary = small_config(3, 64);
+  Models models = random_models(base, &auxiliary, canonical_layer_map(6, 3), type, threads);
+  models.kv_type = type == WeightType::kF32 ? KvType::kF32 : KvType::kBf16;
+  return models;
+}
+
+std::vector<int32_t> some_tokens(size_t count, int32_t salt = 0) {
+  std::vector<int32_t> tokens;
+  for (size_t i = 0; i < count; ++i) {
+    tokens.push_back(static_cast<int32_t>((i * 37 + 11 + static_cast<size_t>(salt) * 53) % kVocab));
+  }
+  return tokens;
+}
+
+/// The bytes of the first `rows` rows of every head of a layer, keys and values.
+std::string bytes_of(const KVCache& cache, int64_t layer, int64_t rows) {
+  const auto element = static_cast<int64_t>(kv_element_bytes(cache.type()));
+  std::string bytes;
+  for (const std::byte* data : {cache.keys(layer), cache.values(layer)}) {
+    for (int64_t head = 0; head < cache.kv_heads(layer); ++head) {
+      bytes.append(reinterpret_cast<const char*>(data) + head * cache.head_stride() * element,
+                   static_cast<size_t>(rows * cache.head_dim() * element));
+    }
+  }
+  return bytes;
+}
+
+/// Exact prefill of the tokens that `sequence`'s cache holds, and the next step's logits.
+std::vector<float> expect_exact(const Models& models, const Sequence& sequence) {
+  Sequence exact(models);
+  Sequence* const one[] = {&exact};
+  std::vector<float> logits(kVocab);
+  PrefillWorkspace workspace;
+  const int64_t rows = sequence.base.next_position();
+  exact.tokens.assign(sequence.tokens.begin(), sequence.tokens.begin() + rows);
+  make_exact_strategy()->prefill(models, one, logits.data(), workspace, {});
+  EXPECT_EQ(sequence.base.exact_rows(), rows);
+  for (int64_t layer = 0; layer < exact.base.n_layers(); ++layer) {
+    EXPECT_EQ(sequence.base.rows(layer), rows);
+    EXPECT_TRUE(bytes_of(sequence.base, layer, rows) == bytes_of(exact.base, layer, rows))
+        << "layer " << layer;
+  }
+  return logits;
+}
+
+bool same_bits(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+}
+
+/// Some answers over forecasts, refined `rows` at a time.
+class Conversation {
+ public:
+  Conversation(const Models& models, const std::string& spec) : models_(models), spec_(spec) {}
+
+  Sequence& add(const std::vector<int32_t>& prompt) {
+    auto& sequence = sequences_.emplace_back(std::make_unique<Sequence>(models_));
+    sequence->tokens = prompt;
+    return *sequence;
+  }
+  /// What is pending, by the strategy; the first token of each answer.
+  void prefill() {
+    std::vector<float> logits(sequences_.size() * kVocab);
+    const auto strategy = *PrefillStrategy::parse(spec_);
+    strategy->prefill(models_, pointers(), logits.data(), workspace_, {});
+    for (size_t s = 0; s < sequences_.size(); ++s) {
+      push(*sequences_[s], std::span(logits).subspan(s * kVocab, kVocab));
+    }
+  }
+  /// One decode step of all, each with at most `rows` rows refined beside it. The last logits.
+  std::vector<float> step(int64_t rows) {
+    std::vector<RefineBlock> blocks;
+    int64_t outputs = std::ssize(sequences_);
+    for (const auto& sequence : sequences_) {
+      const int64_t count = std::min(rows, inexact_rows(*sequence));
+      if (count == 0) continue;
+      blocks.push_back({.sequence = sequence.get(), .rows = count, .outputs = count / 2});
+      outputs += count / 2;
+    }
+    std::vector<float> logits(static_cast<size_t>(outputs * kVocab));
+    EXPECT_TRUE(decode_and_refine(models_, pointers(), blocks, logits.data(), workspace_));
+    for (size_t s = 0; s < sequences_.size(); ++s) {
+      push(*sequences_[s], std::span(logits).subspan(s * kVocab, kVocab));
+    }
+    return {logits.begin(), logits.begin() + std::ssize(sequences_) * kVocab};
+  }
+  [[nodiscard]] bool exact() const {
+    return std::ranges::all_of(sequences_, [](const auto& s) { return inexact_rows(*s) == 0; });
+  }
+  std::vector<Sequence*> pointers() {
+    std::vector<Sequence*> all;
+    for (const auto& sequence : sequences_) all.push_back(sequence.get());
+    return all;
+  }
+
+ private:
+  static void push(Sequence& sequence, std::span<const float> logits) {
+    sequence.tokens.push_back(
+        static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin()));
+  }
+  const Models& models_;
+  std::string spec_;
+  std::vector<std::unique_ptr<Sequence>> sequences_;
+  PrefillWorkspace workspace_;
+};
+
+class Refine : public testing::TestWithParam<WeightType> {};
+
+TEST_P(Refine, ARefinedCacheIsAnExactOneInAnyChunksBatchAndThreads) {
+  for (const int threads : {1, 3}) {
+    const Models models = pair(GetParam(), threads);
+    for (const int64_t rows : {1, 6, 7, 64}) {
+      for (const char* spec : {"kv-prediction", "kv-prediction:tail=16"}) {
+        Conversation answers(models, spec);
+        answers.add(some_tokens(90));
+        answers.add(some_tokens(41, 1));
+        answers.add(some_tokens(1, 2));  // nothing to forecast
+        answers.prefill();
+        EXPECT_FALSE(answers.exact());
+        while (!answers.exact()) {
+          if (rows == 1) {  // as an answer would never catch up
+            for (Sequence* s : answers.pointers()) {
+              PrefillWorkspace workspace;
+              int chunks = 3;
+              refine_alone(models, *s, workspace, {}, [&] { return chunks-- > 0; });
+            }
+          }
+          answers.step(rows);
+        }
+        const std::vector<float> logits = answers.step(rows);
+        for (size_t s = 0; s < 3; ++s) {
+          EXPECT_TRUE(same_bits(std::span(logits).subspan(s * kVocab, kVocab),
+                                expect_exact(models, *answers.pointers()[s])))
+              << spec << ", " << rows << " rows, " << threads << " threads, answer " << s;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Refine, TheStepThatRefinesTheLastRowsIsExactAlready) {
+  const Models models = pair(GetParam(), 2);
+  Conversation answers(models, "kv-prediction:tail=4");
+  Sequence& sequence = answers.add(some_tokens(50));
+  answers.prefill();
+  std::vector<float> logits;
+  while (!answers.exact()) logits = answers.step(8);
+  EXPECT_TRUE(same_bits(logits, expect_exact(models, sequence)));
+}
+
+TEST_P(Refine, ASecondTurnGoesOnFromWhatIsRefined) {
+  const Models models = pair(GetParam(), 2);
+  Conversation answers(models, "kv-prediction:tail=3,refine=8");
+  Sequence& sequence = answers.add(some_tokens(60));
+  answers.prefill();
+  answers.step(8);
+  answers.step(8);
+  EXPECT_EQ(sequence.base.exact_rows(), 16);
+  const auto more = some_tokens(40, 3);
+  sequence.tokens.insert(sequence.tokens.end(), more.begin(), more.end());
+  answers.prefill();
+  EXPECT_EQ(sequence.base.exact_rows(), 16);  // a forecast row never passes for an exact one
+  while (!answers.exact()) answers.step(8);
+  expect_exact(models, sequence);
+  // On an exact cache a short turn is read by the base itself.
+  const auto little = some_tokens(7, 4);
+  sequence.tokens.insert(sequence.tokens.end(), little.begin(), little.end());
+  answers.prefill();
+  EXPECT_TRUE(answers.exact());
+  expect_exact(models, sequence);
+}
+
+TEST_P(Refine, ACancelledBlockLeavesTheConversationToBeRefinedAgain) {
+  const Models models = pair(GetParam(), 2);
+  Conversation answers(models, "kv-prediction");
+  Sequence& sequence = answers.add(some_tokens(70));
+  answers.prefill();
+  std::stop_source stopped;
+  stopped.request_stop();
+  PrefillWorkspace workspace;
+  std::vector<float> logits(10 * kVocab);
+  Sequence* const one[] = {&sequence};
+  const RefineBlock block[] = {{.sequence = &sequence, .rows = 20}};
+  EXPECT_FALSE(
+      decode_and_refine(models, one, block, logits.data(), workspace, stopped.get_token()));
+  EXPECT_EQ(sequence.base.exact_rows(), 0);
+  EXPECT_EQ(sequence.base.next_position(), 70);
+  EXPECT_EQ(sequence.base.rows(0), 70);
+  while (!answers.exact()) answers.step(16);
+  expect_exact(models, sequence);
+}
+
+TEST_P(Refine, AForkTakesOverRefinedRowsAndIsExact) {
+  const Models models = pair(GetParam(), 2);
+  Conversation first(models, "kv-prediction:tail=2");
+  Sequence& sequence = first.add(some_tokens(64));
+  first.prefill();
+  Sequence copy = sequence.fork(models, std::ssize(sequence.tokens));
+  copy.tokens.back() = (copy.tokens.back() + 1) % kVocab;  // another answer
+  while (!first.exact()) first.step(16);
+  copy.base.take_exact_rows(sequence.base, 64);
+  EXPECT_EQ(copy.base.exact_rows(), 64);
+  expect_exact(models, copy);
+}
+
+TEST_P(Refine, StrategiesThatLeaveTokensOutHaveNothingToRefine) {
+  const Models models = pair(GetParam(), 1);
+  for (const char* spec : {"random:0.5", "zero-cache:tail=3", "lazy:0.75-0.25"}) {
+    Conversation answers(models, spec);
+    Sequence& sequence = answers.add(some_tokens(40));
+    answers.prefill();
+    EXPECT_EQ(inexact_rows(sequence), 0) << spec;
+    EXPECT_EQ(sequence.base.exact_rows(), 0) << spec;
+  }
+}
+
+/// Greedy answers of 40 tokens: exact, and by a strategy with refinement.
+struct Answer {
+  std::vector<int32_t> tokens;
+  Refinement refinement;
+};
+Answer answer(const Models& models, const std::string& spec, const std::vector<int32_t>& prompt,
+              bool revise, const SamplingOptions& sampling = {}, int64_t max_tokens = 40) {
+  Sequence sequence(models);
+  Sequence* const one[] = {&sequence};
+  std::vector<float> logits(kVocab);
+  PrefillWorkspace workspace;
+  const auto strategy = *PrefillStrategy::parse(spec);
+  sequence.tokens = prompt;
+  strategy->prefill(models, one, logits.data(), workspace, {});
+  AnswerWriter writer(
+      {.max_tokens = max_tokens, .sampling = sampling, .stop = {}, .ignore_end_of_text = true},
+      nullptr);
+  AnswerRefiner refiner(sequence, {.rows = strategy->refine_rows(), .revise = revise});
+  const bool refines = strategy->refine_rows() != 0;
+  const Answering answering[] = {{&sequence, &writer, refines ? &refiner : nullptr}};
+  EXPECT_TRUE(write_answers(models, answering, logits, workspace, [](size_t, const auto&) {}));
+  return {writer.tokens(), refiner.report()};
+}
+
+TEST_P(Refine, ARevisedGreedyAnswerIsTheExactOne) {
+  const Models models = pair(GetParam(), 2);
+  int64_t revised = 0;
+  for (int32_t salt = 0; salt < 12; ++salt) {
+    const auto prompt = some_tokens(20 + 9 * static_cast<size_t>(salt), salt);
+    const Answer exact = answer(models, "exact", prompt, false);
+    for (const char* spec : {"kv-prediction:refine=1", "kv-prediction:tail=8,refine=7",
+                             "kv-prediction:refine=64", "kv-prediction:refine=auto"}) {
+      const Answer found = answer(models, spec, prompt, true);
+      EXPECT_EQ(found.tokens, exact.tokens) << spec << ", prompt " << salt;
+      EXPECT_GE(found.refinement.exact_after_tokens, 0);
+      revised += found.refinement.revised_tokens;
+    }
+  }
+  EXPECT_GT(revised, 0);  // else nothing was tried
+}
+
+TEST_P(Refine, AgreementCountsTheTokensThatExactWouldHaveChosen) {
+  const Models models = pair(GetParam(), 2);
+  const auto prompt = some_tokens(48);
+  const Answer found = answer(models, "kv-prediction:refine=16", prompt, false);
+  // Each token as exact chooses it after the same tokens.
+  int64_t agreed = 0;
+  for (size_t i = 0; i < found.tokens.size(); ++i) {
+    auto before = prompt;
+    before.insert(before.end(), found.tokens.begin(),
+                  found.tokens.begin() + static_cast<std::ptrdiff_t>(i));
+    agreed += answer(models, "exact", before, false, {}, 1).tokens[0] == found.tokens[i] ? 1 : 0;
+  }
+  EXPECT_EQ(found.refinement.compared_tokens, 40);
+  EXPECT_EQ(found.refinement.agreed_tokens, static_cast<double>(agreed));
+  EXPECT_GE(found.refinement.refined_rows, 48);
+  EXPECT_LE(found.refinement.exact_after_tokens, 8);
+}
+
+INSTANTIATE_TEST_SUITE_P(Dtypes, Refine,
+                         testing::Values(WeightType::kF32, WeightType::kBf16, WeightType::kInt8),
+                         [](const auto& parameter) {
+                           return parameter.param == WeightType::kF32    ? "F32"
+                                  : parameter.param == WeightType::kBf16 ? "Bf16"
+                                                                         : "Int8";
+                         });
+
+/// Tokens 1 to 3 of the answer, drawn often: revised answers are distributed as exact ones.
+TEST(RefineSampling, RevisedAnswersAreDistributedAsExactOnes) {
+  const ModelConfig base = make_openelm_config({.n_layers = 3,
+                                                .model_dim = 32,
+                                                .head_dim = 8,
+                                                .gqa_groups = 2,
+                                                .ffn_dim_divisor = 16,
+                                                .vocab_size = 12,
+                                                .max_context_tokens = 64});
+  const Models models =
+      random_models(base, &base, std::vector<int64_t>{0, 1, 2}, WeightType::kF32, 1);
+  std::vector<int32_t> prompt(14);
+  for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i * 5 % 12);
+  constexpr int kDraws = 10000;
+  // Exact and revised counts of the second token, and of the pair of second and third.
+  std::vector<double> exact(144), revised(144);
+  int64_t taken_back = 0;
+  const auto draw = [&](const char* spec, bool revise, uint64_t seed, std::vector<double>& counts) {
+    Sequence sequence(models);
+    Sequence* const one[] = {&sequence};
+    std::vector<float> logits(12);
+    PrefillWorkspace workspace;
+    sequence.tokens = prompt;
+    const auto strategy = *PrefillStrategy::parse(spec);
+    strategy->prefill(models, one, logits.data(), workspace, {});
+    SamplingOptions sampling{.temperature = 0.7F, .top_p = 0.95F};
+    sampling.seed = seed;
+    AnswerWriter writer(
+        {.max_tokens = 3, .sampling = sampling, .stop = {}, .ignore_end_of_text = true}, nullptr);
+    AnswerRefiner refiner(sequence, {.rows = 4, .revise = revise});
+    const Answering answering[] = {{&sequence, &writer, revise ? &refiner : nullptr}};
+    ASSERT_TRUE(write_answers(models, answering, logits, workspace, [](size_t, const auto&) {}));
+    ++counts[static_cast<size_t>(writer.tokens()[0] * 12 + writer.tokens()[1])];
+    taken_back += refiner.report().revised_tokens;
+  };
+  for (int i = 0; i < kDraws; ++i) {
+    draw("exact", false, 1'000'000 + static_cast<uint64_t>(i), exact);
+    draw("kv-prediction:refine=4", true, static_cast<uint64_t>(i), revised);
+  }
+  EXPECT_GT(taken_back, kDraws / 20);  // else nothing was tried
+  double chi_square = 0;
+  int cells = 0;
+  for (size_t i = 0; i < exact.size(); ++i) {
+    const double both = exact[i] + revised[i];
+    if (both < 20) continue;
+    chi_square += (exact[i] - revised[i]) * (exact[i] - revised[i]) / both;
+    ++cells;
+  }
+  ASSERT_GT(cells, 4);
+  // The mean of chi-square is its degrees of freedom, its variance twice that: 4 deviations.
+  EXPECT_LT(chi_square, cells + 4 * std::sqrt(2.0 * cells));
+}
+
+}  // namespace
+}  // namespace kvcast

@@ -1,0 +1,261 @@
+"""The Python package on the shipped bundle. Needs numpy; finds the library through KVCAST_LIBRARY or in the wheel.
+
+KVCAST_MODELS: the folder of the shipped bundle. KVCAST_README: the README whose Python is run.
+"""
+
+import gc
+import os
+import re
+import resource
+import subprocess
+import sys
+import threading
+import unittest
+from pathlib import Path
+
+import numpy as np
+
+import kvcast
+
+ROOT = Path(__file__).resolve().parents[2]
+BUNDLE = Path(os.environ.get("KVCAST_MODELS", ROOT / "models")) / "kvcast-65m"
+GOLDEN = ROOT / "tests" / "golden" / "openelm-tiny-kvp-c"
+PROMPT = "The city of Rome was founded"
+
+
+class Shipped(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.model = kvcast.Model.load(BUNDLE, threads=2)
+
+    def answer(self, prompt=PROMPT, **options):
+        return self.model.session().generate(prompt, **({"max_tokens": 12} | options)).read()
+
+
+class ModelTest(Shipped):
+    def test_describes_itself(self):
+        self.assertTrue(self.model.is_bundle and self.model.has_tokenizer)
+        self.assertEqual(self.model.dtype, "int8")
+        self.assertEqual(self.model.threads, 2)
+        self.assertTrue(self.model.default_prefill.startswith("kv-prediction"))
+        self.assertIn("bundle", repr(self.model))
+        self.assertRegex(kvcast.__version__, r"^\d+\.\d+\.\d+")
+
+    def test_tokens_are_int32_arrays_and_come_back_as_text(self):
+        tokens = self.model.tokenize("Grüße, 世界")
+        self.assertEqual((tokens.dtype, tokens.ndim), (np.int32, 1))
+        self.assertEqual(self.model.detokenize(tokens[1:]).strip(), "Grüße, 世界")
+        self.assertEqual(tokens.size, self.model.tokenize("Grüße, 世界", add_bos=False).size + 1)
+        self.assertEqual(self.model.tokenize("", add_bos=False).size, 0)
+        self.assertEqual(self.model.detokenize([]), "")
+        for wrong in ([1.5], [[1]], {"a": 1}):
+            with self.assertRaises(TypeError):
+                self.model.detokenize(wrong)
+
+    def test_errors_are_the_librarys_line(self):
+        for call, expected in [(lambda: kvcast.Model.load("/no/such/model"), "/no/such/model"),
+                               (lambda: kvcast.Model.load(BUNDLE, dtype="f7"), "f7"),
+                               (lambda: self.answer(prefill="nothing"), "nothing"),
+                               (lambda: self.answer(temperature=-1), "temperature"),
+                               (lambda: self.answer(prompt=[10**6]), "1000000"),
+                               (lambda: self.model.generate([[10**6]]), "prompt 0"),
+                               (lambda: self.model.score([[1]], [[]]), "prompt 0")]:
+            with self.assertRaises(kvcast.KvcastError) as caught:
+                call()
+            self.assertIn(expected, str(caught.exception))
+            self.assertNotIn("\n", str(caught.exception))
+        with self.assertRaises(ValueError):
+            self.answer(max_tokens=0)
+
+    def test_a_model_without_tokenizer_takes_and_gives_token_ids(self):
+        model = kvcast.Model.load(GOLDEN)
+        self.assertFalse(model.has_tokenizer)
+        answer = model.session().generate([1, 5, 7], max_tokens=3, ignore_end_of_text=True).read()
+        self.assertEqual((answer.tokens.size, answer.text), (3, ""))
+        with self.assertRaises(kvcast.KvcastError):
+            model.tokenize("text")
+
+
+class SessionTest(Shipped):
+    def test_pieces_make_the_text_and_times_add_up(self):
+        answer = self.model.session().generate(PROMPT, max_tokens=12)
+        pieces = list(answer)
+        self.assertGreater(len(pieces), 3)
+        self.assertEqual("".join(pieces), answer.text)
+        self.assertEqual(answer.tokens.size, 12)
+        self.assertEqual(answer.finish_reason, "max-tokens")
+        times = answer.timings
+        self.assertEqual(times.decode_tokens, 11)
+        self.assertEqual(times.prompt_tokens, self.model.tokenize(PROMPT).size)
+        self.assertGreater(times.predicted_tokens, 0)
+        parts = times.tokenize_ms + times.auxiliary_ms + times.predictor_ms + times.base_ms
+        self.assertLess(0, parts)
+        self.assertLess(parts, times.ttft_ms + 1)
+        self.assertGreater(times.decode_tokens_per_s, 0)
+
+    def test_text_and_token_ids_are_the_same_prompt(self):
+        self.assertEqual(self.answer().text, self.answer(self.model.tokenize(PROMPT)).text)
+        self.assertEqual(self.answer().text, self.answer(self.model.tokenize(PROMPT).tolist()).text)
+
+    def test_options_reach_the_sampler(self):
+        drawn = [self.answer(temperature=1.5, seed=seed).text for seed in (1, 1, 2)]
+        self.assertEqual(drawn[0], drawn[1])
+        self.assertNotEqual(drawn[0], drawn[2])
+        self.assertEqual(self.answer(temperature=1.5, top_k=1).text, self.answer().text)
+        self.assertNotEqual(self.answer(prefill="random:0.5").text, self.answer(prefill="exact").text)
+        whole = self.answer().text
+        stop = whole.split()[3]
+        stopped = self.answer(stop=stop)
+        self.assertEqual((stopped.finish_reason, stopped.text), ("stop", whole[:whole.index(stop)]))
+
+    def test_a_second_prompt_continues_the_conversation(self):
+        session = self.model.session()
+        first = session.generate(PROMPT, max_tokens=4).read()
+        again = session.generate(" And then", max_tokens=4).read()
+        self.assertEqual(session.tokens.size, first.timings.prompt_tokens + again.timings.prompt_tokens + 8)
+        self.assertGreater(session.cache_bytes, 0)
+        session.reset()
+        self.assertEqual(session.tokens.size, 0)
+        self.assertEqual(session.generate(PROMPT, max_tokens=4).read().text, first.text)
+
+    def test_closing_ends_the_answer_and_the_conversation_goes_on(self):
+        session = self.model.session()
+        answer = session.generate(PROMPT, max_tokens=200, ignore_end_of_text=True)
+        text = next(answer)
+        answer.close()
+        self.assertEqual(list(answer), [])
+        self.assertEqual(answer.finish_reason, "cancelled")
+        self.assertTrue(answer.text.startswith(text))
+        self.assertLess(answer.tokens.size, 5)
+        with session.generate(" and", max_tokens=200) as other:
+            next(other)
+        self.assertEqual(other.finish_reason, "cancelled")
+        unfinished = session.generate(" and", max_tokens=200)
+        next(unfinished)
+        self.assertEqual(session.generate(" then", max_tokens=3).read().tokens.size, 3)
+        self.assertEqual(unfinished.finish_reason, "cancelled")
+
+    def test_cancelling_from_another_thread(self):
+        answer = self.model.session().generate(PROMPT, max_tokens=1000, ignore_end_of_text=True)
+        next(answer)
+        threading.Timer(0.05, answer.cancel).start()
+        done = answer.read()
+        self.assertEqual(done.finish_reason, "cancelled")
+        self.assertLess(done.tokens.size, 900)
+
+    def test_chat_reads_only_what_is_new(self):
+        session = self.model.session()
+        messages = [{"role": "user", "content": "What is a river?"}]
+        first = session.chat(messages, max_tokens=8, stop="never").read()
+        self.assertEqual(first.timings.prompt_tokens, self.model.chat_prompt(messages).size)
+        other = self.model.session().generate(self.model.chat_prompt(messages), max_tokens=8, stop=self.model.chat_stop).read()
+        self.assertEqual(first.text, other.text)
+        session.chat([{"role": "user", "content": "Another one."}], max_tokens=2).read()
+        self.assertIsInstance(self.model.chat_stop, list)
+
+    def test_ten_threads_give_what_one_gives(self):
+        prompts = [f"{PROMPT} {i}" for i in range(10)]
+        alone = [self.answer(prompt).text for prompt in prompts]
+        together = [None] * len(prompts)
+
+        def work(i):
+            for _ in range(3):
+                together[i] = self.answer(prompts[i]).text
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(len(prompts))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(together, alone)
+
+    def test_the_interpreter_is_free_meanwhile(self):
+        counted, done = 0, threading.Event()
+        prompt = self.model.tokenize("word " * 800)
+        thread = threading.Thread(target=lambda: (self.answer(prompt, prefill="exact", max_tokens=1), done.set()))
+        thread.start()
+        while not done.is_set():
+            counted += 1
+            done.wait(0.001)
+        thread.join()
+        self.assertGreater(counted, 3)
+
+    def test_memory_does_not_grow(self):
+        def peak():
+            gc.collect()
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+        rounds = int(os.environ.get("KVCAST_LEAK_ROUNDS", "300"))
+        session = self.model.session()
+        for i in range(rounds // 10):
+            session.reset()
+            list(session.generate(PROMPT, max_tokens=2))
+        before = peak()
+        for i in range(rounds):
+            if i % 3 == 0:
+                session = self.model.session()
+            session.reset()
+            next(session.generate(PROMPT, max_tokens=2))
+            self.model.tokenize(PROMPT)
+        self.assertLess(peak() - before, 8192)  # KiB
+
+
+class BatchTest(Shipped):
+    def test_answers_are_those_of_sessions(self):
+        prompts = [PROMPT, "def add(a, b):", self.model.tokenize("Water is")]
+        for prefill in ("exact", "kv-prediction"):
+            batch = self.model.generate(prompts, prefill=prefill, max_tokens=10)
+            alone = [self.answer(prompt, prefill=prefill, max_tokens=10) for prompt in prompts]
+            self.assertEqual([answer.text for answer in batch], [answer.text for answer in alone])
+            self.assertEqual([answer.tokens.tolist() for answer in batch], [answer.tokens.tolist() for answer in alone])
+        self.assertEqual(self.model.generate([]), [])
+
+    def test_more_prompts_than_a_batch_holds_and_seeds_of_their_own(self):
+        answers = self.model.generate(["The"] * 150, max_tokens=3, temperature=2.0, seed=5)
+        self.assertEqual(len(answers), 150)
+        self.assertGreater(len({answer.text for answer in answers}), 50)
+        self.assertEqual(answers[7].text, self.model.generate(["The"], max_tokens=3, temperature=2.0, seed=12)[0].text)
+
+    def test_scores_are_log_probabilities_of_what_greedy_choice_takes(self):
+        answer = self.answer(prefill="exact", max_tokens=6)
+        context = self.model.tokenize(PROMPT)
+        good, bad = self.model.score([context, context], [answer.tokens, answer.tokens[::-1]], prefill="exact")
+        self.assertTrue(good.most_probable.all())
+        self.assertFalse(bad.most_probable.all())
+        self.assertEqual(good.logprobs.shape, (6,))
+        self.assertTrue((good.logprobs <= 0).all())
+        self.assertGreater(good.total, bad.total)
+        self.assertAlmostEqual(good.total, float(good.logprobs.sum()), places=3)
+        text = self.model.score([PROMPT], [" by"], prefill="kv-prediction")[0]
+        self.assertEqual(text.logprobs.size, self.model.tokenize(" by", add_bos=False).size)
+        with self.assertRaises(ValueError):
+            self.model.score([PROMPT], [])
+
+    def test_probabilities_of_a_vocabulary_sum_to_one(self):
+        model = kvcast.Model.load(GOLDEN)
+        scores = model.score([[1, 5, 7]] * model.vocab_size, [[token] for token in range(model.vocab_size)], prefill="exact")
+        self.assertAlmostEqual(sum(np.exp(score.total) for score in scores), 1, places=4)
+        self.assertEqual(sum(bool(score.most_probable[0]) for score in scores), 1)
+
+    def test_what_progress_raises_stops_the_batch(self):
+        def stop(done):
+            raise KeyboardInterrupt(done)
+
+        with self.assertRaises(KeyboardInterrupt):
+            self.model.generate([PROMPT] * 200, max_tokens=500, ignore_end_of_text=True, progress=stop)
+        seen = []
+        self.model.generate([PROMPT] * 3, max_tokens=100, ignore_end_of_text=True, progress=seen.append)
+        self.assertEqual(seen, sorted(seen))
+
+
+class ReadmeTest(unittest.TestCase):
+    def test_its_python_runs(self):
+        readme = Path(os.environ.get("KVCAST_README", ROOT / "README.md"))
+        (code,) = re.findall(r"^```python\n(.*?)^```", readme.read_text(encoding="utf-8"), re.M | re.S)
+        done = subprocess.run([sys.executable, "-c", code], cwd=BUNDLE.parent.parent, capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("ms to the first token", done.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,191 @@
+// The public API beyond Session::generate: answers that are pulled, batches, scores, chat.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kvcast/kvcast.h"
+#include "server/tiny_bundle.h"
+
+namespace kvcast {
+namespace {
+
+using testing::HasSubstr;
+
+class Api : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto loaded = Model::load(bundle_.path(), {.dtype = Dtype::kF32, .threads = 2});
+    ASSERT_TRUE(loaded) << loaded.error().message;
+    model_ = *loaded;
+  }
+
+  std::vector<int32_t> tokens(const std::string& text) const { return *model_->tokenize(text); }
+  static GenerateOptions options(int64_t max_tokens = 12) {
+    return {.max_tokens = max_tokens, .ignore_end_of_text = true};
+  }
+
+  TinyBundle bundle_;
+  std::shared_ptr<const Model> model_;
+};
+
+TEST_F(Api, PulledPiecesAreTheAnswerThatIsPushed) {
+  Session pushed(model_), pulled(model_);
+  const auto answer = pushed.generate("a river and", options());
+  ASSERT_TRUE(answer) << answer.error().message;
+  auto stream = pulled.start("a river and", options());
+  ASSERT_TRUE(stream) << stream.error().message;
+  std::string text;
+  int64_t steps = 0;
+  for (auto piece = stream->next(); *piece; piece = stream->next(), ++steps) text += **piece;
+  EXPECT_EQ(steps, 12);
+  EXPECT_EQ(text, answer->text);
+  EXPECT_EQ(stream->completion().tokens, answer->tokens);
+  EXPECT_EQ(stream->completion().timings.decode_tokens, 11);
+  EXPECT_EQ(pulled.tokens(), pushed.tokens());
+  EXPECT_FALSE(*stream->next()) << "over stays over";
+}
+
+TEST_F(Api, AnAnswerThatIsEndedStaysInTheConversation) {
+  Session session(model_);
+  auto stream = session.start("a river and", options());
+  ASSERT_TRUE(*stream->next());
+  ASSERT_TRUE(*stream->next());
+  stream->end();
+  EXPECT_EQ(stream->completion().finish_reason, FinishReason::kCancelled);
+  EXPECT_EQ(session.tokens().size(), tokens("a river and").size() + 2);
+  const auto next = session.generate(tokens("so"), options());
+  ASSERT_TRUE(next) << next.error().message;
+}
+
+TEST_F(Api, AnAnswerThatNeverBeganLeavesNothing) {
+  Session session(model_);
+  { const auto stream = session.start("a river", options()); }
+  EXPECT_TRUE(session.tokens().empty());
+  std::stop_source stop;
+  auto asked = options();
+  asked.cancel = stop.get_token();
+  stop.request_stop();
+  auto stream = session.start("a river", asked);
+  EXPECT_FALSE(*stream->next());
+  EXPECT_EQ(stream->completion().finish_reason, FinishReason::kCancelled);
+  EXPECT_TRUE(session.tokens().empty());
+}
+
+TEST_F(Api, AStreamEndsWithTheNextOneAndOutlivesItsSession) {
+  auto session = std::make_unique<Session>(model_);
+  auto first = session->start("a river", options());
+  ASSERT_TRUE(*first->next());
+  auto second = session->start(tokens("and"), options());
+  EXPECT_FALSE(*first->next());
+  EXPECT_EQ(first->completion().finish_reason, FinishReason::kCancelled);
+  session.reset();
+  EXPECT_TRUE(*second->next());
+}
+
+TEST_F(Api, BatchesAnswerAsSessionsDo) {
+  const auto batch = Batch::create(model_);
+  ASSERT_TRUE(batch) << batch.error().message;
+  const std::vector<std::vector<int32_t>> prompts = {tokens("a river and"), tokens("the city"),
+                                                     tokens("one, two, three, four")};
+  for (const std::string prefill :
+       {"exact", "kv-prediction", "kv-prediction:tail=2", "auxiliary"}) {
+    auto asked = options(6);
+    asked.prefill = prefill;
+    const auto answers = (*batch)->generate(prompts, asked);
+    ASSERT_TRUE(answers) << answers.error().message;
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      Session session(model_);
+      const auto alone = session.generate(prompts[i], asked);
+      EXPECT_EQ((*answers)[i].tokens, alone->tokens) << prefill << " " << i;
+      EXPECT_EQ((*answers)[i].text, alone->text) << prefill << " " << i;
+      EXPECT_EQ((*answers)[i].finish_reason, alone->finish_reason);
+    }
+  }
+  EXPECT_TRUE((*batch)->generate({}, options())->empty());
+}
+
+TEST_F(Api, BatchesHoldMorePromptsThanAreDecodedTogether) {
+  const auto batch = Batch::create(model_, {.max_batch = 2});
+  const std::vector<std::vector<int32_t>> prompts(9, tokens("a river"));
+  size_t heard = 0;
+  const auto answers = (*batch)->generate(prompts, options(20), [&](size_t done) {
+    EXPECT_GE(done, heard);
+    heard = done;
+    return true;
+  });
+  ASSERT_TRUE(answers) << answers.error().message;
+  EXPECT_EQ(answers->size(), 9);
+  for (const Completion& answer : *answers) EXPECT_EQ(answer.tokens, answers->front().tokens);
+}
+
+TEST_F(Api, BatchesStopWhereTheCallerWants) {
+  const auto batch = Batch::create(model_, {.max_batch = 2});
+  const std::vector<std::vector<int32_t>> prompts(500, tokens("a river"));
+  const auto stopped = (*batch)->generate(prompts, options(200), [](size_t) { return false; });
+  ASSERT_TRUE(stopped) << stopped.error().message;
+  EXPECT_EQ(stopped->size(), 500);
+  EXPECT_EQ(stopped->back().finish_reason, FinishReason::kCancelled);
+  const auto wrong = (*batch)->generate(std::vector{tokens("a"), {}}, options());
+  ASSERT_FALSE(wrong);
+  EXPECT_THAT(wrong.error().message, HasSubstr("prompt 1"));
+}
+
+TEST_F(Api, ScoresOfAllNextTokensSumToOne) {
+  const auto batch = Batch::create(model_);
+  std::vector<ScoreRequest> requests;
+  for (int32_t token = 0; token < model_->vocab_size(); ++token) {
+    requests.push_back({tokens("a river and the city"), {token}});
+  }
+  for (const char* prefill : {"exact", "kv-prediction"}) {
+    const auto scores = (*batch)->score(requests, prefill);
+    ASSERT_TRUE(scores) << scores.error().message;
+    double sum = 0;
+    int chosen = 0;
+    for (const auto& score : *scores) {
+      ASSERT_EQ(score.size(), 1);
+      sum += std::exp(double{score[0].logprob});
+      if (score[0].top.front().first == score[0].token) ++chosen;
+    }
+    EXPECT_NEAR(sum, 1, 1e-4) << prefill;
+    EXPECT_EQ(chosen, 1) << prefill;
+  }
+  EXPECT_THAT((*batch)->score(std::vector<ScoreRequest>{{{}, {1}}}).error().message,
+              HasSubstr("prompt 0"));
+}
+
+TEST_F(Api, AGreedyAnswerIsWhatScoringFindsMostProbable) {
+  const auto batch = Batch::create(model_);
+  const auto prompt = tokens("one, two,");
+  for (const char* prefill : {"exact", "kv-prediction:tail=2"}) {
+    auto asked = options(8);
+    asked.prefill = prefill;
+    Session session(model_);
+    const auto answer = session.generate(prompt, asked);
+    const auto scores =
+        (*batch)->score(std::vector<ScoreRequest>{{prompt, answer->tokens}}, prefill);
+    ASSERT_TRUE(scores) << scores.error().message;
+    ASSERT_EQ(scores->front().size(), answer->tokens.size());
+    for (size_t i = 0; i < answer->tokens.size(); ++i) {
+      EXPECT_EQ(scores->front()[i].token, answer->tokens[i]);
+      EXPECT_EQ(scores->front()[i].top.front().first, answer->tokens[i]) << prefill << " " << i;
+    }
+  }
+}
+
+TEST_F(Api, ChatWritesAConversationAsThePromptOfItsAnswer) {
+  const auto format = ChatFormat::of(model_);
+  ASSERT_TRUE(format) << format.error().message;
+  const std::vector<ChatMessage> messages = {{"user", "one"}, {"assistant", "two"}, {"user", "a"}};
+  const auto prompt = format->render(messages);
+  ASSERT_TRUE(prompt) << prompt.error().message;
+  EXPECT_THAT(prompt->text, HasSubstr("two"));
+  EXPECT_GT(prompt->tokens.size(), 3);
+  EXPECT_FALSE(format->stop_strings().empty());
+  const auto without = Model::load(std::filesystem::path(bundle_.path()) / "auxiliary");
+  ASSERT_TRUE(without) << without.error().message;
+  EXPECT_FALSE(ChatFormat::of(*without));
+}
+
+}  // namespace
+}  // namespace kvcast

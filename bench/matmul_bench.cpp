@@ -1,6 +1,9 @@
 // Matrix products of OpenELM's shapes. With few rows every call takes another copy of the weights,
 // so that they come from memory as they do in a model.
+#include <cstring>
+
 #include "bench_common.h"
+#include "kernels/memory.h"
 
 namespace kvcast {
 namespace {
@@ -15,10 +18,13 @@ void run_matmul(benchmark::State& state, Isa isa, WeightType type, int threads, 
   constexpr size_t kWorkingSet = size_t{600} << 20;
   const size_t copies =
       std::clamp<size_t>(kWorkingSet / PackedMatrix::packed_bytes(n, k, type).value(), 1, 64);
-  std::vector<PackedMatrix> weights;
-  for (size_t i = 0; i < copies; ++i) {
-    weights.push_back(PackedMatrix::pack(reinterpret_cast<const std::byte*>(source.data()),
-                                         SourceType::kF32, n, k, type, threads));
+  std::vector<PackedMatrix> weights{PackedMatrix::pack(
+      reinterpret_cast<const std::byte*>(source.data()), SourceType::kF32, n, k, type, threads)};
+  while (weights.size() < copies) {
+    const std::span<const std::byte> packed = weights[0].data();
+    const std::shared_ptr<std::byte> copy = allocate_weights(packed.size());
+    std::memcpy(copy.get(), packed.data(), packed.size());
+    weights.push_back(PackedMatrix::adopt(copy, n, k, type));
   }
   const double peak = measure_peak_ops_per_s(type, threads, 0.1);
   size_t turn = 0;

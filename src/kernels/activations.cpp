@@ -77,7 +77,6 @@ MultiplyArgs Activations::describe(const MatmulArgs& product, int64_t panel, int
   args.groups = w.groups();
   args.panel = w.panel(panel);
   args.panel_bytes = static_cast<int64_t>(w.panel_bytes());
-  args.unit_groups = PackedMatrix::unit_groups(w.type());
   args.unit_bytes = PackedMatrix::unit_bytes(w.type());
   args.columns = w.n() - column;
   args.bias = product.bias == nullptr ? nullptr : product.bias + column;

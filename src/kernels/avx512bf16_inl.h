@@ -1,8 +1,7 @@
-// The instructions that BF16 and VNNI add. Included after table_inl.h.
+// The instructions that BF16 and VNNI add. Included after the file's Simd.
 #pragma once
 
-#include "kernels/gemm_blocks_inl.h"
-#include "kernels/table_inl.h"
+#include "kernels/vnni_inl.h"
 
 namespace kvcast {
 namespace {
@@ -67,61 +66,12 @@ struct CacheBf16Dot {
   }
 };
 
-/// vpdpbusd: four products of unsigned activations (q + 128) and signed weights per lane.
-struct DotInt8Vnni : DotInt8<128> {
-  static constexpr int kSteps = 1;
-  template <int kStep>
-  static Simd::I expand(Simd::I b) {
-    return b;
-  }
-  static Accumulator multiply_add(Accumulator c, Simd::I a, Simd::I b) {
-    // GCC 12 copies the sums of its own intrinsic from register to register, and spills some.
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
-    return c;
-  }
-};
-
-/// The same of unsigned weights, u, and signed activations, for blocks. The sum starts at -128
-/// times that of the activations; and as the last bits of a float as large as 2^23 times their
-/// scale, so that the result is scaled when that is subtracted as a float. |sum| is below 2^20.
-struct DotBlocksVnni : DotInt8Vnni {
-  static Accumulator multiply_add(Accumulator c, Simd::I a, Simd::I w) {
-    return DotInt8Vnni::multiply_add(c, w, a);
-  }
-  static Simd::I from_unsigned(Simd::I u) { return u; }
-  static void store_header(std::byte* header, float scale, int32_t sum) {
-    const float large = scale * 0x1.8p23F;
-    uint32_t start;
-    __builtin_memcpy(&start, &large, 4);
-    start -= 128U * static_cast<uint32_t>(sum);
-    __builtin_memcpy(header, &start, 4);
-    __builtin_memcpy(header + 4, &large, 4);
-  }
-  static Simd::I begin(const std::byte* header) {
-    return Simd::set_int(*reinterpret_cast<const int32_t*>(header));
-  }
-  static Simd::F end(Simd::I sum, const std::byte* header) {
-    return Simd::sub(Simd::as_float(sum), Simd::set(*reinterpret_cast<const float*>(header + 4)));
-  }
-};
-
-void convert_blocks_vnni(const ConvertArgs& c) {
-  convert_to_blocks<DotBlocksVnni>(
-      c, [](std::byte* out, int64_t i, Simd::I q) { Simd::store_bytes(out + i, q); });
-}
-
 void convert_bf16(const ConvertArgs& c) {
   for (int64_t r = 0; r < c.rows; ++r) {
     auto* const out = reinterpret_cast<uint16_t*>(c.out + r * c.out_stride_bytes);
     for_each_vector(c.a + r * c.a_stride, c.k, c.groups * 2,
                     [&](int64_t i, Simd::F x) { Simd::store_bf16(out + i, x); });
   }
-}
-
-void convert_unsigned_int8(const ConvertArgs& c) {
-  convert_int8(c, [](std::byte* out, int64_t i, Simd::I q) {
-    Simd::store_bytes(out + i, Simd::xor_int(q, Simd::set_int(0x80)));
-  });
 }
 
 double spin_avx512bf16(WeightType type, int64_t iterations) {
@@ -138,10 +88,7 @@ KernelTable avx512bf16_table(Isa isa) {
   t.bf16.convert = convert_bf16;
   set_product<DotBf16>(t.bf16);
   t.attention_bf16 = attention_kernels<CacheBf16Dot>();
-  t.int8.group_bytes = 4;
-  t.int8.convert = convert_unsigned_int8;
-  set_product<DotInt8Vnni>(t.int8);
-  set_block_products<DotBlocksVnni>(t, convert_blocks_vnni);
+  set_vnni_products(t);
   t.spin = spin_avx512bf16;
   return t;
 }

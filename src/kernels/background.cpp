@@ -84,7 +84,7 @@ void BackgroundProducts::begin_piece(Cursor& cursor) {
   cursor.args.scratch = scratch;
   cursor.group = 0;
   cursor.data = cursor.args.panel;
-  cursor.bytes = cursor.args.groups / cursor.args.unit_groups * cursor.args.unit_bytes;
+  cursor.bytes = cursor.args.groups / PackedMatrix::kUnitGroups * cursor.args.unit_bytes;
 }
 
 void BackgroundProducts::complete_piece(Cursor& cursor) {
@@ -108,7 +108,7 @@ void BackgroundProducts::advance(Interlude& self, int64_t bytes) {
   BackgroundProducts& chain = *cursor.chain;
   if (cursor.data == nullptr) return chain.begin_piece(cursor);
   const int64_t units = std::max<int64_t>(bytes / cursor.args.unit_bytes, 1);
-  const int64_t groups = units * cursor.args.unit_groups;
+  const int64_t groups = units * PackedMatrix::kUnitGroups;
   if (cursor.args.kernels->multiply_groups != nullptr) {
     cursor.args.kernels->multiply_groups(cursor.args, cursor.group, cursor.group + groups);
   }

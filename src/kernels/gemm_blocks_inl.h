@@ -5,7 +5,7 @@
 // rows, the tile or the division along k: results do not depend on how rows are batched. The f32
 // sums stay in memory, where a block passes once; the integer ones in registers. One to few rows
 // unpack 4-bit codes in registers. For more, a piece of the panel becomes 8-bit blocks in the
-// first-level cache, and all row tiles read it there.
+// second-level cache, and all row tiles read it there.
 // Included after the file's Simd and dot_inl.h.
 #pragma once
 
@@ -15,8 +15,9 @@
 namespace kvcast {
 namespace {
 
-/// Blocks along k in a piece: 8-bit blocks of 2 KiB that stay in the first-level cache.
-constexpr int64_t kBlocksPerPiece = Simd::kWidth == 16 ? 12 : 8;
+/// Blocks along k in a piece: 8-bit blocks of 2 KiB, in the second-level cache. Long, since rows of
+/// activations are fetched well only in long runs (12 blocks at a time: a third of the rate lost).
+constexpr int64_t kBlocksPerPiece = Simd::kWidth == 16 ? 96 : 16;
 /// Most rows for which 4-bit codes are unpacked in registers.
 constexpr int kRowsUnpackedInRegisters = Simd::kWidth == 16 ? 4 : 1;
 
@@ -44,24 +45,71 @@ struct BlockTile {
   int64_t block_begin, block_end;
 };
 
-template <class Dot>
-struct Int8Codes {
-  static constexpr int64_t kBytes = kInt8BlockBytes;
-  static constexpr int64_t kSteps = kInt8Steps;
+/// A block of a strip of columns, and of the rows that meet it.
+struct BlockOperands {
+  const std::byte* a;        ///< the first row's codes in the block
+  const std::byte* headers;  ///< the first row's header of the block
+  int64_t a_stride;
+  const std::byte* block;  ///< of weights
+  int64_t column;          ///< the strip's first
+};
+
+/// What becomes of a block's integer sums: f32 ones, [rows, 64] in memory.
+template <class Dot, int64_t kBlockSteps>
+struct ScaledByBlock {
+  static constexpr int64_t kGroupBytes = 4 * Dot::kSteps;
 
   template <int kRows, int kVectors>
-  static KVCAST_INLINE void multiply_add(const std::byte* a, int64_t a_stride,
-                                         const std::byte* block, int64_t column,
-                                         Simd::I (&acc)[kRows][kVectors]) {
+  static KVCAST_INLINE void begin(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
+    KVCAST_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const Simd::I start = Dot::begin(o.headers + r * o.a_stride);
+      KVCAST_UNROLL
+      for (int v = 0; v < kVectors; ++v) acc[r][v] = start;
+    }
+  }
+  template <int kRows, int kVectors>
+  static KVCAST_INLINE void add_to_sums(const BlockOperands& o,
+                                        const Simd::I (&acc)[kRows][kVectors], std::byte* sums) {
+    Simd::F steps[kVectors];
+    KVCAST_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      steps[v] = Simd::load_f16(o.block + kBlockSteps + (o.column + v * Simd::kWidth) * 2);
+    }
+    KVCAST_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      KVCAST_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        auto* const sum = reinterpret_cast<float*>(sums) + r * 64 + v * Simd::kWidth;
+        const Simd::F x = Dot::end(acc[r][v], o.headers + r * o.a_stride);
+        Simd::store(sum, Simd::fma(x, steps[v], Simd::load(sum)));
+      }
+    }
+  }
+  /// One vector of sums of a finished row.
+  static KVCAST_INLINE Simd::F finish(const MultiplyArgs&, int64_t, int64_t,
+                                      const std::byte* sums) {
+    return Simd::load(reinterpret_cast<const float*>(sums));
+  }
+};
+
+template <class Dot>
+struct Int8Codes : ScaledByBlock<Dot, kInt8Steps> {
+  static constexpr int64_t kBytes = kInt8BlockBytes;
+  static constexpr int kRowsAtOnce = Simd::kTileRows;
+  static constexpr bool kUnpackOnce = false;  ///< codes become Unpacked ones for many rows
+
+  template <int kRows, int kVectors>
+  static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
     KVCAST_UNROLL
     for (int64_t g = 0; g < kBlockGroups; ++g) {
-      const std::byte* const codes = block + g * kPanelRowBytes + column * 4;
+      const std::byte* const codes = o.block + g * kPanelRowBytes + o.column * 4;
       Simd::I w[kVectors];
       KVCAST_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         w[v] = Dot::from_unsigned(Simd::load_int(codes + v * Simd::kWidth * 4));
       }
-      multiply_add_weights<Dot>(a + g * 4 * Dot::kSteps, a_stride, w, acc);
+      multiply_add_weights<Dot>(o.a + g * 4 * Dot::kSteps, o.a_stride, w, acc);
     }
   }
 };
@@ -78,22 +126,23 @@ struct UnpackedPair {
 };
 
 template <class Dot>
-struct Int4Codes {
+struct Int4Codes : ScaledByBlock<Dot, kInt4Steps> {
   static constexpr int64_t kBytes = kInt4BlockBytes;
-  static constexpr int64_t kSteps = kInt4Steps;
+  static constexpr int kRowsAtOnce = kRowsUnpackedInRegisters;
+  static constexpr bool kUnpackOnce = true;
+  using Unpacked = Int8Codes<Dot>;
 
   template <int kRows, int kVectors>
-  static KVCAST_INLINE void multiply_add(const std::byte* a, int64_t a_stride,
-                                         const std::byte* block, int64_t column,
-                                         Simd::I (&acc)[kRows][kVectors]) {
+  static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
+    const std::byte* a = o.a;
     Simd::I zero[kVectors];
     KVCAST_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      zero[v] = Simd::repeat_bytes(block + kInt4Zeros + column + v * Simd::kWidth);
+      zero[v] = Simd::repeat_bytes(o.block + kInt4Zeros + o.column + v * Simd::kWidth);
     }
     KVCAST_UNROLL
     for (int64_t pair = 0; pair < kBlockGroups / 2; ++pair) {
-      const std::byte* const codes = block + pair * kPanelRowBytes + column * 4;
+      const std::byte* const codes = o.block + pair * kPanelRowBytes + o.column * 4;
       Simd::I both[kVectors];
       Simd::I w[kVectors];
       KVCAST_UNROLL
@@ -101,49 +150,33 @@ struct Int4Codes {
         both[v] = Simd::load_int(codes + v * Simd::kWidth * 4);
         w[v] = Dot::from_unsigned(UnpackedPair::even(both[v], zero[v]));
       }
-      multiply_add_weights<Dot>(a, a_stride, w, acc);
+      multiply_add_weights<Dot>(a, o.a_stride, w, acc);
       a += 4 * Dot::kSteps;
       KVCAST_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         w[v] = Dot::from_unsigned(UnpackedPair::odd(both[v], zero[v]));
       }
-      multiply_add_weights<Dot>(a, a_stride, w, acc);
+      multiply_add_weights<Dot>(a, o.a_stride, w, acc);
       a += 4 * Dot::kSteps;
     }
   }
 };
 
 /// One block of a tile's strip of columns.
-template <class Dot, class Codes, int kRows, int kVectors>
+template <class Codes, int kRows, int kVectors>
 KVCAST_INLINE void multiply_block(const MultiplyArgs& m, int64_t row, int64_t block_index,
                                   const std::byte* block, int64_t column) {
   const std::byte* const a = m.a + row * m.a_stride_bytes;
-  const std::byte* const headers = a + m.groups * 4 * Dot::kSteps + block_index * kBlockHeaderBytes;
+  const BlockOperands o{
+      .a = a + block_index * kBlockGroups * Codes::kGroupBytes,
+      .headers = a + m.groups * Codes::kGroupBytes + block_index * kBlockHeaderBytes,
+      .a_stride = m.a_stride_bytes,
+      .block = block,
+      .column = column};
   Simd::I acc[kRows][kVectors];
-  KVCAST_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    const Simd::I start = Dot::begin(headers + r * m.a_stride_bytes);
-    KVCAST_UNROLL
-    for (int v = 0; v < kVectors; ++v) acc[r][v] = start;
-  }
-  Codes::multiply_add(a + block_index * kBlockGroups * 4 * Dot::kSteps, m.a_stride_bytes, block,
-                      column, acc);
-  Simd::F steps[kVectors];
-  KVCAST_UNROLL
-  for (int v = 0; v < kVectors; ++v) {
-    steps[v] = Simd::load_f16(block + Codes::kSteps + (column + v * Simd::kWidth) * 2);
-  }
-  auto* const sums = reinterpret_cast<float*>(m.scratch) + row * 64 + column;
-  KVCAST_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    KVCAST_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      float* const sum = sums + r * 64 + v * Simd::kWidth;
-      const Simd::F x = Dot::end(acc[r][v], headers + r * m.a_stride_bytes);
-      const Simd::F before = block_index == 0 ? Simd::zero() : Simd::load(sum);
-      Simd::store(sum, Simd::fma(x, steps[v], before));
-    }
-  }
+  Codes::begin(o, acc);
+  Codes::multiply_add(o, acc);
+  Codes::add_to_sums(o, acc, m.scratch + (row * 64 + column) * 4);
 }
 
 /// Lines of one block in the columns of a part of a panel.
@@ -156,10 +189,17 @@ KVCAST_INLINE void fetch_part_of_block(const std::byte* block, int64_t bytes, in
   }
 }
 
-template <class Dot, class Codes, int kRows, int kVectors>
+template <class Codes, int kRows, int kVectors>
 void run_block_strips(const BlockTile& t, Prefetch& prefetch) {
   const MultiplyArgs& m = *t.args;
   const bool whole = m.column_end - m.column_begin == PackedMatrix::kPanelColumns;
+  if (t.block_begin == 0) {
+    for (int r = 0; r < kRows; ++r) {
+      for (int64_t column = m.column_begin; column < m.column_end; column += Simd::kWidth) {
+        Simd::store_int(m.scratch + ((t.row + r) * 64 + column) * 4, Simd::zero_int());
+      }
+    }
+  }
   const std::byte* block = t.blocks;
   for (int64_t b = t.block_begin; b < t.block_end; ++b, block += Codes::kBytes) {
     if (whole) {
@@ -169,35 +209,35 @@ void run_block_strips(const BlockTile& t, Prefetch& prefetch) {
     }
     for (int64_t column = m.column_begin; column < m.column_end;
          column += kVectors * Simd::kWidth) {
-      multiply_block<Dot, Codes, kRows, kVectors>(m, t.row, b, block, column);
+      multiply_block<Codes, kRows, kVectors>(m, t.row, b, block, column);
     }
   }
   if (t.block_end * kBlockGroups < m.groups) return;
   KVCAST_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    const float* const sums = reinterpret_cast<const float*>(m.scratch) + (t.row + r) * 64;
+    const std::byte* const sums = m.scratch + (t.row + r) * 64 * 4;
     for (int64_t column = m.column_begin; column < m.column_end; column += Simd::kWidth) {
-      finish_vector(m, t.row + r, column, Simd::load(sums + column));
+      finish_vector(m, t.row + r, column, Codes::finish(m, t.row + r, column, sums + column * 4));
     }
   }
 }
 
-template <class Dot, class Codes, int kRows>
+template <class Codes, int kRows>
 void run_block_rows(const BlockTile& t, Prefetch& prefetch) {
   const int64_t width = (t.args->column_end - t.args->column_begin) / Simd::kWidth;
   if (width % Simd::kTileVectors == 0) {
-    run_block_strips<Dot, Codes, kRows, Simd::kTileVectors>(t, prefetch);
+    run_block_strips<Codes, kRows, Simd::kTileVectors>(t, prefetch);
   } else if (Simd::kTileVectors > 2 && width == 2) {
-    run_block_strips<Dot, Codes, kRows, 2>(t, prefetch);
+    run_block_strips<Codes, kRows, 2>(t, prefetch);
   } else {
-    run_block_strips<Dot, Codes, kRows, 1>(t, prefetch);
+    run_block_strips<Codes, kRows, 1>(t, prefetch);
   }
 }
 
-template <class Dot, class Codes, int kMostRows>
+template <class Codes>
 void run_block_tile(int64_t rows, const BlockTile& t, Prefetch& prefetch) {
   const auto run = [&]<int kRows>() {
-    run_block_rows<Dot, Codes, (kRows <= kMostRows ? kRows : 1)>(t, prefetch);
+    run_block_rows<Codes, (kRows <= Codes::kRowsAtOnce ? kRows : 1)>(t, prefetch);
   };
   switch (rows) {
     case 1:
@@ -238,14 +278,33 @@ int64_t block_scratch_bytes(int64_t rows, int64_t) {
   return block_sums_bytes(rows) + kBlocksPerPiece * kInt8BlockBytes;
 }
 
+/// Row tiles of a piece, as equal in height as they can be, and what is carried between them.
+template <class Codes>
+void run_block_tiles(BlockTile t, int64_t tiles, Prefetch& prefetch) {
+  const MultiplyArgs& m = *t.args;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    t.row = m.rows * tile / tiles;
+    const int64_t rows = m.rows * (tile + 1) / tiles - t.row;
+    if (m.interlude == nullptr) {
+      run_block_tile<Codes>(rows, t, prefetch);
+      continue;
+    }
+    constexpr int kLines = 2 * kInterludeLines;  // a block is two steps of other products
+    prefetch.beside = m.interlude->data;
+    prefetch.lines_beside = m.interlude->bytes > 0 ? kLines : 0;
+    run_block_tile<Codes>(rows, t, prefetch);
+    const int64_t fetched = (t.block_end - t.block_begin) * kLines * 64;
+    m.interlude->advance(*m.interlude, fetched < m.interlude->bytes ? fetched : m.interlude->bytes);
+  }
+}
+
 /// Blocks [block_begin, block_end) of a panel.
-template <class Dot, class Codes>
+template <class Codes>
 void multiply_pieces(const MultiplyArgs& m, int64_t block_begin, int64_t block_end,
                      bool with_prefetch) {
-  constexpr bool kInt4 = Codes::kBytes == kInt4BlockBytes;
   const int64_t tiles = (m.rows + Simd::kTileRows - 1) / Simd::kTileRows;
   const int64_t all = m.groups / kBlockGroups;
-  const bool once = tiles == 1 && (!kInt4 || m.rows <= kRowsUnpackedInRegisters);
+  const bool once = m.rows <= Codes::kRowsAtOnce;
   const int64_t piece = once ? block_end - block_begin : kBlocksPerPiece;
   for (int64_t b = block_begin; b < block_end; b += piece) {
     const int64_t end = b + piece < block_end ? b + piece : block_end;
@@ -259,58 +318,45 @@ void multiply_pieces(const MultiplyArgs& m, int64_t block_begin, int64_t block_e
     }
     BlockTile t{&m, 0, blocks, b, end};
     if (once) {
-      run_block_tile<Dot, Codes, kInt4 ? kRowsUnpackedInRegisters : Simd::kTileRows>(m.rows, t,
-                                                                                     prefetch);
-      continue;
-    }
-    if constexpr (kInt4) {
+      run_block_tile<Codes>(m.rows, t, prefetch);
+    } else if constexpr (Codes::kUnpackOnce) {
       std::byte* const unpacked = m.scratch + block_sums_bytes(m.rows);
       unpack_blocks(blocks, end - b, m.column_begin, m.column_end, unpacked);
       t.blocks = unpacked;
-    }
-    for (int64_t tile = 0; tile < tiles; ++tile) {  // as equal in height as they can be
-      t.row = m.rows * tile / tiles;
-      const int64_t rows = m.rows * (tile + 1) / tiles - t.row;
-      if (m.interlude == nullptr) {
-        run_block_tile<Dot, Int8Codes<Dot>, Simd::kTileRows>(rows, t, prefetch);
-        continue;
-      }
-      constexpr int kLines = 2 * kInterludeLines;  // a block is two steps of other products
-      prefetch.beside = m.interlude->data;
-      prefetch.lines_beside = m.interlude->bytes > 0 ? kLines : 0;
-      run_block_tile<Dot, Int8Codes<Dot>, Simd::kTileRows>(rows, t, prefetch);
-      const int64_t fetched = (end - b) * kLines * 64;
-      m.interlude->advance(*m.interlude,
-                           fetched < m.interlude->bytes ? fetched : m.interlude->bytes);
+      run_block_tiles<typename Codes::Unpacked>(t, tiles, prefetch);
+    } else {
+      run_block_tiles<Codes>(t, tiles, prefetch);
     }
   }
 }
 
-template <class Dot, class Codes>
+template <class Codes>
 void multiply_blocks(const MultiplyArgs& m) {
-  multiply_pieces<Dot, Codes>(m, 0, m.groups / kBlockGroups, true);
+  multiply_pieces<Codes>(m, 0, m.groups / kBlockGroups, true);
 }
-template <class Dot, class Codes>
+template <class Codes>
 void multiply_block_groups(const MultiplyArgs& m, int64_t group_begin, int64_t group_end) {
   MultiplyArgs part = m;
   part.interlude = nullptr;
-  multiply_pieces<Dot, Codes>(part, group_begin / kBlockGroups, group_end / kBlockGroups, false);
+  multiply_pieces<Codes>(part, group_begin / kBlockGroups, group_end / kBlockGroups, false);
 }
 
+template <class Codes>
+void set_block_product(MatmulKernels& kernels, void (*convert)(const ConvertArgs&)) {
+  kernels.multiply = multiply_blocks<Codes>;
+  kernels.multiply_groups = multiply_block_groups<Codes>;
+  kernels.takes_interludes = true;
+  kernels.row_multiple = Simd::kTileRows;
+  kernels.largest_row_block = 256;  // whose activations stay in the second-level cache
+  kernels.scratch_bytes = block_scratch_bytes;
+  kernels.group_bytes = Codes::kGroupBytes + kBlockHeaderBytes / kBlockGroups;
+  kernels.convert = convert;
+}
 /// Both kinds of blocks, whose activations are the same.
 template <class Dot>
 void set_block_products(KernelTable& t, void (*convert)(const ConvertArgs&)) {
-  t.int8_blocks.multiply = multiply_blocks<Dot, Int8Codes<Dot>>;
-  t.int8_blocks.multiply_groups = multiply_block_groups<Dot, Int8Codes<Dot>>;
-  t.int4_blocks.multiply = multiply_blocks<Dot, Int4Codes<Dot>>;
-  t.int4_blocks.multiply_groups = multiply_block_groups<Dot, Int4Codes<Dot>>;
-  for (MatmulKernels* m : {&t.int4_blocks, &t.int8_blocks}) {
-    m->takes_interludes = true;
-    m->row_multiple = Simd::kTileRows;
-    m->scratch_bytes = block_scratch_bytes;
-    m->group_bytes = 4 * Dot::kSteps + kBlockHeaderBytes / kBlockGroups;
-    m->convert = convert;
-  }
+  set_block_product<Int4Codes<Dot>>(t.int4_blocks, convert);
+  set_block_product<Int8Codes<Dot>>(t.int8_blocks, convert);
 }
 
 }  // namespace

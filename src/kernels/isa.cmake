@@ -10,10 +10,11 @@ set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_portable.cpp PROPERTIE
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(kvcast_avx2 ${kvcast_isa_common} -mavx2 -mfma -mf16c)
+  set(kvcast_avxvnni ${kvcast_avx2})  # vpdpbusd is written as assembly
   set(kvcast_avx512 ${kvcast_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
   set(kvcast_avx512bf16 ${kvcast_avx512} -mavx512bf16 -mavx512vnni)
   set(kvcast_amx ${kvcast_avx512bf16} -mamx-tile -mamx-bf16 -mamx-int8)
-  set(kvcast_isas avx2 avx512 avx512bf16 amx)
+  set(kvcast_isas avx2 avxvnni avx512 avx512bf16 amx)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   # Scheduled before registers are allotted, a tile's loads come first and its sums are spilled.
   set(kvcast_neon ${kvcast_isa_common} $<$<CXX_COMPILER_ID:GNU>:-fno-schedule-insns>)

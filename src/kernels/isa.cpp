@@ -64,6 +64,7 @@ void detect_x86(std::vector<Isa>& found) {
   const bool fma_f16c = bit(basic.ecx, 12) && bit(basic.ecx, 29);
   if ((state & kAvxState) != kAvxState || !bit(extended.ebx, 5) || !fma_f16c) return;
   found.push_back(Isa::kAvx2);
+  if (bit(extended1.eax, 4)) found.push_back(Isa::kAvxVnni);
   const bool avx512 = bit(extended.ebx, 16) && bit(extended.ebx, 17) && bit(extended.ebx, 30) &&
                       bit(extended.ebx, 31);  // F, DQ, BW, VL
   if ((state & kAvx512State) != kAvx512State || !avx512) return;
@@ -101,6 +102,8 @@ const KernelTable* table_of(Isa isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2:
       return &avx2_kernels();
+    case Isa::kAvxVnni:
+      return &avxvnni_kernels();
     case Isa::kAvx512:
       return &avx512_kernels();
     case Isa::kAvx512Bf16:
@@ -134,6 +137,8 @@ std::string_view isa_name(Isa isa) {
       return "portable";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvxVnni:
+      return "avxvnni";
     case Isa::kAvx512:
       return "avx512";
     case Isa::kAvx512Bf16:

@@ -9,11 +9,12 @@
 
 namespace kvcast {
 
-/// Ordered: a later one includes the earlier ones of its architecture.
+/// Ordered: of its architecture, a later one is preferred.
 enum class Isa {
   kPortable,    ///< plain C++
   kAvx2,        ///< AVX2, FMA, F16C
-  kAvx512,      ///< AVX-512 F, BW, DQ, VL
+  kAvxVnni,     ///< and AVX-VNNI
+  kAvx512,      ///< AVX2 and AVX-512 F, BW, DQ, VL
   kAvx512Bf16,  ///< and BF16, VNNI
   kAmx,         ///< and AMX-TILE, AMX-BF16, AMX-INT8, permitted by the kernel
   kNeon,        ///< AArch64 Advanced SIMD
@@ -21,7 +22,7 @@ enum class Isa {
   kNeonMmla,    ///< and BF16, I8MM (bfmmla, smmla)
 };
 
-/// "portable", "avx2", "avx512", "avx512bf16", "amx", "neon", "neondot", "neonmmla".
+/// "portable", "avx2", "avxvnni", "avx512", "avx512bf16", "amx", "neon", "neondot", "neonmmla".
 std::string_view isa_name(Isa isa);
 /// What this build holds and this machine runs, slowest first; kPortable always.
 const std::vector<Isa>& supported_isas();

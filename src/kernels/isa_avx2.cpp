@@ -1,12 +1,12 @@
 #if defined(__x86_64__)
 #include "kernels/simd_avx2.h"
 // After Simd:
-#include "kernels/int8_widened_inl.h"
+#include "kernels/nibbles_inl.h"
 
 namespace kvcast {
 
 const KernelTable& avx2_kernels() {
-  static const KernelTable table = widened_table(Isa::kAvx2);
+  static const KernelTable table = nibbles_table(Isa::kAvx2);
   return table;
 }
 

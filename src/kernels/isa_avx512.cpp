@@ -1,12 +1,12 @@
 #if defined(__x86_64__)
 #include "kernels/simd_avx512.h"
 // After Simd:
-#include "kernels/int8_widened_inl.h"
+#include "kernels/nibbles_inl.h"
 
 namespace kvcast {
 
 const KernelTable& avx512_kernels() {
-  static const KernelTable table = widened_table(Isa::kAvx512);
+  static const KernelTable table = nibbles_table(Isa::kAvx512);
   return table;
 }
 

@@ -45,8 +45,7 @@ struct MultiplyArgs {
   int64_t groups = 0;                // along k, padded
   const std::byte* panel = nullptr;  // first panel
   int64_t panel_bytes = 0;
-  int64_t unit_groups = 1;  ///< PackedMatrix::unit_groups, unit_bytes
-  int64_t unit_bytes = 256;
+  int64_t unit_bytes = 0;  ///< PackedMatrix::unit_bytes
   int64_t panels = 1;
   /// Multiples of 16 within a panel; less than the whole panel only if panels == 1.
   int64_t column_begin = 0;
@@ -79,7 +78,7 @@ struct MatmulKernels {
   bool takes_interludes = false;
   /// The part [group_begin, group_end) of a product with one panel, from the first group on in
   /// calls that follow each other with the same scratch; null: in one piece only. Both are
-  /// multiples of the type's unit_groups.
+  /// multiples of PackedMatrix::kUnitGroups.
   void (*multiply_groups)(const MultiplyArgs&, int64_t group_begin, int64_t group_end) = nullptr;
 
   /// Rows of bf16 need no conversion, whatever their stride.
@@ -177,6 +176,7 @@ const KernelTable& kernels();
 const KernelTable& portable_kernels();
 #if defined(__x86_64__)
 const KernelTable& avx2_kernels();
+const KernelTable& avxvnni_kernels();
 const KernelTable& avx512_kernels();
 const KernelTable& avx512bf16_kernels();
 const KernelTable& amx_kernels();

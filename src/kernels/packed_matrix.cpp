@@ -175,7 +175,7 @@ void pack_block_panel(const PackedMatrix& shape, int64_t p, PackingScratch& scra
 PackedMatrix::PackedMatrix(int64_t n, int64_t k, WeightType type) : n_(n), k_(k), type_(type) {
   const int64_t multiple = kGroupMultiple * group_size(type);
   padded_k_ = (k + multiple - 1) / multiple * multiple;
-  panel_bytes_ = static_cast<size_t>(groups() / unit_groups(type) * unit_bytes(type));
+  panel_bytes_ = static_cast<size_t>(groups() / kUnitGroups * unit_bytes(type));
   if (type == WeightType::kInt8) panel_bytes_ += 2 * kRowBytes;
   bytes_ = panel_bytes_ * static_cast<size_t>(panels());
 }

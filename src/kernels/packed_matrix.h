@@ -109,12 +109,12 @@ class PackedMatrix {
   static constexpr int64_t group_size(WeightType type) {
     return type == WeightType::kF32 ? 1 : type == WeightType::kBf16 ? 2 : 4;
   }
-  /// A panel's smallest unit along k: how many groups, and how many bytes they take.
-  static constexpr int64_t unit_groups(WeightType type) { return is_blocks(type) ? 8 : 1; }
+  /// Panels are cut along k in units of so many groups: a block of weights in blocks.
+  static constexpr int64_t kUnitGroups = 8;
   static constexpr int64_t unit_bytes(WeightType type) {
     return type == WeightType::kInt4Blocks   ? kPanelColumns * (16 + 2 + 1)
            : type == WeightType::kInt8Blocks ? kPanelColumns * (32 + 2)
-                                             : kGroupRowBytes;
+                                             : kUnitGroups * kGroupRowBytes;
   }
 
   [[nodiscard]] bool empty() const { return data_ == nullptr; }

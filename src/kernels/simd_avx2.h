@@ -72,12 +72,16 @@ struct Simd {
   static I set_int(int32_t x) { return _mm256_set1_epi32(x); }
   static I xor_int(I x, I y) { return _mm256_xor_si256(x, y); }
   static I sub_int(I x, I y) { return _mm256_sub_epi32(x, y); }
+  static I multiply_bytes(I x, I y) { return _mm256_maddubs_epi16(x, y); }
+  static I add_halves(I x, I y) { return _mm256_add_epi16(x, y); }
+  static I widen_bytes(const std::byte* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
   static I and_int(I x, I y) { return _mm256_and_si256(x, y); }
   static I shift_right_int(I x, int n) { return _mm256_srli_epi32(x, n); }
   static I repeat_bytes(const std::byte* p) {
-    const I bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
     const __m128i low = _mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c);
-    return _mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(low));
+    return _mm256_shuffle_epi8(widen_bytes(p), _mm256_broadcastsi128_si256(low));
   }
   static F load_f16(const std::byte* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -112,6 +116,13 @@ struct Simd {
   static I widen_even(I x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); }
   static I widen_odd(I x) { return _mm256_srai_epi16(x, 8); }
   static I multiply_pairs(I x, I y) { return _mm256_madd_epi16(x, y); }
+  static void store_bytes(std::byte* p, I x) {
+    const I pick = _mm256_setr_epi32(0x0c080400, -1, -1, -1, 0x0c080400, -1, -1, -1);
+    const I bytes = _mm256_shuffle_epi8(x, pick);
+    const __m128i both =
+        _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), both);
+  }
   static void store_widened(std::byte* p, I x) {
     const I swapped = _mm256_shuffle_epi32(x, 0xd8);
     const __m128i halves =

@@ -180,6 +180,7 @@ struct Simd {
                                   static_cast<uint32_t>(y.lane[i]));
     });
   }
+  /// Four int8 per lane -> elements 0 and 2 (even) or 1 and 3 (odd) as two int16.
   static I widen_even(I x) {
     return each_int([&](int i) {
       const auto bits = static_cast<uint32_t>(x.lane[i]);
@@ -199,6 +200,7 @@ struct Simd {
       return low(x.lane[i]) * low(y.lane[i]) + (x.lane[i] >> 16) * (y.lane[i] >> 16);
     });
   }
+  /// The low halves of the lanes as int16, every four in the order 0, 2, 1, 3 of widen_*.
   static void store_widened(std::byte* p, I x) {
     const int16_t halves[4] = {static_cast<int16_t>(x.lane[0]), static_cast<int16_t>(x.lane[2]),
                                static_cast<int16_t>(x.lane[1]), static_cast<int16_t>(x.lane[3])};

@@ -56,22 +56,24 @@ QuantisedBlock quantise_int4(const float* weights, int64_t count, const Range& r
       std::max({(range.high - range.low) / 120.0F, range.low / -128.0F, range.high / 127.0F});
   QuantisedBlock best;
   float best_error = std::numeric_limits<float>::infinity();
+  const auto consider = [&](uint16_t step_bits, int shift) {
+    const float step = f16_to_float(step_bits);
+    if (step == 0.0F) return;
+    const float middle = (range.low + range.high) / (2.0F * step);
+    const int zero = static_cast<int>(round_to_whole(middle)) + 128 - 60 + shift;
+    QuantisedBlock candidate{.step = step_bits};
+    candidate.zero = static_cast<uint8_t>(std::clamp(zero, 0, 135));
+    const float error = fit_int4(weights, count, step, candidate.zero, candidate.codes.data());
+    if (error >= best_error) return;
+    best_error = error;
+    best = candidate;
+  };
   // The largest weights may be cut if that serves the others.
   for (const float factor : {1.0F, 0.96F, 0.92F, 0.88F, 0.84F, 0.8F}) {
-    QuantisedBlock candidate;
-    candidate.step = float_to_f16(whole * factor);
-    const float step = f16_to_float(candidate.step);
-    if (step == 0.0F) continue;
-    const float middle = (range.low + range.high) / (2.0F * step);
-    const int centre = static_cast<int>(round_to_whole(middle)) + 128 - 60;
-    for (const int shift : {0, -3, 3}) {
-      candidate.zero = static_cast<uint8_t>(std::clamp(centre + shift, 0, 135));
-      const float error = fit_int4(weights, count, step, candidate.zero, candidate.codes.data());
-      if (error >= best_error) continue;
-      best_error = error;
-      best = candidate;
-    }
+    consider(float_to_f16(whole * factor), 0);
   }
+  const uint16_t step = best.step;
+  for (const int shift : {-3, 3}) consider(step, shift);
   return best;
 }
 

@@ -19,7 +19,7 @@
 
 namespace kvcast {
 
-inline constexpr int64_t kBlockGroups = PackedMatrix::unit_groups(WeightType::kInt8Blocks);
+inline constexpr int64_t kBlockGroups = PackedMatrix::kUnitGroups;
 inline constexpr int64_t kInt4BlockBytes = PackedMatrix::unit_bytes(WeightType::kInt4Blocks);
 inline constexpr int64_t kInt8BlockBytes = PackedMatrix::unit_bytes(WeightType::kInt8Blocks);
 /// From the start of a panel's block.

@@ -56,8 +56,10 @@ std::vector<int64_t> packed_shape(int64_t n, int64_t k, WeightType type) {
   const auto bytes = PackedMatrix::packed_bytes(n, k, type);
   if (!bytes) return {};
   const int64_t panels = (n + PackedMatrix::kPanelColumns - 1) / PackedMatrix::kPanelColumns;
-  const int64_t rows = static_cast<int64_t>(*bytes) / panels / PackedMatrix::unit_bytes(type);
-  if (is_blocks(type)) return {panels, rows, PackedMatrix::unit_bytes(type)};
+  const int64_t panel_bytes = static_cast<int64_t>(*bytes) / panels;
+  const int64_t block_bytes = PackedMatrix::unit_bytes(type);
+  if (is_blocks(type)) return {panels, panel_bytes / block_bytes, block_bytes};
+  const int64_t rows = panel_bytes / PackedMatrix::kGroupRowBytes;
   return {panels, rows, PackedMatrix::kPanelColumns, PackedMatrix::group_size(type)};
 }
 

@@ -186,6 +186,50 @@ TEST_P(Matmul, SharedInputEqualsOneByOne) {
   }
 }
 
+TEST_P(Matmul, BothKindsOfBlocksShareAnInput) {
+  for (const int64_t rows : {1, 20, 150}) {
+    Data a({WeightType::kInt4Blocks, rows, 100, 300, true, false});
+    Data b({WeightType::kInt8Blocks, rows, 257, 300});
+    std::vector<float> out_a(a.out.size()), out_b(b.out.size());
+    MatmulArgs products[2] = {a.args, b.args};
+    products[0].out = out_a.data();
+    products[1].out = out_b.data();
+    products[1].a = a.args.a;
+    matmul_shared_input(products, 3);
+    matmul(a.args, 1);
+    b.args.a = a.args.a;
+    matmul(b.args, 1);
+    EXPECT_EQ(a.out, out_a);
+    EXPECT_EQ(b.out, out_b);
+  }
+}
+
+/// Where sums of bytes are largest: nothing may saturate.
+TEST_P(Matmul, ExtremeCodesHaveExactSums) {
+  constexpr int64_t kRows = 7, kN = 66, kK = 96;
+  for (const WeightType type :
+       {WeightType::kInt8, WeightType::kInt4Blocks, WeightType::kInt8Blocks}) {
+    for (const float high : {1.0F, -1.0F, 0.5F}) {
+      std::vector<float> w(kN * kK);
+      for (int64_t i = 0; i < kN * kK; ++i)
+        w[i] = i / kK % 3 == 0 ? 1.0F : i % 5 == 0 ? -1.0F : high;
+      Data d({type, kRows, kN, kK});
+      d.weight = pack_floats(w, kN, kK, type);
+      d.args.weight = &d.weight;
+      for (int64_t i = 0; i < kRows * kK; ++i)
+        d.a[i] = i / kK % 2 == 0 || i % 7 != 0 ? 1.0F : -1.0F;
+      std::vector<float> expected = d.out;
+      MatmulArgs plain = d.args;
+      plain.out = expected.data();
+      matmul(d.args, 1);
+      reference::matmul(plain, activations_of(type));
+      for (size_t i = 0; i < d.out.size(); ++i) {
+        ASSERT_NEAR(d.out[i], expected[i], 1e-5F * kK) << type_name(type) << ", " << i;
+      }
+    }
+  }
+}
+
 TEST_P(Matmul, WithSiluEqualsTheTwoStepsToTheBit) {
   for (const WeightType type : kWeightTypes) {
     for (const int64_t ffn_dim : {1, 50, 64, 192}) {  // in whole panels and not

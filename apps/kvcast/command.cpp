@@ -77,7 +77,8 @@ void check_sampling_options(const SamplingOptions& sampling) {
 
 void ModelOptions::add_to(CLI::App& command) {
   command.add_option("MODEL", directory, kModelHelp);
-  command.add_option("--dtype", dtype, "weights in memory: auto, f32, bf16, int8, int4 or int8-blocks")
+  command
+      .add_option("--dtype", dtype, "weights in memory: auto, f32, bf16, int8, int4 or int8-blocks")
       ->check(checked_by(parse_dtype))
       ->capture_default_str();
   add_kv_dtype_to(command);

@@ -122,9 +122,8 @@ void add_limits(CLI::App& command, ServeOptions& options) {
       ->capture_default_str();
   command.add_option("--prefix-store", scheduler.prefix_store,
                      "folder that keeps exact prompt beginnings between runs");
-  command.add_option("--prefix-store-mib", options.prefix_store_mib, "its limit, in MiB")
-      ->check(positive)
-      ->capture_default_str();
+  command.add_option("--prefix-store-mib", options.prefix_store_mib, "its limit, in MiB (4096)")
+      ->check(positive);
   command.add_option(
       "--warm", options.warm,
       "file with a system prompt that is read, and kept, before the server is ready");

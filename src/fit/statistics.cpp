@@ -113,7 +113,7 @@ Result<Statistics> Statistics::load(const std::filesystem::path& file, Statistic
     const auto bytes = std::as_writable_bytes(values);
     if (!tensor || tensor->dtype != dtype || tensor->bytes.size() != bytes.size()) {
       complete = fail(fmt::format("{}: tensor {}: expected {} values of {}", file.string(), name,
-                                values.size(), dtype_name(dtype)));
+                                  values.size(), dtype_name(dtype)));
       return;
     }
     if (!bytes.empty()) std::memcpy(bytes.data(), tensor->bytes.data(), bytes.size());

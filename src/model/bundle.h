@@ -20,7 +20,7 @@ struct BundleManifest {
   std::filesystem::path auxiliary;  ///< model directory; empty: the base alone reads the prompt
   std::filesystem::path predictor;  ///< safetensors file
   ForecastPlan plan;
-  std::string default_prefill;      ///< strategy spec to use when none is asked for; may be empty
+  std::string default_prefill;  ///< strategy spec to use when none is asked for; may be empty
 };
 
 /// True if `directory` holds a kvcast.json.

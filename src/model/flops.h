@@ -32,8 +32,7 @@ PrefillCost exact_cost(const ModelConfig& model, int64_t prompt_tokens);
 /// layer that the plan reads; the plan's exact layers count as the auxiliary's, its sink tokens as
 /// the base's. With prompt_tokens <= tail nothing is predicted.
 PrefillCost kv_prediction_cost(const ModelConfig& base, const ModelConfig& auxiliary,
-                               const ForecastPlan& plan, int64_t prompt_tokens,
-                               int64_t tail = 1);
+                               const ForecastPlan& plan, int64_t prompt_tokens, int64_t tail = 1);
 
 /// A model that takes rows_per_layer[i] tokens through layer i (token pruning); in the last layer
 /// K/V for all of them and the rest for the last.

@@ -36,11 +36,6 @@ Status load_model_tokenizer(Model::Impl& impl, const std::filesystem::path& base
   return check_tokenizer(*impl.tokenizer, impl.tokenizer->source(), impl.models.base->config());
 }
 
-/// A forecast heals unless somebody says otherwise.
-std::string refined(const std::string& spec) {
-  return spec + (spec.find(':') == std::string::npos ? ":" : ",") + "refine=auto";
-}
-
 }  // namespace
 
 Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& file,
@@ -150,10 +145,6 @@ Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& di
     if (!strategy) {
       return fail(fmt::format("{}: default_prefill: {}", (directory / "kvcast.json").string(),
                               strategy.error().message));
-    }
-    if ((*strategy)->cache_use().family == CacheFamily::kForecast &&
-        impl->default_prefill.find("refine=") == std::string::npos) {
-      impl->default_prefill = refined(impl->default_prefill);
     }
     KVCAST_CHECK(load_model_tokenizer(*impl, base_directory, options.tokenizer));
     return std::shared_ptr<const Model>(new Model(std::move(impl)));

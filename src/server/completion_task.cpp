@@ -82,6 +82,20 @@ class TaskObserver final : public RequestObserver {
   std::vector<std::optional<SteadyClock::time_point>> last_token_;  // per choice
 };
 
+/// Whether the tokens' bytes begin with more spaces than the text: some tokenizers add one.
+bool has_added_space(std::string_view text, std::span<const int32_t> tokens,
+                     const Tokenizer* tokenizer) {
+  if (tokenizer == nullptr) return false;
+  size_t spaces = 0;
+  for (const int32_t token : tokens) {
+    const std::string bytes = tokenizer->piece_bytes(token);
+    const size_t leading = std::min(bytes.find_first_not_of(' '), bytes.size());
+    spaces += leading;
+    if (leading < bytes.size()) break;
+  }
+  return spaces > std::min(text.find_first_not_of(' '), text.size());
+}
+
 }  // namespace
 
 CompletionTask::CompletionTask(TaskContext context, TaskOptions options,
@@ -95,7 +109,10 @@ CompletionTask::CompletionTask(TaskContext context, TaskOptions options,
   arrival_ = prompts.front().request.arrival;
   for (TaskPrompt& prompt : prompts) {
     prompts_.push_back({});
-    if (options_.echo) prompts_.back().offsets = TextOffsets(prompt.text);
+    if (options_.echo) {
+      const bool added = has_added_space(prompt.text, prompt.request.prompt, tokenizer_);
+      prompts_.back().offsets = TextOffsets(prompt.text, added);
+    }
     prompts_.back().asked = std::move(prompt);
   }
   choices_.resize(prompts_.size() * static_cast<size_t>(choices_per_prompt_));

@@ -204,10 +204,11 @@ void HttpConnection::refuse(int status, std::string_view message) {
 HttpHeaders HttpConnection::refusal_headers() const {
   if (!shared_->hooks.refusal_headers) return {};
   HttpRequest request;
-  if (parser_ && parser_->is_header_done()) {
+  if (parser_) {  // as far as the head was read
     request.host = to_string(parser_->get()[http::field::host]);
     request.origin = to_string(parser_->get()[http::field::origin]);
-  } else {
+  }
+  if (request.origin.empty()) {
     const std::string_view bytes(static_cast<const char*>(buffer_.data().data()), buffer_.size());
     request.host = find_header(bytes, "host");
     request.origin = find_header(bytes, "origin");

@@ -6,9 +6,8 @@
 
 namespace kvcast {
 
-TextOffsets::TextOffsets(std::string_view text)
-    : known_characters_(count_characters(text)),
-      drop_space_(!text.empty() && !text.starts_with(' ')) {}
+TextOffsets::TextOffsets(std::string_view text, bool has_added_space)
+    : known_characters_(count_characters(text)), drop_space_(has_added_space) {}
 
 int64_t TextOffsets::place(std::string_view bytes) {
   if (bytes.empty()) return characters_;  // a control token

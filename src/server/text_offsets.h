@@ -10,9 +10,9 @@ namespace kvcast {
 /// has that character's place. Fed with every token in order, however the text is sent.
 class TextOffsets {
  public:
-  /// `text`: what the first tokens encode, if it is known. The space that tokenizers put before the
-  /// first word does not count where the text has none.
-  explicit TextOffsets(std::string_view text);
+  /// `text`: what the first tokens encode. `has_added_space`: their bytes begin with a space that a
+  /// tokenizer put before it, which does not count.
+  TextOffsets(std::string_view text, bool has_added_space);
   TextOffsets() = default;
 
   /// The place of the next token, which adds these bytes.

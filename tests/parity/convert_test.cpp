@@ -106,9 +106,9 @@ TEST_P(Convert, AnUnpackedPredictorIsThatOfTheFile) {
   expect_converted({.source = kGolden, .output = out_, .type = GetParam()});
   const BundleManifest manifest = *read_bundle_manifest(out_);
   const auto plain = *Safetensors::open(kGolden / "predictor.safetensors");
-  const auto predictor =
-      Predictor::load(manifest.predictor, *read_model_config(manifest.base),
-                      *read_model_config(manifest.auxiliary), manifest.plan.layer_map(), GetParam(), 2);
+  const auto predictor = Predictor::load(manifest.predictor, *read_model_config(manifest.base),
+                                         *read_model_config(manifest.auxiliary),
+                                         manifest.plan.layer_map(), GetParam(), 2);
   ASSERT_TRUE(predictor) << predictor.error().message;
   const auto unpacked = (*predictor)->unpacked(2);
   ASSERT_EQ(unpacked.size(), plain->tensors().size());

@@ -167,7 +167,8 @@ TEST(NamedPair, LayerPrunedFormsOfTheBaseGetTheLayerPrunedMap) {
             layer_pruned_layer_map(28, *layer_pruned_kept_layers(28, "0.75")));
   EXPECT_EQ(named_pair("openelm-3b", "openelm-1.1b-lp-0.50")->plan.layer_map(),
             canonical_layer_map(36, 14));
-  EXPECT_EQ(named_pair("openelm-3b", "openelm-1.1b")->plan.layer_map(), canonical_layer_map(36, 28));
+  EXPECT_EQ(named_pair("openelm-3b", "openelm-1.1b")->plan.layer_map(),
+            canonical_layer_map(36, 28));
 }
 
 TEST(NamedPair, UnknownOrDeeperAuxiliariesAreNamed) {

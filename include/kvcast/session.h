@@ -149,7 +149,7 @@ class Session {
   /// that the next turn starts from an exact cache. Returns how many rows are left.
   Result<int64_t> refine(std::chrono::milliseconds budget, const std::stop_token& cancel = {});
   /// Begins an answer that is pulled: checks prompt and options, runs nothing yet. Ends an answer
-  /// of this session that is not over.
+  /// of this conversation that is not over.
   Result<AnswerStream> start(std::string_view prompt, const GenerateOptions& options = {});
   Result<AnswerStream> start(std::span<const int32_t> prompt, const GenerateOptions& options = {});
 

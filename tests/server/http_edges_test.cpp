@@ -185,10 +185,6 @@ TEST(HttpEdges, TheAccessLogSaysWhatHappenedAndNothingOfTheText) {
   };
   {
     RunningServer server(options);
-    {
-      const std::lock_guard lock(mutex);
-      lines.clear();
-    }
     const json secret = {
         {"prompt", "The password is swordfish"}, {"max_tokens", 3}, {"ignore_eos", true}};
     EXPECT_EQ(HttpClient(server.port()).post(kCompletions, secret).status, 200);
@@ -209,7 +205,11 @@ TEST(HttpEdges, TheAccessLogSaysWhatHappenedAndNothingOfTheText) {
     leaving.close();
     EXPECT_TRUE(server.becomes_idle());
   }
-  std::erase_if(lines, [](const std::string& line) { return line.find("/metrics") != line.npos; });
+  // What the fixture asks while it waits; a line may come after its answer.
+  std::erase_if(lines, [](const std::string& line) {
+    const json path = json::parse(line)["path"];
+    return path == "/metrics" || path == "/health";
+  });
   ASSERT_EQ(lines.size(), 5U);
   for (const std::string& line : lines) EXPECT_THAT(line, Not(HasSubstr("swordfish")));
   const json first = json::parse(lines[0]), stream = json::parse(lines[1]);

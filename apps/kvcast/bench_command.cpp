@@ -195,9 +195,8 @@ void register_bench(CLI::App& app, int& exit_code) {
       ->delimiter(',')
       ->check(is_whole_number(1, 4096))
       ->capture_default_str();
-  command.add_option("--prefill", options->prefills, "strategies, measured in turns")
-      ->delimiter(',')
-      ->check(is_prefill_spec());
+  add_prefill_list(command, options->prefills, "strategies, measured in turns",
+                   PrefillStrategy::parse);
   command
       .add_option(
           "--dtype", options->dtypes,

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <pthread.h>
 
+#include <algorithm>
 #include <charconv>
 #include <csignal>
 #include <cstdio>
@@ -52,6 +53,27 @@ CLI::Validator is_seed() {
     return fail(fmt::format("expected a whole number from 0 to 2^64 - 1, found \"{}\"", text));
   });
 }
+std::vector<std::string> split_prefill_specs(std::span<const std::string> lists) {
+  std::vector<std::string> specs;
+  for (const std::string& list : lists) {
+    bool continues = false;  // what follows may belong to the last
+    for (size_t at = 0; at <= list.size();) {
+      const size_t end = std::min(list.find(',', at), list.size());
+      const std::string piece = list.substr(at, end - at);
+      const bool is_option =
+          piece.find('=') != std::string::npos && piece.find(':') == std::string::npos;
+      if (continues && is_option) {
+        specs.back() += "," + piece;
+      } else {
+        specs.push_back(piece);
+      }
+      continues = true;
+      at = end + 1;
+    }
+  }
+  return specs;
+}
+
 CLI::Validator is_prefill_spec() { return checked_by(PrefillStrategy::parse); }
 CLI::Validator is_thread_count() { return is_whole_number(0, 1024); }
 

@@ -5,9 +5,11 @@
 #include <atomic>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "kvcast/model.h"
 #include "kvcast/result.h"
@@ -52,6 +54,27 @@ CLI::Validator checked_by(Parse parse) {
       },
       "");
 }
+/// "exact,kv-prediction:tail=16,refine=auto" is two strategies: what is an option and no name
+/// belongs to the one before it.
+std::vector<std::string> split_prefill_specs(std::span<const std::string> lists);
+
+/// --prefill with such lists, each strategy checked by the library's own parser.
+template <typename Parse>
+void add_prefill_list(CLI::App& command, std::vector<std::string>& specs, const std::string& help,
+                      Parse parse) {
+  command.add_option_function<std::vector<std::string>>(
+      "--prefill",
+      [&specs, parse](const std::vector<std::string>& lists) {
+        specs = split_prefill_specs(lists);
+        for (const std::string& spec : specs) {
+          if (const auto result = parse(spec); !result) {
+            throw CLI::ValidationError("--prefill", result.error().message);
+          }
+        }
+      },
+      help);
+}
+
 /// A whole number from `least` to `most`.
 CLI::Validator is_whole_number(int64_t least, int64_t most = INT64_MAX);
 /// What SamplingOptions::seed holds.

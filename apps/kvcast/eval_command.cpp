@@ -340,11 +340,9 @@ void register_eval(CLI::App& app, int& exit_code) {
       ->check(CLI::IsMember(std::vector<std::string>(names.begin(), names.end())));
   command.add_option("--data", options->data,
                      "the set: JSON Lines or text, gzip-compressed or not");
-  command
-      .add_option("--prefill", options->prefills,
-                  "strategies, and wrong-cache[:tail=N]: the forecast of another prompt")
-      ->delimiter(',')
-      ->check(checked_by(EvalStrategy::parse));
+  add_prefill_list(command, options->prefills,
+                   "strategies, and wrong-cache[:tail=N]: the forecast of another prompt",
+                   EvalStrategy::parse);
   command.add_option("--limit", options->task.limit, "examples; 0: all")
       ->check(is_whole_number(0))
       ->capture_default_str();

@@ -65,6 +65,19 @@ TEST(BenchCommand, TablesFitTheTerminal) {
   EXPECT_THAT(result.out, HasSubstr("2 x 9"));
 }
 
+TEST(BenchCommand, AnOptionBelongsToTheStrategyBeforeIt) {
+  const auto result = run_kvcast("bench '" + kGolden +
+                                 "' -p 9 -r 1 --decode 12 --threads 1 --dtype f32 --format json "
+                                 "--prefill exact,kv-prediction:tail=3,refine=4,lazy:0.75-0.25");
+  ASSERT_EQ(result.exit_code, 0) << result.error;
+  const Json results = (*parse_json(result.out, "stdout"))["results"];
+  ASSERT_EQ(results.size(), 3U);
+  EXPECT_EQ(results[1]["prefill"], "kv-prediction:tail=3,refine=4");
+  EXPECT_TRUE(results[0]["exact_after_tokens"].is_null());
+  EXPECT_GT(results[1]["exact_after_tokens"].get<double>(), 0);
+  EXPECT_LT(results[1]["exact_after_tokens"].get<double>(), 12);
+}
+
 class BenchCompare : public testing::Test {
  protected:
   Json earlier() {

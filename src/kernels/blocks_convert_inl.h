@@ -1,5 +1,6 @@
-// Activations for weights in blocks of 32 along k: a row is its codes, then a header of 8 bytes for
-// each block. Included after the file's Simd and gemm_inl.h.
+// Activations for weights in blocks of 32 along k: a row is its codes, then for each block a header
+// of two floats: the scale, and the block's sum as quantised. Included after the file's Simd and
+// gemm_inl.h.
 #pragma once
 
 #include "kernels/convert_inl.h"
@@ -21,20 +22,7 @@ KVCAST_INLINE bool is_block_row(const float* row, int64_t k) {
   return Simd::sum(zero_or_nan) == 0.0F && Simd::largest(largest) < kLargestBlockActivation;
 }
 
-/// The least power of two that is `largest` / 127 or more, at least 2^-100.
-KVCAST_INLINE float block_scale(float largest) {
-  const float exact = largest * (1.0F / 127.0F);
-  uint32_t bits;
-  __builtin_memcpy(&bits, &exact, sizeof(bits));
-  bits = (bits + 0x7fffffU) & 0x7f800000U;
-  constexpr uint32_t kSmallest = 27U << 23;
-  if (bits < kSmallest) bits = kSmallest;
-  float scale;
-  __builtin_memcpy(&scale, &bits, sizeof(scale));
-  return scale;
-}
-
-/// emit(row bytes, i, q) takes a vector of codes, Dot::store_header what ends a block.
+/// emit(row bytes, i, q) takes a vector of codes.
 template <class Dot, typename Emit>
 KVCAST_INLINE void convert_to_blocks(const ConvertArgs& c, Emit&& emit) {
   constexpr int kVectors = static_cast<int>(kWeightBlock) / Simd::kWidth;
@@ -64,8 +52,10 @@ KVCAST_INLINE void convert_to_blocks(const ConvertArgs& c, Emit&& emit) {
         sum = Simd::add(sum, q);
         emit(out, i + v * Simd::kWidth, Simd::to_int(q));
       }
-      Dot::store_header(header, finite ? scale : __builtin_nanf(""),
-                        static_cast<int32_t>(Simd::sum(sum)));
+      const float written = finite ? scale : __builtin_nanf("");
+      const float values[2] = {written, written * Simd::sum(sum)};
+      static_assert(sizeof(values) == kBlockHeaderBytes);
+      __builtin_memcpy(header, values, sizeof(values));
     }
   }
 }

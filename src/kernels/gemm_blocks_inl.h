@@ -1,12 +1,12 @@
 // Products with weights in blocks of 32 along k (weight_blocks.h), in register tiles.
 //
-// A block's sum of products is an integer; times the activations' scale and the weights' step it is
-// added to the element's f32 sum, block after block from first to last, whatever the number of
-// rows, the tile or the division along k: results do not depend on how rows are batched. The f32
-// sums stay in memory, where a block passes once; the integer ones in registers. One to few rows
-// unpack 4-bit codes in registers. For more, a piece of the panel becomes 8-bit blocks in the
-// second-level cache, and all row tiles read it there.
-// Included after the file's Simd and dot_inl.h.
+// A block's sum of products is an integer; times the activations' scale and the weights' step, and
+// with a minimum's part, it is added to the element's f32 sum, block after block from first to
+// last, whatever the number of rows, the tile or the division along k: results do not depend on how
+// rows are batched. The f32 sums stay in memory, where a block passes once; the integer ones in
+// registers. One to few rows unpack 4-bit codes in registers. For more, a piece of the panel
+// becomes 8-bit blocks in the second-level cache, and all row tiles read it there. Included after
+// the file's Simd and dot_inl.h.
 #pragma once
 
 #include "kernels/blocks_convert_inl.h"
@@ -21,19 +21,13 @@ constexpr int64_t kBlocksPerPiece = Simd::kWidth == 16 ? 96 : 16;
 /// Most rows for which 4-bit codes are unpacked in registers.
 constexpr int kRowsUnpackedInRegisters = Simd::kWidth == 16 ? 4 : 1;
 
-/// A Dot of signed bytes for blocks: u - 128 times the codes of activations.
+/// A Dot of signed bytes for blocks: bytes of kInt8Blocks less 128 times the codes of activations.
 template <class Dot>
 struct SignedBlocks : Dot {
-  /// Makes codes of weights, which are u, what the Dot takes.
+  static constexpr bool kUnsignedBytes = false;
+  /// Makes bytes of kInt8Blocks what the Dot takes.
   static Simd::I from_unsigned(Simd::I u) {
     return Simd::xor_int(u, Simd::set_int(static_cast<int32_t>(0x80808080)));
-  }
-  static void store_header(std::byte* header, float scale, int32_t) {
-    *reinterpret_cast<float*>(header) = scale;
-  }
-  static Simd::I begin(const std::byte*) { return Simd::zero_int(); }
-  static Simd::F end(Simd::I sum, const std::byte* header) {
-    return Simd::mul(Simd::to_float(sum), Simd::set(*reinterpret_cast<const float*>(header)));
   }
 };
 
@@ -54,35 +48,44 @@ struct BlockOperands {
   int64_t column;          ///< the strip's first
 };
 
-/// What becomes of a block's integer sums: f32 ones, [rows, 64] in memory.
-template <class Dot, int64_t kBlockSteps>
+/// What becomes of a block's integer sums: f32 ones, [rows, 64] in memory. kBlockMinimums is 0
+/// where there are none.
+template <class Dot, int64_t kBlockSteps, int64_t kBlockMinimums>
 struct ScaledByBlock {
   static constexpr int64_t kGroupBytes = 4 * Dot::kSteps;
 
   template <int kRows, int kVectors>
-  static KVCAST_INLINE void begin(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
+  static KVCAST_INLINE void begin(Simd::I (&acc)[kRows][kVectors]) {
     KVCAST_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const Simd::I start = Dot::begin(o.headers + r * o.a_stride);
       KVCAST_UNROLL
-      for (int v = 0; v < kVectors; ++v) acc[r][v] = start;
+      for (int v = 0; v < kVectors; ++v) acc[r][v] = Simd::zero_int();
     }
   }
   template <int kRows, int kVectors>
   static KVCAST_INLINE void add_to_sums(const BlockOperands& o,
                                         const Simd::I (&acc)[kRows][kVectors], std::byte* sums) {
-    Simd::F steps[kVectors];
+    constexpr bool kMinimum = kBlockMinimums != 0;
     KVCAST_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      steps[v] = Simd::load_f16(o.block + kBlockSteps + (o.column + v * Simd::kWidth) * 2);
-    }
-    KVCAST_UNROLL
-    for (int r = 0; r < kRows; ++r) {
+      const std::byte* const steps = o.block + kBlockSteps + (o.column + v * Simd::kWidth) * 2;
+      const Simd::F step = Simd::load_f16(steps);
+      Simd::F minimum = Simd::zero();
+      if constexpr (kMinimum) minimum = Simd::load_f16(steps + kBlockMinimums - kBlockSteps);
       KVCAST_UNROLL
-      for (int v = 0; v < kVectors; ++v) {
-        auto* const sum = reinterpret_cast<float*>(sums) + r * 64 + v * Simd::kWidth;
-        const Simd::F x = Dot::end(acc[r][v], o.headers + r * o.a_stride);
-        Simd::store(sum, Simd::fma(x, steps[v], Simd::load(sum)));
+      for (int r = 0; r < kRows; ++r) {
+        const auto* const header = reinterpret_cast<const float*>(o.headers + r * o.a_stride);
+        auto* const out = reinterpret_cast<float*>(sums) + r * 64 + v * Simd::kWidth;
+        const Simd::F scale = Simd::set(header[0]);
+        Simd::F x = Simd::to_float(acc[r][v]);
+        if constexpr (Dot::kUnsignedBytes && !kMinimum) {
+          x = Simd::fma(x, scale, Simd::set(header[1] * -128.0F));
+        } else {
+          x = Simd::mul(x, scale);
+        }
+        Simd::F sum = Simd::fma(x, step, Simd::load(out));
+        if constexpr (kMinimum) sum = Simd::fma(minimum, Simd::set(header[1]), sum);
+        Simd::store(out, sum);
       }
     }
   }
@@ -93,53 +96,67 @@ struct ScaledByBlock {
   }
 };
 
+/// Groups of a block whose codes are bytes.
+template <class Dot, bool kInt8, int kRows, int kVectors>
+KVCAST_INLINE void multiply_add_bytes(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
+  KVCAST_UNROLL
+  for (int64_t g = 0; g < kBlockGroups; ++g) {
+    const std::byte* const codes = o.block + g * kPanelRowBytes + o.column * 4;
+    Simd::I w[kVectors];
+    KVCAST_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      w[v] = Simd::load_int(codes + v * Simd::kWidth * 4);
+      if constexpr (kInt8) w[v] = Dot::from_unsigned(w[v]);
+    }
+    multiply_add_weights<Dot>(o.a + g * 4 * Dot::kSteps, o.a_stride, w, acc);
+  }
+}
+
 template <class Dot>
-struct Int8Codes : ScaledByBlock<Dot, kInt8Steps> {
+struct Int8Codes : ScaledByBlock<Dot, kInt8Steps, 0> {
   static constexpr int64_t kBytes = kInt8BlockBytes;
   static constexpr int kRowsAtOnce = Simd::kTileRows;
   static constexpr bool kUnpackOnce = false;  ///< codes become Unpacked ones for many rows
 
   template <int kRows, int kVectors>
   static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
-    KVCAST_UNROLL
-    for (int64_t g = 0; g < kBlockGroups; ++g) {
-      const std::byte* const codes = o.block + g * kPanelRowBytes + o.column * 4;
-      Simd::I w[kVectors];
-      KVCAST_UNROLL
-      for (int v = 0; v < kVectors; ++v) {
-        w[v] = Dot::from_unsigned(Simd::load_int(codes + v * Simd::kWidth * 4));
-      }
-      multiply_add_weights<Dot>(o.a + g * 4 * Dot::kSteps, o.a_stride, w, acc);
-    }
+    multiply_add_bytes<Dot, true>(o, acc);
   }
 };
 
-/// 4-bit codes of an even and the odd group that lie in the same bytes, as u.
-struct UnpackedPair {
-  static KVCAST_INLINE Simd::I even(Simd::I both, Simd::I zero) {
-    return Simd::add_int(Simd::and_int(Simd::shift_left_int(both, 3), mask()), zero);
-  }
-  static KVCAST_INLINE Simd::I odd(Simd::I both, Simd::I zero) {
-    return Simd::add_int(Simd::and_int(Simd::shift_right_int(both, 1), mask()), zero);
-  }
-  static Simd::I mask() { return Simd::set_int(15 * kInt4CodeStep * 0x01010101); }
-};
+/// 4-bit codes as bytes, with their block's steps and minimums.
+inline constexpr int64_t kUnpackedMinimums = kInt8Steps + PackedMatrix::kPanelColumns * 2;
+inline constexpr int64_t kUnpackedBlockBytes = kUnpackedMinimums + PackedMatrix::kPanelColumns * 2;
 
 template <class Dot>
-struct Int4Codes : ScaledByBlock<Dot, kInt4Steps> {
+struct UnpackedInt4Codes : ScaledByBlock<Dot, kInt8Steps, kUnpackedMinimums> {
+  static constexpr int64_t kBytes = kUnpackedBlockBytes;
+  static constexpr int kRowsAtOnce = Simd::kTileRows;
+
+  template <int kRows, int kVectors>
+  static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
+    multiply_add_bytes<Dot, false>(o, acc);
+  }
+};
+
+/// Codes of an even and the odd group that lie in the same bytes.
+KVCAST_INLINE Simd::I low_halves_of_bytes(Simd::I x) {
+  return Simd::and_int(x, Simd::set_int(0x0f0f0f0f));
+}
+KVCAST_INLINE Simd::I high_halves_of_bytes(Simd::I x) {
+  return low_halves_of_bytes(Simd::shift_right_int(x, 4));
+}
+
+template <class Dot>
+struct Int4Codes : ScaledByBlock<Dot, kInt4Steps, kInt4Minimums> {
   static constexpr int64_t kBytes = kInt4BlockBytes;
   static constexpr int kRowsAtOnce = kRowsUnpackedInRegisters;
   static constexpr bool kUnpackOnce = true;
-  using Unpacked = Int8Codes<Dot>;
+  using Unpacked = UnpackedInt4Codes<Dot>;
 
   template <int kRows, int kVectors>
   static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
     const std::byte* a = o.a;
-    Simd::I zero[kVectors];
-    KVCAST_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      zero[v] = Simd::repeat_bytes(o.block + kInt4Zeros + o.column + v * Simd::kWidth);
-    }
     KVCAST_UNROLL
     for (int64_t pair = 0; pair < kBlockGroups / 2; ++pair) {
       const std::byte* const codes = o.block + pair * kPanelRowBytes + o.column * 4;
@@ -148,14 +165,12 @@ struct Int4Codes : ScaledByBlock<Dot, kInt4Steps> {
       KVCAST_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         both[v] = Simd::load_int(codes + v * Simd::kWidth * 4);
-        w[v] = Dot::from_unsigned(UnpackedPair::even(both[v], zero[v]));
+        w[v] = low_halves_of_bytes(both[v]);
       }
       multiply_add_weights<Dot>(a, o.a_stride, w, acc);
       a += 4 * Dot::kSteps;
       KVCAST_UNROLL
-      for (int v = 0; v < kVectors; ++v) {
-        w[v] = Dot::from_unsigned(UnpackedPair::odd(both[v], zero[v]));
-      }
+      for (int v = 0; v < kVectors; ++v) w[v] = high_halves_of_bytes(both[v]);
       multiply_add_weights<Dot>(a, o.a_stride, w, acc);
       a += 4 * Dot::kSteps;
     }
@@ -174,7 +189,7 @@ KVCAST_INLINE void multiply_block(const MultiplyArgs& m, int64_t row, int64_t bl
       .block = block,
       .column = column};
   Simd::I acc[kRows][kVectors];
-  Codes::begin(o, acc);
+  Codes::begin(acc);
   Codes::multiply_add(o, acc);
   Codes::add_to_sums(o, acc, m.scratch + (row * 64 + column) * 4);
 }
@@ -255,27 +270,26 @@ void run_block_tile(int64_t rows, const BlockTile& t, Prefetch& prefetch) {
   }
 }
 
-/// 4-bit blocks as the 8-bit blocks that they stand for, columns [begin, end).
+/// Columns [begin, end) of 4-bit blocks, as UnpackedInt4Codes has them.
 KVCAST_INLINE void unpack_blocks(const std::byte* from, int64_t blocks, int64_t begin, int64_t end,
                                  std::byte* to) {
-  for (; blocks > 0; --blocks, from += kInt4BlockBytes, to += kInt8BlockBytes) {
+  for (; blocks > 0; --blocks, from += kInt4BlockBytes, to += kUnpackedBlockBytes) {
     for (int64_t column = begin; column < end; column += Simd::kWidth) {
-      const Simd::I zero = Simd::repeat_bytes(from + kInt4Zeros + column);
       KVCAST_UNROLL
       for (int64_t pair = 0; pair < kBlockGroups / 2; ++pair) {
         const Simd::I both = Simd::load_int(from + pair * kPanelRowBytes + column * 4);
         std::byte* const codes = to + 2 * pair * kPanelRowBytes + column * 4;
-        Simd::store_int(codes, UnpackedPair::even(both, zero));
-        Simd::store_int(codes + kPanelRowBytes, UnpackedPair::odd(both, zero));
+        Simd::store_int(codes, low_halves_of_bytes(both));
+        Simd::store_int(codes + kPanelRowBytes, high_halves_of_bytes(both));
       }
     }
-    __builtin_memcpy(to + kInt8Steps, from + kInt4Steps, PackedMatrix::kPanelColumns * 2);
+    __builtin_memcpy(to + kInt8Steps, from + kInt4Steps, kUnpackedBlockBytes - kInt8Steps);
   }
 }
 
 constexpr int64_t block_sums_bytes(int64_t rows) { return rows * 64 * 4; }
 int64_t block_scratch_bytes(int64_t rows, int64_t) {
-  return block_sums_bytes(rows) + kBlocksPerPiece * kInt8BlockBytes;
+  return block_sums_bytes(rows) + kBlocksPerPiece * kUnpackedBlockBytes;
 }
 
 /// Row tiles of a piece, as equal in height as they can be, and what is carried between them.

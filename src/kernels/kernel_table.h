@@ -149,10 +149,15 @@ struct KernelTable {
   }
 };
 
-/// Activations for weights in blocks: q = round(a / scale) for every 32 elements along k, with the
-/// least power of two as scale that keeps q within ±127: a scale costs no multiplication then where
-/// sums become floats. A row with an element beyond this, or NaN, has NaN for its scales.
+/// Activations for weights in blocks: q = round(a / scale) for every 32 elements along k, of which
+/// the largest has 127. (A power of two as scale would save a multiplication where sums become
+/// floats, and double the squared error.) A row with an element beyond this, or NaN, has NaN for
+/// its scales.
 inline constexpr float kLargestBlockActivation = 0x1p100F;
+inline float block_scale(float largest) {
+  const float scale = largest * (1.0F / 127.0F);
+  return scale < 0x1p-100F ? 0x1p-100F : scale;
+}
 
 /// Keys per partial softmax: the same for every number of rows and threads, so that a row's result
 /// does not depend on how the work was divided.

@@ -10,26 +10,11 @@
 namespace kvcast {
 namespace {
 
-/// A block's activations end with their sum, in 16 bits, and their scale.
 struct NibbleBlocks {
   static constexpr int kSteps = 1;
-  static void store_header(std::byte* header, float scale, int32_t sum) {
-    const int32_t low_half = sum & 0xffff;
-    __builtin_memcpy(header, &low_half, 4);
-    __builtin_memcpy(header + 4, &scale, 4);
-  }
-  /// As pairs (sum, 0).
-  static Simd::I sum_pairs(const std::byte* header) {
-    return Simd::set_int(*reinterpret_cast<const int32_t*>(header));
-  }
-  static Simd::I begin(const std::byte*) { return Simd::zero_int(); }
-  static Simd::F end(Simd::I sum, const std::byte* header) {
-    return Simd::mul(Simd::to_float(sum), Simd::set(*reinterpret_cast<const float*>(header + 4)));
-  }
+  static constexpr bool kUnsignedBytes = true;
 };
 
-Simd::I low_halves_of_bytes(Simd::I x) { return Simd::and_int(x, Simd::set_int(0x0f0f0f0f)); }
-Simd::I high_halves_of_bytes(Simd::I x) { return low_halves_of_bytes(Simd::shift_right_int(x, 4)); }
 Simd::I pairs_of(int16_t x) {
   return Simd::set_int(static_cast<int32_t>(static_cast<uint16_t>(x) * 0x10001U));
 }
@@ -37,7 +22,7 @@ KVCAST_INLINE Simd::I group_of_row(const BlockOperands& o, int row, int64_t grou
   return Simd::set_int(*reinterpret_cast<const int32_t*>(o.a + row * o.a_stride + group * 4));
 }
 
-struct Int4Nibbles : ScaledByBlock<NibbleBlocks, kInt4Steps> {
+struct Int4Nibbles : ScaledByBlock<NibbleBlocks, kInt4Steps, kInt4Minimums> {
   static constexpr int64_t kBytes = kInt4BlockBytes;
   static constexpr int kRowsAtOnce = Simd::kTileRows;
   static constexpr bool kUnpackOnce = false;
@@ -72,15 +57,10 @@ struct Int4Nibbles : ScaledByBlock<NibbleBlocks, kInt4Steps> {
       }
     }
     KVCAST_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      const Simd::I zero =
-          Simd::sub_int(Simd::widen_bytes(o.block + kInt4Zeros + o.column + v * Simd::kWidth),
-                        Simd::set_int(128));
+    for (int r = 0; r < kRows; ++r) {
       KVCAST_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        const Simd::I row_sum = NibbleBlocks::sum_pairs(o.headers + r * o.a_stride);
-        acc[r][v] = Simd::add_int(Simd::multiply_pairs(sums[r][v], pairs_of(kInt4CodeStep)),
-                                  Simd::multiply_pairs(zero, row_sum));
+      for (int v = 0; v < kVectors; ++v) {
+        acc[r][v] = Simd::multiply_pairs(sums[r][v], pairs_of(1));
       }
     }
   }
@@ -136,7 +116,7 @@ KVCAST_INLINE void multiply_bytes_in_halves(const BlockOperands& o,
   }
 }
 
-struct Int8Nibbles : ScaledByBlock<NibbleBlocks, kInt8Steps> {
+struct Int8Nibbles : ScaledByBlock<NibbleBlocks, kInt8Steps, 0> {
   static constexpr int64_t kBytes = kInt8BlockBytes;
   static constexpr int kRowsAtOnce = Simd::kTileRows;
   static constexpr bool kUnpackOnce = false;
@@ -144,13 +124,6 @@ struct Int8Nibbles : ScaledByBlock<NibbleBlocks, kInt8Steps> {
   template <int kRows, int kVectors>
   static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
     multiply_bytes_in_halves(o, acc);
-    KVCAST_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const Simd::I offset =
-          Simd::multiply_pairs(NibbleBlocks::sum_pairs(o.headers + r * o.a_stride), pairs_of(-128));
-      KVCAST_UNROLL
-      for (int v = 0; v < kVectors; ++v) acc[r][v] = Simd::add_int(acc[r][v], offset);
-    }
   }
 };
 

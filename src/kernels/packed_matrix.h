@@ -16,7 +16,7 @@ enum class WeightType {
   kF32,
   kBf16,
   kInt8,        ///< one scale for each output feature
-  kInt4Blocks,  ///< 4 bits, a scale and a minimum for every 32 weights along k: 4.75 bits a weight
+  kInt4Blocks,  ///< 4 bits, a scale and a minimum for every 32 weights along k: 5 bits a weight
   kInt8Blocks,  ///< 8 bits, a scale for every 32 weights along k: 8.5 bits a weight
 };
 inline constexpr WeightType kWeightTypes[] = {WeightType::kF32, WeightType::kBf16,
@@ -112,7 +112,7 @@ class PackedMatrix {
   /// Panels are cut along k in units of so many groups: a block of weights in blocks.
   static constexpr int64_t kUnitGroups = 8;
   static constexpr int64_t unit_bytes(WeightType type) {
-    return type == WeightType::kInt4Blocks   ? kPanelColumns * (16 + 2 + 1)
+    return type == WeightType::kInt4Blocks   ? kPanelColumns * (16 + 2 + 2)
            : type == WeightType::kInt8Blocks ? kPanelColumns * (32 + 2)
                                              : kUnitGroups * kGroupRowBytes;
   }

@@ -35,7 +35,7 @@ Row round_row(const float* a, int64_t k, Activations activations) {
   return row;
 }
 
-/// Every 32 elements with a power of two for their scale.
+/// Every 32 elements with a scale of their own.
 Row round_blocks(const float* a, int64_t k) {
   Row row{std::vector<double>(a, a + k), 1.0};
   for (int64_t begin = 0; begin < k; begin += kWeightBlock) {
@@ -45,10 +45,11 @@ Row round_blocks(const float* a, int64_t k) {
       if (!(std::fabs(a[i]) < kLargestBlockActivation)) row.scale = std::nan("");
       largest = std::max(largest, std::fabs(a[i]));
     }
-    const float exact = largest * (1.0F / 127.0F);
-    const double scale =
-        exact <= 0x1p-100F ? 0x1p-100 : std::exp2(std::ceil(std::log2(static_cast<double>(exact))));
-    for (int64_t i = begin; i < end; ++i) row.values[i] = std::nearbyint(a[i] / scale) * scale;
+    const float scale = block_scale(largest);
+    const float inverse = 1.0F / scale;
+    for (int64_t i = begin; i < end; ++i) {
+      row.values[i] = std::nearbyint(a[i] * inverse) * static_cast<double>(scale);
+    }
   }
   return row;
 }

@@ -74,15 +74,8 @@ struct Simd {
   static I sub_int(I x, I y) { return _mm256_sub_epi32(x, y); }
   static I multiply_bytes(I x, I y) { return _mm256_maddubs_epi16(x, y); }
   static I add_halves(I x, I y) { return _mm256_add_epi16(x, y); }
-  static I widen_bytes(const std::byte* p) {
-    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  }
   static I and_int(I x, I y) { return _mm256_and_si256(x, y); }
   static I shift_right_int(I x, int n) { return _mm256_srli_epi32(x, n); }
-  static I repeat_bytes(const std::byte* p) {
-    const __m128i low = _mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c);
-    return _mm256_shuffle_epi8(widen_bytes(p), _mm256_broadcastsi128_si256(low));
-  }
   static F load_f16(const std::byte* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }

@@ -66,17 +66,8 @@ struct Simd {
   /// them).
   static I multiply_bytes(I x, I y) { return _mm512_maddubs_epi16(x, y); }
   static I add_halves(I x, I y) { return _mm512_add_epi16(x, y); }
-  /// kWidth unsigned bytes.
-  static I widen_bytes(const std::byte* p) {
-    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  }
   static I and_int(I x, I y) { return _mm512_and_si512(x, y); }
   static I shift_right_int(I x, int n) { return _mm512_srli_epi32(x, static_cast<unsigned>(n)); }
-  /// kWidth bytes, each in all four of a lane.
-  static I repeat_bytes(const std::byte* p) {
-    const I low = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
-    return _mm512_shuffle_epi8(widen_bytes(p), low);
-  }
   /// kWidth f16 as f32.
   static F load_f16(const std::byte* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));

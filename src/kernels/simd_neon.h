@@ -90,12 +90,6 @@ struct Simd {
   static I shift_right_int(I x, int n) {
     return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(x), vdupq_n_s32(-n)));
   }
-  static I repeat_bytes(const std::byte* p) {
-    const uint8x16_t bytes =
-        vreinterpretq_u8_s32(load_lane_0(reinterpret_cast<const uint32_t*>(p)));
-    const uint8x16_t from = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
-    return vreinterpretq_s32_u8(vqtbl1q_u8(bytes, from));
-  }
   static F load_f16(const std::byte* p) {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p))));
   }

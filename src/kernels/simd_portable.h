@@ -133,10 +133,6 @@ struct Simd {
     return each_int(
         [&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(x.lane[i]) >> n); });
   }
-  static I repeat_bytes(const std::byte* p) {
-    return each_int(
-        [&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(p[i]) * 0x01010101U); });
-  }
   static F load_f16(const std::byte* p) {
     uint16_t halves[kWidth];
     std::memcpy(halves, p, sizeof(halves));

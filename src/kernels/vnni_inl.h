@@ -25,28 +25,13 @@ struct DotInt8Vnni : DotInt8<128> {
   }
 };
 
-/// The same of unsigned weights, u, and signed activations, for blocks. The sum starts at -128
-/// times that of the activations; and as the last bits of a float as large as 2^23 times their
-/// scale, so that the result is scaled when that is subtracted as a float. |sum| is below 2^20.
+/// The same of unsigned weights and signed activations, for blocks.
 struct DotBlocksVnni : DotInt8Vnni {
+  static constexpr bool kUnsignedBytes = true;
   static Accumulator multiply_add(Accumulator c, Simd::I a, Simd::I w) {
     return DotInt8Vnni::multiply_add(c, w, a);
   }
   static Simd::I from_unsigned(Simd::I u) { return u; }
-  static void store_header(std::byte* header, float scale, int32_t sum) {
-    const float large = scale * 0x1.8p23F;
-    uint32_t start;
-    __builtin_memcpy(&start, &large, 4);
-    start -= 128U * static_cast<uint32_t>(sum);
-    __builtin_memcpy(header, &start, 4);
-    __builtin_memcpy(header + 4, &large, 4);
-  }
-  static Simd::I begin(const std::byte* header) {
-    return Simd::set_int(*reinterpret_cast<const int32_t*>(header));
-  }
-  static Simd::F end(Simd::I sum, const std::byte* header) {
-    return Simd::sub(Simd::as_float(sum), Simd::set(*reinterpret_cast<const float*>(header + 4)));
-  }
 };
 
 void convert_unsigned_int8(const ConvertArgs& c) {

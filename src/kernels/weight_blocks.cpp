@@ -20,16 +20,27 @@ float round_to_whole(float x) {
   return shifted - 12582912.0F;
 }
 
-/// u = 8 * code + zero is fitted to `weights` / step + 128. Returns the sum of squared errors.
-float fit_int4(const float* weights, int64_t count, float step, int zero, uint8_t* codes) {
-  const float inverse = 1.0F / (step * kInt4CodeStep);
-  const float low = step * static_cast<float>(zero - 128);
+/// Sums that say which step and minimum fit codes best.
+struct CodeSums {
+  float codes = 0.0F, squares = 0.0F, weights = 0.0F, products = 0.0F;
+};
+
+/// The nearest codes for a step and a minimum, and what they sum to. Returns the sum of squared
+/// errors.
+float choose_codes(const float* weights, int64_t count, float step, float minimum, uint8_t* codes,
+                   CodeSums& sums) {
+  const float inverse = 1.0F / step;
   float error = 0.0F;
+  sums = {};
   for (int64_t i = 0; i < count; ++i) {
     const float code =
-        round_to_whole(std::min(std::max((weights[i] - low) * inverse, 0.0F), kLargestCode));
-    const float difference = code * step * kInt4CodeStep + low - weights[i];
+        round_to_whole(std::min(std::max((weights[i] - minimum) * inverse, 0.0F), kLargestCode));
+    const float difference = code * step + minimum - weights[i];
     error += difference * difference;
+    sums.codes += code;
+    sums.squares += code * code;
+    sums.weights += weights[i];
+    sums.products += code * weights[i];
     codes[i] = static_cast<uint8_t>(static_cast<int32_t>(code));
   }
   return error;
@@ -51,29 +62,42 @@ Range range_of(const float* weights, int64_t count) {
 }
 
 QuantisedBlock quantise_int4(const float* weights, int64_t count, const Range& range) {
-  // u reaches from `zero`, at most 135, to zero + 120: the step that just holds all weights.
-  const float whole =
-      std::max({(range.high - range.low) / 120.0F, range.low / -128.0F, range.high / 127.0F});
+  const auto n = static_cast<float>(count);
   QuantisedBlock best;
   float best_error = std::numeric_limits<float>::infinity();
-  const auto consider = [&](uint16_t step_bits, int shift) {
-    const float step = f16_to_float(step_bits);
-    if (step == 0.0F) return;
-    const float middle = (range.low + range.high) / (2.0F * step);
-    const int zero = static_cast<int>(round_to_whole(middle)) + 128 - 60 + shift;
-    QuantisedBlock candidate{.step = step_bits};
-    candidate.zero = static_cast<uint8_t>(std::clamp(zero, 0, 135));
-    const float error = fit_int4(weights, count, step, candidate.zero, candidate.codes.data());
-    if (error >= best_error) return;
-    best_error = error;
-    best = candidate;
+  const auto consider = [&](float step, float minimum) {
+    CodeSums sums;
+    QuantisedBlock candidate{.step = float_to_f16(step), .minimum = float_to_f16(minimum)};
+    step = f16_to_float(candidate.step);
+    minimum = f16_to_float(candidate.minimum);
+    if (step == 0.0F) {  // all weights are the same, or nearly
+      float error = 0.0F;
+      for (int64_t i = 0; i < count; ++i) {
+        error += (minimum - weights[i]) * (minimum - weights[i]);
+      }
+      if (error < best_error) best = candidate;
+      best_error = std::min(best_error, error);
+      return sums;
+    }
+    const float error = choose_codes(weights, count, step, minimum, candidate.codes.data(), sums);
+    if (error < best_error) {
+      best_error = error;
+      best = candidate;
+    }
+    return sums;
   };
-  // The largest weights may be cut if that serves the others.
-  for (const float factor : {1.0F, 0.96F, 0.92F, 0.88F, 0.84F, 0.8F}) {
-    consider(float_to_f16(whole * factor), 0);
+  const float whole = (range.high - range.low) / kLargestCode;
+  const float middle = (range.high + range.low) * 0.5F;
+  // The largest weights may be cut if that serves the others; then the line of least squares
+  // through the codes.
+  for (const float factor : {1.0F, 0.95F, 0.9F, 0.85F, 0.8F}) {
+    const float step = whole * factor;
+    const CodeSums sums = consider(step, middle - 0.5F * kLargestCode * step);
+    const float spread = n * sums.squares - sums.codes * sums.codes;
+    if (spread <= 0.0F) continue;
+    const float fitted = (n * sums.products - sums.codes * sums.weights) / spread;
+    consider(fitted, (sums.weights - fitted * sums.codes) / n);
   }
-  const uint16_t step = best.step;
-  for (const int shift : {-3, 3}) consider(step, shift);
   return best;
 }
 
@@ -96,13 +120,13 @@ bool is_whole(float value, int& whole) {
   return static_cast<float>(whole) == value;
 }
 
-/// Codes as they are; the minimum moves by at most a sixteenth of the scale.
 bool keep_int4(const WeightBlock& block, QuantisedBlock& out) {
-  out.step = float_to_f16(block.scale / kInt4CodeStep);
+  out.step = float_to_f16(block.scale);
+  out.minimum = float_to_f16(block.minimum);
   const float step = f16_to_float(out.step);
-  const float zero = block.minimum / step;
-  if (step == 0.0F || !std::isfinite(step) || !(zero >= -128.0F && zero <= 7.0F)) return false;
-  out.zero = static_cast<uint8_t>(static_cast<int>(round_to_whole(zero)) + 128);
+  if (step == 0.0F || !std::isfinite(step) || !std::isfinite(f16_to_float(out.minimum))) {
+    return false;
+  }
   std::copy_n(block.codes, kWeightBlock, out.codes.begin());
   return true;
 }
@@ -161,27 +185,26 @@ void store_block(const QuantisedBlock& block, WeightType type, int64_t column,
     std::memcpy(panel_block + pair * kRow + column * 4, &both, 4);
   }
   std::memcpy(panel_block + kInt4Steps + column * 2, &block.step, 2);
-  std::memcpy(panel_block + kInt4Zeros + column, &block.zero, 1);
+  std::memcpy(panel_block + kInt4Minimums + column * 2, &block.minimum, 2);
 }
 
 void unpack_block(const std::byte* panel_block, WeightType type, int64_t column,
                   float (&out)[kWeightBlock]) {
   constexpr int64_t kRow = PackedMatrix::kGroupRowBytes;
   const bool int8 = type == WeightType::kInt8Blocks;
-  uint16_t bits = 0;
-  std::memcpy(&bits, panel_block + (int8 ? kInt8Steps : kInt4Steps) + column * 2, 2);
-  const float step = f16_to_float(bits);
-  const int zero = int8 ? 0 : static_cast<int>(panel_block[kInt4Zeros + column]);
+  const auto f16_at = [&](int64_t offset) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, panel_block + offset + column * 2, 2);
+    return f16_to_float(bits);
+  };
+  const float step = f16_at(int8 ? kInt8Steps : kInt4Steps);
+  const float minimum = int8 ? -128.0F * step : f16_at(kInt4Minimums);
   for (int64_t i = 0; i < kWeightBlock; ++i) {
     const int64_t group = i / 4;
-    int u = 0;
-    if (int8) {
-      u = static_cast<int>(panel_block[group * kRow + column * 4 + i % 4]);
-    } else {
-      const auto both = static_cast<int>(panel_block[group / 2 * kRow + column * 4 + i % 4]);
-      u = kInt4CodeStep * (group % 2 == 0 ? both & 15 : both >> 4) + zero;
-    }
-    out[i] = step * static_cast<float>(u - 128);
+    const auto byte =
+        static_cast<int>(panel_block[(int8 ? group : group / 2) * kRow + column * 4 + i % 4]);
+    const int code = int8 ? byte : group % 2 == 0 ? byte & 15 : byte >> 4;
+    out[i] = step * static_cast<float>(code) + minimum;
   }
 }
 

@@ -1,14 +1,15 @@
 // Blocks of quantised weights: what a panel of kInt4Blocks or kInt8Blocks consists of.
 //
 // Every 32 elements along k of an output feature share a step, an f16. A weight is
-//   step * (u - 128), u a byte: the code itself in kInt8Blocks, 8 * code + zero in kInt4Blocks,
-// so that a 4-bit block becomes an 8-bit one by a shift, a mask and an addition, and 8-bit dot
-// products do for both. `zero` places a 4-bit block's minimum at an eighth of its scale.
+//   step * code + minimum, code in 0 to 15, in kInt4Blocks, whose minimum is another f16;
+//   step * (code - 128) in kInt8Blocks;
+// so both multiply unsigned bytes. A minimum's part of a product is the minimum times the sum of
+// the block's activations.
 //
 // Of the 64 features of a panel, 32 elements are
 //   kInt8Blocks: codes [8 groups of 4 elements][64 features][4], then steps [64] f16: 2176 bytes;
 //   kInt4Blocks: codes [4 pairs of groups][64 features][4], the even group's code in the lower half
-//                of a byte, then steps [64] f16, then zeros [64]: 1216 bytes.
+//                of a byte, then steps [64] f16, then minimums [64] f16: 1280 bytes.
 #pragma once
 
 #include <array>
@@ -24,15 +25,13 @@ inline constexpr int64_t kInt4BlockBytes = PackedMatrix::unit_bytes(WeightType::
 inline constexpr int64_t kInt8BlockBytes = PackedMatrix::unit_bytes(WeightType::kInt8Blocks);
 /// From the start of a panel's block.
 inline constexpr int64_t kInt4Steps = kBlockGroups / 2 * PackedMatrix::kGroupRowBytes;
-inline constexpr int64_t kInt4Zeros = kInt4Steps + PackedMatrix::kPanelColumns * 2;
+inline constexpr int64_t kInt4Minimums = kInt4Steps + PackedMatrix::kPanelColumns * 2;
 inline constexpr int64_t kInt8Steps = kBlockGroups * PackedMatrix::kGroupRowBytes;
-/// What 4-bit codes are multiplied by.
-inline constexpr int kInt4CodeStep = 8;
 
 /// One feature's block.
 struct QuantisedBlock {
-  uint16_t step = 0;  // f16
-  uint8_t zero = 0;   // kInt4Blocks only
+  uint16_t step = 0;     // f16
+  uint16_t minimum = 0;  // f16, kInt4Blocks only
   std::array<uint8_t, kWeightBlock> codes = {};
 };
 

@@ -15,7 +15,11 @@ export PATH=$venv/bin:$PATH
 
 log=$(mktemp)
 server=
-stop() { [ -z "$server" ] || { kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true; }; }
+stop() {
+  [ -z "$server" ] || kill "$server" 2>/dev/null || true
+  wait
+  server=
+}
 trap 'stop; rm -f "$log"' EXIT
 # Starts a server on a model, or the shipped bundle, and sets `url`.
 serve() {

@@ -8,9 +8,23 @@
 
 namespace kvcast {
 
+namespace {
+
+/// What the auxiliary has of the base's.
+int64_t shared_bytes(const Models& models) {
+  if (models.shared_layers.empty()) return 0;
+  ModelWeights shared = models.auxiliary->weights();  // matrices are not copied
+  for (size_t i = 0; i < shared.layers.size(); ++i) {
+    if (models.shared_layers[i] == kOwnLayer) shared.layers[i] = {};
+  }
+  return shared.bytes();
+}
+
+}  // namespace
+
 int64_t Models::weight_bytes() const {
   int64_t bytes = base->weights().bytes();
-  if (auxiliary) bytes += auxiliary->weights().bytes();
+  if (auxiliary) bytes += auxiliary->weights().bytes() - shared_bytes(*this);
   if (predictor) bytes += predictor->bytes();
   return bytes;
 }
@@ -28,14 +42,22 @@ Result<Models> load_models(const std::filesystem::path& directory, std::optional
   }
   KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
   KVCAST_TRY(Checkpoint base, open_checkpoint(manifest.base));
+  std::optional<Checkpoint> auxiliary;
   if (!manifest.auxiliary.empty()) {
-    KVCAST_TRY(Checkpoint auxiliary, open_checkpoint(manifest.auxiliary));
-    const int64_t tokens = std::min(base.config.vocab_size, auxiliary.config.vocab_size);
+    KVCAST_TRY(auxiliary, open_checkpoint(manifest.auxiliary));
+    const int64_t tokens = std::min(base.config.vocab_size, auxiliary->config.vocab_size);
     base.config.use_tokens(tokens);
-    auxiliary.config.use_tokens(tokens);
-    KVCAST_TRY(models.auxiliary, Transformer::load(std::move(auxiliary), type, threads));
+    auxiliary->config.use_tokens(tokens);
   }
   KVCAST_TRY(models.base, Transformer::load(std::move(base), type, threads));
+  models.shared_layers = manifest.shared_layers;
+  if (auxiliary && models.shared_layers.empty()) {
+    KVCAST_TRY(models.auxiliary, Transformer::load(std::move(*auxiliary), type, threads));
+  } else if (auxiliary) {
+    KVCAST_TRY(models.auxiliary,
+               Transformer::load(std::move(*auxiliary),
+                                 {models.base->weights(), models.shared_layers}, type, threads));
+  }
   const WeightType predictor_type = type.value_or(models.base->weights().main_type());
   KVCAST_TRY(models.predictor,
              Predictor::load(manifest.predictor, models.base->config(), models.shapes().auxiliary,

@@ -36,6 +36,20 @@ class Converter {
     return weights.main_type();
   }
 
+  /// An auxiliary that shares the base's layers: its own alone, whose form their tensors have.
+  Status own_layers(const BundleManifest& manifest, const ModelConfig& base_config,
+                    const fs::path& to) const {
+    KVCAST_CHECK(check_stop());
+    ModelWeights base;  // of which nothing is written
+    base.layers.resize(static_cast<size_t>(base_config.n_layers()));
+    KVCAST_TRY(const Checkpoint checkpoint, open_checkpoint(manifest.auxiliary));
+    KVCAST_CHECK(copy_files(checkpoint, to));
+    KVCAST_TRY(ModelWeights weights, load_weights(checkpoint, {base, manifest.shared_layers},
+                                                  options_.type, options_.threads));
+    return write_checkpoint(to, packed_tensors(weights, checkpoint.config, manifest.shared_layers),
+                            packed_metadata(), options_.shard_bytes);
+  }
+
   Status bundle(const fs::path& from, const fs::path& to) const {
     KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(from));
     KVCAST_TRY(const ModelConfig base, read_model_config(manifest.base));
@@ -49,7 +63,9 @@ class Converter {
                                                      manifest.plan, type, options_.threads));
     KVCAST_CHECK(
         write_safetensors(to / kPredictor, predictor->packed_tensors(), packed_metadata()));
-    if (has_auxiliary) {
+    if (!manifest.shared_layers.empty()) {
+      KVCAST_CHECK(own_layers(manifest, base, to / kAuxiliary));
+    } else if (has_auxiliary) {
       KVCAST_CHECK(model(manifest.auxiliary, to / kAuxiliary).map([](auto) {}));
     }
     return write_manifest(from / kManifestName, to / kManifestName);

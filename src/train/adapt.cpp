@@ -3,24 +3,27 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <string>
 #include <utility>
 
 #include "base/mapped_file.h"
 #include "model/bundle.h"
-#include "model/family.h"
 #include "model/plan_json.h"
+#include "model/weights.h"
 #include "train/data/error.h"
 #include "train/flops.h"
 #include "train/forecast_fit.h"
 #include "train/kvp_pass.h"
 #include "train/model_files.h"
 #include "train/preflight.h"
+#include "train/tensor_io.h"
 
 namespace kvcast::train {
 namespace {
 
-constexpr const char* kLayersStem = "layers";
-constexpr const char* kMapsStem = "predictor";
+constexpr const char* kAuxiliary = "auxiliary";
+constexpr const char* kPredictor = "predictor.safetensors";
 
 /// The base's shape with so many of its layers.
 ModelConfig config_of_layers(const ModelConfig& base, const std::vector<int64_t>& kept) {
@@ -39,6 +42,77 @@ TensorMap copied_layers(const TensorMap& base, const std::vector<int64_t>& kept)
   }
   return layers;
 }
+
+/// `values` with the numbers of layers, or of maps, moved by `offset`: "KIND.{n}.NAME".
+TensorMap renumbered(const TensorMap& values, int64_t offset) {
+  TensorMap moved;
+  for (const auto& [name, value] : values) {
+    const size_t first = name.find('.') + 1, end = name.find('.', first);
+    const int64_t number = std::stoll(name.substr(first, end - first));
+    moved.emplace(fmt::format("{}{}{}", name.substr(0, first), number + offset, name.substr(end)),
+                  value);
+  }
+  return moved;
+}
+
+/// The bundle that runs what was trained (docs/FORMAT.md, format 2): an auxiliary of the base's
+/// first layers, the trained ones, and a last one of the base's of which nothing but what enters it
+/// is read. The base's exact layers have maps too: their own projections.
+class AdaptedBundle {
+ public:
+  AdaptedBundle(const ModelConfig& base, const ForecastShape& shape,
+                const std::vector<int64_t>& trained, const std::vector<int64_t>& sources)
+      : shape_(shape), config_(base) {
+    for (int64_t i = 0; i < shape.start(); ++i) shared_.push_back(i);
+    shared_.insert(shared_.end(), trained.size(), kOwnLayer);
+    shared_.push_back(std::min(trained.back() + 1, base.n_layers() - 1));
+    config_.layers.clear();
+    for (size_t i = 0; i < shared_.size(); ++i) {
+      const int64_t kept =
+          shared_[i] == kOwnLayer ? trained[i - static_cast<size_t>(shape.start())] : shared_[i];
+      config_.layers.push_back(base.layers.at(static_cast<size_t>(kept)));
+    }
+    plan_.sink_tokens = shape.sink_tokens;
+    for (int64_t i = 0; i < base.n_layers(); ++i) {
+      const int64_t n = i - shape.exact_layers;
+      const int64_t layer = n < 0 ? i : shape.start() + sources.at(static_cast<size_t>(n));
+      plan_.inputs.push_back({.layer = layer, .kind = InputKind::kResidual});
+    }
+  }
+
+  [[nodiscard]] const ModelConfig& config() const { return config_; }
+  [[nodiscard]] const std::vector<int64_t>& shared_layers() const { return shared_; }
+  [[nodiscard]] const ForecastPlan& plan() const { return plan_; }
+
+  /// Keys and values of the exact layers from the residual stream over its RMS: the layer's own
+  /// projections with its norm's weights in them.
+  [[nodiscard]] TensorMap exact_maps(const Model& base) const {
+    TensorMap maps;
+    for (int64_t i = 0; i < shape_.exact_layers; ++i) {
+      const LayerTensors& layer = base.layers[static_cast<size_t>(i)];
+      int64_t row = base.config.query_width(i);
+      for (const char* kind : {"key_transforms", "value_transforms"}) {
+        const int64_t width = base.config.kv_width(i);
+        const auto part = [&](const Tensor& whole) {
+          return whole.narrow(0, row, width).to(at::kCPU, at::kFloat);
+        };
+        const std::string name = fmt::format("{}.{}", kind, i);
+        maps.emplace(name + ".weight",
+                     part(layer.qkv_proj) * layer.attn_norm.to(at::kCPU, at::kFloat));
+        maps.emplace(name + ".bias",
+                     layer.qkv_bias.defined() ? part(layer.qkv_bias) : at::zeros({width}));
+        row += width;
+      }
+    }
+    return maps;
+  }
+
+ private:
+  ForecastShape shape_;
+  ModelConfig config_;
+  std::vector<int64_t> shared_;
+  ForecastPlan plan_;
+};
 
 class AdaptObjective : public Objective {
  public:
@@ -98,8 +172,12 @@ class AdaptObjective : public Objective {
     for (const auto& [name, value] : values) {
       (name.starts_with("layers.") ? layers : maps).emplace(name, value);
     }
-    write_sharded_tensors(directory, kLayersStem, layers, store.dtype, store.shard_bytes);
-    write_sharded_tensors(directory, kMapsStem, maps, store.dtype, store.shard_bytes);
+    const AdaptedBundle bundle = adapted();
+    write_own_layers(directory / kAuxiliary, bundle.config(), bundle.shared_layers(),
+                     renumbered(layers, shape_.start()), store);
+    TensorMap all_maps = bundle.exact_maps(base_);
+    all_maps.merge(renumbered(maps, shape_.exact_layers));
+    write_tensors(directory / kPredictor, all_maps, store.dtype, {{"format", "pt"}});
     const auto normal = [](const std::filesystem::path& path) {
       return std::filesystem::absolute(path).lexically_normal();
     };
@@ -111,16 +189,28 @@ class AdaptObjective : public Objective {
     training["lambda_base"] = options_.lambda_base;
     training["lambda_kl"] = options_.lambda_kl;
     training["split_share"] = recipe_.split_share;
-    write_json(directory / kManifestName,
-               {{"format", 2},
-                {"base", normal(recipe_.pair.base).lexically_proximate(normal(final_directory))},
-                {"sink_tokens", shape_.sink_tokens},
-                {"training", training}});
+    Json manifest = {
+        {"format", 2},
+        {"base", normal(recipe_.pair.base).lexically_proximate(normal(final_directory))},
+        {"auxiliary", kAuxiliary},
+        {"shared_layers", bundle.shared_layers()},
+        {"predictor", kPredictor},
+        {"training", training}};
+    write_plan(bundle.plan(), manifest);
+    write_json(directory / kManifestName, manifest);
   }
 
   [[nodiscard]] TensorMap read(const std::filesystem::path& directory) const override {
-    TensorMap values = read_sharded_tensors(directory, kMapsStem);
-    add_with_prefix(values, "", read_sharded_tensors(directory, kLayersStem));
+    TensorMap values = renumbered(
+        read_own_layers(directory / kAuxiliary, adapted().shared_layers()), -shape_.start());
+    const auto file = unwrap(Safetensors::open(directory / kPredictor));
+    const auto specs = forecast_map_specs(base_.config, shape_);
+    for (const ParameterSpec& spec : specs) {
+      const TensorMap one = renumbered({{spec.name, Tensor()}}, shape_.exact_layers);
+      ParameterSpec stored = spec;
+      stored.name = one.begin()->first;
+      values.emplace(spec.name, read_parameters(*file, {stored}).begin()->second);
+    }
     return values;
   }
 
@@ -142,6 +232,10 @@ class AdaptObjective : public Objective {
   [[nodiscard]] double held_out_error() const { return held_out_error_; }
 
  private:
+  [[nodiscard]] AdaptedBundle adapted() const {
+    return {base_.config, shape_, recipe_.trained_layers, sources_};
+  }
+
   const AdaptRecipe& recipe_;
   ForecastShape shape_;
   ModelConfig layers_config_;

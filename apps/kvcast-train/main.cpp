@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "adapt_stages.h"
 #include "plan_command.h"
 #include "recipe_arguments.h"
 #include "train/adapt.h"
@@ -44,13 +45,11 @@ void install_signal_handlers() {
 /// `tokenizer`, `shards` and `prompts` are in a program of their own beside this one, because
 /// libtorch and SentencePiece cannot share a process (src/train/CMakeLists.txt).
 int run_text_program(char** argv) {
-  std::error_code error;
-  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  const auto program = (self.parent_path() / "kvcast-train-text").string();
+  const std::string program = text_program();
   execv(program.c_str(), argv);
   fmt::print(stderr,
              "kvcast-train: {}: cannot run: {}; it is built and installed together with {}\n",
-             program, std::strerror(errno), self.filename().string());
+             program, std::strerror(errno), "kvcast-train");
   return kFailed;
 }
 
@@ -147,6 +146,7 @@ int run_alone(const TrainArguments& a) {
 }
 
 int run_adapt(const TrainArguments& a) {
+  make_training_data(a.recipe, choose_device(a.device), a.quiet);
   return run_training(a, read_adapt_recipe(a.recipe.recipe, a.settings()), train_adapt);
 }
 

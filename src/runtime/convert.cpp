@@ -58,7 +58,11 @@ class Converter {
     if (has_auxiliary) {
       KVCAST_TRY(auxiliary, read_model_config(manifest.auxiliary));
     }
-    KVCAST_TRY(const WeightType type, model(manifest.base, to / kBase));
+    KVCAST_TRY(const Json json, read_json_object(from / kManifestName));
+    // A base that is shipped apart stays so.
+    const bool apart = json["base"].is_object();
+    KVCAST_TRY(const WeightType type,
+               apart ? type_of(manifest.base) : model(manifest.base, to / kBase));
     KVCAST_TRY(const auto predictor, Predictor::load(manifest.predictor, base, auxiliary,
                                                      manifest.plan, type, options_.threads));
     KVCAST_CHECK(
@@ -68,7 +72,7 @@ class Converter {
     } else if (has_auxiliary) {
       KVCAST_CHECK(model(manifest.auxiliary, to / kAuxiliary).map([](auto) {}));
     }
-    return write_manifest(from / kManifestName, to / kManifestName);
+    return write_manifest(json, to / kManifestName);
   }
 
  private:
@@ -94,9 +98,17 @@ class Converter {
     return copy_companions(from, to);
   }
 
-  static Status write_manifest(const fs::path& from, const fs::path& to) {
-    KVCAST_TRY(Json json, read_json_object(from));
-    json["base"] = kBase;
+  /// What most of a model would be packed as.
+  Result<WeightType> type_of(const fs::path& path) const {
+    if (options_.type) return *options_.type;
+    KVCAST_TRY(const Checkpoint checkpoint, open_checkpoint(path));
+    KVCAST_TRY(const ModelWeights weights,
+               load_weights(checkpoint, options_.type, options_.threads));
+    return weights.main_type();
+  }
+
+  static Status write_manifest(Json json, const fs::path& to) {
+    if (!json["base"].is_object()) json["base"] = kBase;
     if (json.contains("auxiliary")) json["auxiliary"] = kAuxiliary;
     json["predictor"] = kPredictor;
     return write_file_atomically(to,

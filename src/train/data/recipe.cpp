@@ -194,6 +194,11 @@ RecipeKind recipe_kind(const std::filesystem::path& path, const Settings& settin
   throw TrainError(path.string() + ": expected a table [kvp], [alone] or [model]");
 }
 
+bool recipe_has_table(const std::filesystem::path& file, const Settings& settings,
+                      const std::string& name) {
+  return TomlFile(file, settings).has_table(name);
+}
+
 TokenizerRecipe read_tokenizer_recipe(const std::filesystem::path& path, const Settings& settings) {
   TomlFile file(path, settings);
   auto table = file.table("tokenizer", true);

@@ -227,6 +227,10 @@ struct RidgeRecipe {
 enum class RecipeKind { kPretrain, kKvp, kAlone };
 RecipeKind recipe_kind(const std::filesystem::path& file, const Settings& settings);
 
+/// Whether the recipe has the table of some stage.
+bool recipe_has_table(const std::filesystem::path& file, const Settings& settings,
+                      const std::string& name);
+
 TokenizerRecipe read_tokenizer_recipe(const std::filesystem::path& file, const Settings& settings);
 ShardsRecipe read_shards_recipe(const std::filesystem::path& file, const Settings& settings);
 PretrainRecipe read_pretrain_recipe(const std::filesystem::path& file, const Settings& settings);

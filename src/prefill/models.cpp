@@ -5,6 +5,7 @@
 #include "base/macros.h"
 #include "model/bundle.h"
 #include "model/checkpoint.h"
+#include "model/weight_reader.h"
 
 namespace kvcast {
 
@@ -33,6 +34,21 @@ ModelPair Models::shapes() const {
   return {base->config(), auxiliary ? auxiliary->config() : ModelConfig{}, plan};
 }
 
+namespace {
+
+/// What maps are held as: as asked for, as they are packed, or as most of the base; but not unasked
+/// in 4 bits, where a forecast loses more than its few weights save.
+Result<std::optional<WeightType>> type_of_maps(const BundleManifest& manifest,
+                                               std::optional<WeightType> asked,
+                                               WeightType main_type) {
+  if (asked) return asked;
+  KVCAST_TRY(const auto file, Safetensors::open(manifest.predictor));
+  if (is_packed(*file)) return std::nullopt;
+  return main_type == WeightType::kInt4Blocks ? WeightType::kInt8Blocks : main_type;
+}
+
+}  // namespace
+
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
                            int threads) {
   Models models;
@@ -58,7 +74,8 @@ Result<Models> load_models(const std::filesystem::path& directory, std::optional
                Transformer::load(std::move(*auxiliary),
                                  {models.base->weights(), models.shared_layers}, type, threads));
   }
-  const WeightType predictor_type = type.value_or(models.base->weights().main_type());
+  KVCAST_TRY(const auto predictor_type,
+             type_of_maps(manifest, type, models.base->weights().main_type()));
   KVCAST_TRY(models.predictor,
              Predictor::load(manifest.predictor, models.base->config(), models.shapes().auxiliary,
                              manifest.plan, predictor_type, threads));

@@ -41,8 +41,8 @@ struct Models {
   [[nodiscard]] ModelPair shapes() const;
 };
 
-/// Loads a bundle, or a plain model directory as a base alone. `type` null: as stored, the
-/// predictor as most of the base.
+/// Loads a bundle, or a plain model directory as a base alone. `type` null: as stored, a
+/// predictor that is not packed as most of the base, in 8 bits at least.
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
                            int threads);
 

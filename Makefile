@@ -28,6 +28,7 @@ test-clients: setup-runtime
 	scripts/install-dependencies.sh clients
 	$(CONFIGURE)
 	cmake --build --preset release -j $(JOBS) --target kvcast_program
+	scripts/fetch-models.py qwen2.5-coder-0.5b-instruct
 	tests/clients/run.sh build/release/kvcast
 
 build: setup

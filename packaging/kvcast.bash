@@ -19,7 +19,7 @@ _kvcast() {
     --log-format) COMPREPLY=($(compgen -W 'none text json' -- "$current")); return ;;
     --format) COMPREPLY=($(compgen -W 'md csv json' -- "$current")); return ;;
     --task)
-      COMPREPLY=($(compgen -W 'nll triviaqa humaneval next_line passkey recall agreement arc_easy arc_challenge
+      COMPREPLY=($(compgen -W 'nll chats triviaqa humaneval next_line passkey recall agreement arc_easy arc_challenge
         boolq hellaswag piqa sciq winogrande' -- "$current")); return ;;
     -f|--file|--out|--data|--shots-data|--samples|--outputs|--tokenizer|--api-key-file) COMPREPLY=($(compgen -f -- "$current")); return ;;
   esac

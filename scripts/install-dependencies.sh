@@ -11,7 +11,7 @@ for group in "${@:-runtime}"; do
       libutf8proc-dev libboost1.81-dev zlib1g-dev libmd-dev libedit-dev) ;;
     trainer) packages+=(libtorch-dev libopenblas0-openmp libgloo-dev libtomlplusplus-dev libzstd-dev zlib1g-dev) ;;
     tests) packages+=(libgtest-dev libgmock-dev libbenchmark-dev zstd mandoc zsh bubblewrap python3-minimal
-      python3-matplotlib python3-pandas python3-jinja2) ;;
+      python3-matplotlib python3-pandas python3-jinja2 mypy) ;;
     models) packages+=(python3 python3-pip) ;;
     clients) packages+=(python3-venv curl chromium nginx-light) ;;
     aarch64) packages+=(g++-aarch64-linux-gnu qemu-user googletest) ;;

@@ -11,8 +11,11 @@
 #include <string>
 #include <string_view>
 
+#include "adapt_stages.h"
 #include "plan_command.h"
 #include "recipe_arguments.h"
+#include "train/adapt.h"
+#include "train/answers.h"
 #include "train/closed_form.h"
 #include "train/data/error.h"
 #include "train/data/rerun.h"
@@ -39,16 +42,14 @@ void install_signal_handlers() {
   sigaction(SIGTERM, &action, nullptr);
 }
 
-/// `tokenizer` and `shards` are in a program of their own beside this one, because libtorch and
-/// SentencePiece cannot share a process (src/train/CMakeLists.txt).
+/// `tokenizer`, `shards` and `prompts` are in a program of their own beside this one, because
+/// libtorch and SentencePiece cannot share a process (src/train/CMakeLists.txt).
 int run_text_program(char** argv) {
-  std::error_code error;
-  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  const auto program = (self.parent_path() / "kvcast-train-text").string();
+  const std::string program = text_program();
   execv(program.c_str(), argv);
   fmt::print(stderr,
              "kvcast-train: {}: cannot run: {}; it is built and installed together with {}\n",
-             program, std::strerror(errno), self.filename().string());
+             program, std::strerror(errno), "kvcast-train");
   return kFailed;
 }
 
@@ -144,6 +145,20 @@ int run_alone(const TrainArguments& a) {
   return run_training(a, read_alone_recipe(a.recipe.recipe, a.settings()), train_alone);
 }
 
+int run_adapt(const TrainArguments& a) {
+  make_training_data(a.recipe, choose_device(a.device), a.quiet);
+  return run_training(a, read_adapt_recipe(a.recipe.recipe, a.settings()), train_adapt);
+}
+
+int run_answers(const TrainArguments& arguments) {
+  const auto recipe = read_answers_recipe(arguments.recipe.recipe, arguments.recipe.settings());
+  const AnswersReport report =
+      write_answers(recipe, choose_device(arguments.device), arguments.quiet);
+  fmt::print("{}: {} chats, {} tokens in {:.0f} s\n", recipe.source, report.chats, report.tokens,
+             report.seconds);
+  return 0;
+}
+
 int run_ridge(const TrainArguments& arguments) {
   const auto recipe = read_ridge_recipe(arguments.recipe.recipe, arguments.settings());
   refuse_to_overwrite(recipe.output.directory, arguments.rerun.overwrite);
@@ -231,7 +246,8 @@ int run_heldout(HeldoutArguments& arguments) {
 
 int run(int argc, char** argv) {
   if (argc > 1 &&
-      (std::string_view(argv[1]) == "tokenizer" || std::string_view(argv[1]) == "shards")) {
+      (std::string_view(argv[1]) == "tokenizer" || std::string_view(argv[1]) == "shards" ||
+       std::string_view(argv[1]) == "prompts")) {
     return run_text_program(argv);
   }
   CLI::App app("Trains tokenizers, models and KV-prediction bundles", "kvcast-train");
@@ -250,6 +266,13 @@ int run(int argc, char** argv) {
   auto* ridge_command =
       app.add_subcommand("ridge", "Fit a predictor in closed form, nothing else trained");
   training.add_common_to(*ridge_command);
+  auto* adapt_command = app.add_subcommand(
+      "adapt", "Train a forecast from a model's own first layers and a few trained ones");
+  training.add_to(*adapt_command);
+  app.add_subcommand("prompts", "Make prompts of text: kvcast-train prompts RECIPE");
+  auto* answers_command =
+      app.add_subcommand("answers", "Let the base answer prompts: chats to train on");
+  training.add_common_to(*answers_command);
   PlanArguments planning;
   auto* plan_command = app.add_subcommand("plan", "Memory, operations and hours of a run");
   planning.add_to(*plan_command);
@@ -271,6 +294,8 @@ int run(int argc, char** argv) {
   if (*kvp_command) return run_kvp(training);
   if (*alone_command) return run_alone(training);
   if (*ridge_command) return run_ridge(training);
+  if (*adapt_command) return run_adapt(training);
+  if (*answers_command) return run_answers(training);
   if (*plan_command) return run_plan(planning);
   if (*heldout_command) return run_heldout(held_out);
   return run_probe(probing);

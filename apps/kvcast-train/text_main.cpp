@@ -11,12 +11,14 @@
 #include <string>
 
 #include "base/mapped_file.h"
+#include "model/model_text.h"
 #include "recipe_arguments.h"
 #include "tokenizer/tokenizer.h"
 #include "train/data/error.h"
 #include "train/data/rerun.h"
 #include "train/data/shard_index.h"
 #include "train/data/shard_writer.h"
+#include "train/text/prompts.h"
 #include "train/text/train_tokenizer.h"
 #include "train/text/word_encoder.h"
 
@@ -50,7 +52,7 @@ void run_shards(const TextArguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
   const ShardsRecipe recipe = read_shards_recipe(arguments.recipe, arguments.settings());
   refuse_to_overwrite(recipe.output / kShardIndexName, arguments.overwrite);
-  const auto tokenizer = unwrap(Tokenizer::load(recipe.tokenizer));
+  const auto tokenizer = unwrap(open_tokenizer({}, recipe.tokenizer));
   TextEncoder encoder;
   encoder.vocab_size = tokenizer->vocab_size();
   encoder.bos_token = tokenizer->bos_token();
@@ -65,8 +67,10 @@ void run_shards(const TextArguments& arguments) {
   // The index, which comes last, is what makes the directory one of shards.
   std::filesystem::create_directories(recipe.output);
   std::filesystem::remove(recipe.output / kShardIndexName);
-  std::filesystem::copy_file(recipe.tokenizer, recipe.output / "tokenizer.model",
-                             std::filesystem::copy_options::overwrite_existing);
+  if (recipe.tokenizer.extension() == ".model") {  // others are known by their vocabulary's size
+    std::filesystem::copy_file(recipe.tokenizer, recipe.output / "tokenizer.model",
+                               std::filesystem::copy_options::overwrite_existing);
+  }
   const bool terminal = isatty(STDERR_FILENO) != 0;
   const double interval_s = terminal ? 0.2 : 10.0;
   double next_report_s = 0.0;
@@ -92,6 +96,13 @@ void run_shards(const TextArguments& arguments) {
              mb / seconds_since(start));
 }
 
+void run_prompts(const TextArguments& arguments) {
+  const PromptsRecipe recipe = read_prompts_recipe(arguments.recipe, arguments.settings());
+  refuse_to_overwrite(recipe.output, arguments.overwrite);
+  const PromptsReport report = write_prompts(recipe);
+  fmt::print("{}: {} prompts, {} tokens\n", recipe.output.string(), report.prompts, report.tokens);
+}
+
 int run(int argc, char** argv) {
   CLI::App app("The commands of kvcast-train that handle text", "kvcast-train");
   app.require_subcommand(1);
@@ -101,13 +112,17 @@ int run(int argc, char** argv) {
   arguments.add_to(*tokenizer);
   auto* shards = app.add_subcommand("shards", "Turn text into shards of tokens");
   arguments.add_to(*shards);
+  auto* prompts = app.add_subcommand("prompts", "Make prompts of text");
+  arguments.add_to(*prompts);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
   try {
-    *tokenizer ? run_tokenizer(arguments) : run_shards(arguments);
+    if (*tokenizer) run_tokenizer(arguments);
+    if (*shards) run_shards(arguments);
+    if (*prompts) run_prompts(arguments);
     return 0;
   } catch (const std::exception& error) {
     fmt::print(stderr, "kvcast-train: {}\n", error.what());

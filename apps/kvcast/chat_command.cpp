@@ -1,6 +1,7 @@
 // kvcast chat: a conversation in the terminal.
 #include <fmt/format.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include <condition_variable>
 #include <csignal>
@@ -35,13 +36,19 @@ constexpr const char* kNoTemplate =
 
 volatile std::sig_atomic_t interrupted = 0;
 
-/// Prints an answer as it comes, on the scheduler's thread.
+/// Prints an answer as it comes, on the scheduler's thread; where it may be revised and nobody
+/// watches, once it is certain.
 class TerminalAnswer final : public RequestObserver {
  public:
-  void on_token(const TokenEvent& event) override { print(event.text); }
+  explicit TerminalAnswer(bool waits) : waits_(waits) {}
+  void on_token(const TokenEvent& event) override {
+    if (event.kept) revise(*event.kept);
+    print(event.text);
+  }
   void on_choice_finished(int64_t, std::string_view rest, FinishReason) override { print(rest); }
   void on_finished(const EngineTimings& done) override {
     timings = done;
+    if (waits_) fmt::print("{}", text);
     end();
   }
   void on_error(const EngineError& failure) override {
@@ -64,10 +71,22 @@ class TerminalAnswer final : public RequestObserver {
 
  private:
   void print(std::string_view piece) {
-    if (text.empty()) piece.remove_prefix(std::min(piece.find_first_not_of(' '), piece.size()));
+    if (text.empty()) {
+      const size_t spaces = std::min(piece.find_first_not_of(' '), piece.size());
+      piece.remove_prefix(spaces);
+      left_out_ += spaces;
+    }
     text += piece;
+    if (waits_) return;
     std::fwrite(piece.data(), 1, piece.size(), stdout);
     std::fflush(stdout);
+  }
+  /// What was written stays on the screen; what replaces it begins on a line of its own.
+  void revise(const KeptAnswer& kept) {
+    const auto bytes = static_cast<size_t>(kept.bytes);
+    text.resize(bytes - std::min(bytes, left_out_));
+    if (text.empty()) left_out_ = bytes;
+    if (!waits_) fmt::print("\n--- revised\n{}", text);
   }
   void end() {
     const std::lock_guard lock(mutex_);
@@ -77,6 +96,8 @@ class TerminalAnswer final : public RequestObserver {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool ended_ = false;
+  const bool waits_;
+  size_t left_out_ = 0;  // spaces that the answer began with
 };
 
 struct ChatOptions {
@@ -84,6 +105,7 @@ struct ChatOptions {
   std::string prefill, system;
   int64_t max_tokens = 512;
   SamplingOptions sampling;
+  bool revise = false;
 };
 
 class Chat {
@@ -142,10 +164,12 @@ class Chat {
     request.sampling = options_.sampling;
     request.sampling.seed += messages_.size();
     if (is_instructed_) request.stop = template_.stop_strings();
+    request.revise = options_.revise;
     request.arrival = arrival;
     request.tokenize_ms =
         std::chrono::duration<double, std::milli>(SteadyClock::now() - arrival).count();
-    const auto observer = std::make_shared<TerminalAnswer>();
+    const auto observer =
+        std::make_shared<TerminalAnswer>(options_.revise && isatty(STDOUT_FILENO) == 0);
     auto ticket = scheduler_.submit(std::move(request), observer);
     if (!ticket) return fail(ticket.error().message);
     observer->wait(**ticket);
@@ -204,6 +228,7 @@ class Chat {
         "{:.1f}/s\n",
         t.prefill, t.ttft_ms, t.tokenize_ms, t.auxiliary_ms, t.predictor_ms, t.base_ms,
         t.prompt_tokens, t.cached_tokens, t.predicted_tokens, t.generated_tokens, per_second);
+    if (t.refinement) fmt::print("the cache was made exact: {}\n", refinement_text(*t.refinement));
   }
 
   Status save(const std::string& file) const {
@@ -264,6 +289,8 @@ void register_chat(CLI::App& app, int& exit_code) {
       ->check(is_whole_number(1))
       ->capture_default_str();
   add_sampling_options(command, options->sampling);
+  command.add_flag("--revise", options->revise,
+                   "take back what exact would not have chosen, once refinement knows");
   command.callback([options, &exit_code] {
     check_sampling_options(options->sampling);
     const Status status = chat(*options);

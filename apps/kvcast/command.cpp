@@ -97,6 +97,18 @@ void check_sampling_options(const SamplingOptions& sampling) {
   }
 }
 
+std::string refinement_text(const Refinement& refinement) {
+  const auto agreement = refinement.agreement();
+  std::string text = refinement.exact_after_tokens < 0
+                         ? fmt::format("{} rows", refinement.refined_rows)
+                         : fmt::format("after {} tokens", refinement.exact_after_tokens);
+  if (agreement) text += fmt::format(", {:.0f}% agree", 100 * *agreement);
+  if (refinement.revised_tokens > 0) {
+    text += fmt::format(", {} revised", refinement.revised_tokens);
+  }
+  return text;
+}
+
 void ModelOptions::add_to(CLI::App& command) {
   command.add_option("MODEL", directory, kModelHelp);
   command

@@ -14,6 +14,7 @@
 #include "kvcast/model.h"
 #include "kvcast/result.h"
 #include "kvcast/sampling.h"
+#include "kvcast/session.h"
 
 namespace kvcast {
 
@@ -108,6 +109,9 @@ struct ModelOptions {
   Status check_prefill(const std::string& spec) const;
   Result<std::shared_ptr<const Model>> load() const;
 };
+
+/// "after 12 tokens, 97% agree, 3 revised": what became of a forecast.
+std::string refinement_text(const Refinement& refinement);
 
 /// "5 17 3" or "5,17,3" -> token ids.
 Result<std::vector<int32_t>> parse_token_ids(const std::string& text);

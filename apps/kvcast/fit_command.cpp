@@ -7,6 +7,7 @@
 #include "base/memory_use.h"
 #include "base/stopwatch.h"
 #include "command.h"
+#include "eval/run.h"
 #include "fit/fit.h"
 #include "models_folder.h"
 #include "runtime/model_impl.h"
@@ -15,6 +16,7 @@ namespace kvcast {
 namespace {
 
 constexpr std::string_view kSelf = "self";
+constexpr int64_t kUnseenWindows = 24;
 
 struct FitCommand {
   ModelOptions base;
@@ -94,6 +96,41 @@ void print(const FitCommand& command, const FitResult& result, double seconds) {
       static_cast<double>(peak_rss_bytes()) / (1 << 30));
 }
 
+/// What the bundle keeps on text that the fit has not read: the last quarter of each window.
+Status print_kept(const FitCommand& command, std::vector<Tokens> windows) {
+  if (windows.empty()) {
+    fmt::print("no text is left to try it on: kvcast eval {} --task nll says what it keeps\n",
+               command.output);
+    return {};
+  }
+  ModelOptions bundle = command.base;
+  bundle.directory = command.output;
+  KVCAST_TRY(const auto model, bundle.load());
+  const int64_t prefix = command.window_tokens - command.window_tokens / 4;
+  const auto count = windows.size();
+  const auto task = nll_task(std::move(windows), prefix);
+  Evaluator evaluator(model->impl().models, *model->impl().tokenizer, 0);
+  std::vector<EvalStrategy> strategies;
+  for (const char* spec : {"exact", "kv-prediction", "kv-prediction:tail=16"}) {
+    KVCAST_TRY(strategies.emplace_back(), EvalStrategy::parse(spec));
+  }
+  PartialFile nothing;
+  KVCAST_TRY(const auto scores, run_task(*task, evaluator, strategies, {}, nothing));
+  fmt::print(
+      "\n{} windows that the fit has not read, {} tokens after {}:\n\n"
+      "| prefill | loss | KL from exact | same likeliest token |\n|---|---:|---:|---:|\n",
+      count, command.window_tokens - prefix, prefix);
+  for (size_t s = 0; s < strategies.size(); ++s) {
+    double mean[3] = {};
+    for (const ExampleScore& score : scores[s]) {
+      for (size_t m = 0; m < 3; ++m) mean[m] += score.metrics[m] / static_cast<double>(count);
+    }
+    fmt::print("| {} | {:.3f} | {:.3f} | {:.1f}% |\n", strategies[s].spec, mean[0], mean[1],
+               100 * mean[2]);
+  }
+  return {};
+}
+
 Result<int> run_fit(const FitCommand& command) {
   InterruptScope interrupt;
   const Stopwatch watch;
@@ -115,6 +152,7 @@ Result<int> run_fit(const FitCommand& command) {
   options.tokens = command.tokens;
   options.window_tokens = command.window_tokens;
   options.reduction = command.reduction;
+  options.unseen_windows = options.shards == 1 ? kUnseenWindows : 0;
   options.stop = interrupt.token();
   if (isatty(STDERR_FILENO) != 0) {
     options.on_progress = [](int64_t window, int64_t wanted) {
@@ -125,6 +163,7 @@ Result<int> run_fit(const FitCommand& command) {
   if (!result && interrupt.token().stop_requested()) return kExitInterrupted;
   if (!result) return tl::unexpected(result.error());
   print(command, *result, watch.elapsed_ms() / 1000);
+  if (!result->layers.empty()) KVCAST_CHECK(print_kept(command, result->unseen));
   return kExitOk;
 }
 

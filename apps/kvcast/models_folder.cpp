@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <cstdlib>
 #include <map>
 
 #include "base/macros.h"
@@ -49,15 +48,7 @@ std::map<std::string, fs::path> models_by_name() {
 }  // namespace
 
 std::vector<fs::path> models_folders() {
-  std::vector<fs::path> folders;
-  if (const char* listed = std::getenv("KVCAST_MODELS")) {
-    const std::string text = listed;
-    for (size_t at = 0; at < text.size();) {
-      const size_t end = std::min(text.find(':', at), text.size());
-      if (end > at) folders.emplace_back(text.substr(at, end - at));
-      at = end + 1;
-    }
-  }
+  std::vector<fs::path> folders = chosen_model_folders();
   std::error_code ignored;
   const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
   folders.push_back((program.parent_path() / "../share/kvcast/models").lexically_normal());

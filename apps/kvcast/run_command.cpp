@@ -86,18 +86,6 @@ nlohmann::ordered_json to_json(const Answer& answer) {
   return json;
 }
 
-std::string refinement_text(const Timings& t) {
-  if (!t.refinement) return "-";
-  const Refinement& r = *t.refinement;
-  const auto agreement = r.agreement();
-  std::string text = r.exact_after_tokens < 0
-                         ? fmt::format("{} rows", r.refined_rows)
-                         : fmt::format("after {} tokens", r.exact_after_tokens);
-  if (agreement) text += fmt::format(", {:.0f}% agree", 100 * *agreement);
-  if (r.revised_tokens > 0) text += fmt::format(", {} revised", r.revised_tokens);
-  return text;
-}
-
 /// Rows are what is measured, columns the strategies, so that two stand side by side. On stderr:
 /// stdout has the answer alone.
 void print_timings(const std::vector<Answer>& answers) {
@@ -128,7 +116,10 @@ void print_timings(const std::vector<Answer>& answers) {
   });
   const auto refined = [](const Answer& a) { return a.completion.timings.refinement.has_value(); };
   if (std::ranges::any_of(answers, refined)) {
-    row("exact", [](const Answer& a) { return refinement_text(a.completion.timings); });
+    row("exact", [](const Answer& a) {
+      const auto& refinement = a.completion.timings.refinement;
+      return refinement ? refinement_text(*refinement) : "-";
+    });
   }
 }
 

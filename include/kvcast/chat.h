@@ -16,6 +16,18 @@ class ChatTemplate;
 struct ChatMessage {
   std::string role;     ///< "system", "user", "assistant", ...
   std::string content;  ///< UTF-8
+  /// What else it says, as the text of a JSON object: "tool_calls" (their arguments as objects),
+  /// "tool_call_id", "name". Empty: nothing.
+  std::string more = {};
+};
+
+/// What a prompt has beside the messages.
+struct ChatPromptOptions {
+  /// Tools that the answer may call, as OpenAI's API has them: the text of a JSON list. Empty:
+  /// none.
+  std::string tools = {};
+  /// What the assistant's next message begins with, so that the answer goes on from there.
+  std::string opening = {};
 };
 
 /// What a conversation becomes.
@@ -32,8 +44,9 @@ class ChatFormat {
   static Result<ChatFormat> of(std::shared_ptr<const Model> model);
 
   /// The whole conversation and the opening of the assistant's next message. Errors: what the
-  /// template refuses.
-  [[nodiscard]] Result<ChatPrompt> render(std::span<const ChatMessage> messages) const;
+  /// template refuses; tools for a template that has no place for them.
+  [[nodiscard]] Result<ChatPrompt> render(std::span<const ChatMessage> messages,
+                                          const ChatPromptOptions& options = {}) const;
   /// Where an answer ends beside the end-of-text token: for GenerateOptions::stop.
   [[nodiscard]] std::vector<std::string> stop_strings() const;
 

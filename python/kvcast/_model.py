@@ -6,14 +6,16 @@ import threading
 import weakref
 from ctypes import byref, c_char_p, c_float, c_size_t, c_ubyte, c_void_p
 from dataclasses import dataclass
-from typing import Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import _library
 from ._library import Handle, KvcastError, call, library
 
-Prompt = Union[str, Sequence[int], np.ndarray]
+Tokens = NDArray[np.int32]
+Prompt = Union[str, Sequence[int], NDArray[np.integer[Any]]]
 Messages = Sequence[Mapping[str, str]]
 
 
@@ -41,7 +43,7 @@ class Completion:
     """An answer."""
 
     text: str
-    tokens: np.ndarray  #: int32 [tokens]; the end-of-text token is not among them
+    tokens: Tokens  #: int32 [tokens]; the end-of-text token is not among them
     finish_reason: str  #: "end-of-text", "stop", "max-tokens", "context-full" or "cancelled"
     timings: Timings
 
@@ -50,8 +52,8 @@ class Completion:
 class Score:
     """Natural-log probabilities of a continuation's tokens."""
 
-    logprobs: np.ndarray  #: float32 [tokens]
-    most_probable: np.ndarray  #: bool [tokens]: what greedy choice would have taken
+    logprobs: NDArray[np.float32]  #: float32 [tokens]
+    most_probable: NDArray[np.bool_]  #: bool [tokens]: what greedy choice would have taken
 
     @property
     def total(self) -> float:
@@ -147,7 +149,7 @@ class Model:
         """The prefill strategy used when none is asked for."""
         return self._info.default_prefill.decode()
 
-    def tokenize(self, text: str, add_bos: bool = True) -> np.ndarray:
+    def tokenize(self, text: str, add_bos: bool = True) -> Tokens:
         """Token ids of `text`, BOS first if asked for. int32 [tokens]"""
         data, count = text.encode("utf-8"), c_size_t()
         return _library.take_tokens(call("kvcast_tokenize", self._handle, data, len(data), int(add_bos), byref(count)), count.value)
@@ -175,7 +177,7 @@ class Model:
                 self._batch = Handle(call("kvcast_batch_new", self._handle, None), "kvcast_batch_free")
             return self._batch
 
-    def chat_prompt(self, messages: Messages) -> np.ndarray:
+    def chat_prompt(self, messages: Messages) -> Tokens:
         """The prompt of a conversation, [{"role": "user", "content": "..."}, ...], by the model's own template, up to the opening
         of the assistant's next message. int32 [tokens]"""
         pairs = (_library.Message * len(messages))(
@@ -184,9 +186,10 @@ class Model:
         return _library.take_tokens(call("kvcast_chat_render", self._chat_handle(), pairs, len(messages), byref(count)), count.value)
 
     @property
-    def chat_stop(self) -> list:
+    def chat_stop(self) -> List[str]:
         """Strings that end an answer in a chat, beside the end-of-text token."""
-        chat, texts = self._chat_handle(), []
+        chat = self._chat_handle()
+        texts: List[str] = []
         while (text := library.kvcast_chat_stop(chat, len(texts))) is not None:
             texts.append(text.decode("utf-8"))
         return texts
@@ -198,7 +201,7 @@ class Model:
     def generate(self, prompts: Sequence[Prompt], *, prefill: Optional[str] = None, max_tokens: int = 64, temperature: float = 0.0,
                  top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, seed: int = 0,
                  stop: Union[str, Iterable[str]] = (), ignore_end_of_text: bool = False,
-                 progress: Optional[Callable[[int], None]] = None) -> list:
+                 progress: Optional[Callable[[int], object]] = None) -> List[Completion]:
         """Answers many prompts (texts or token ids) at once by continuous batching; beginnings that they share are run once.
 
         Returns a Completion for each, in their order; prompt i samples with seed + i. Options: see Session.generate.
@@ -213,7 +216,7 @@ class Model:
         return [_completion(handle) for handle in handles]
 
     def score(self, contexts: Sequence[Prompt], continuations: Sequence[Prompt], *, prefill: Optional[str] = None,
-              progress: Optional[Callable[[int], None]] = None) -> list:
+              progress: Optional[Callable[[int], object]] = None) -> List[Score]:
         """Scores continuations[i] behind contexts[i], which the strategy `prefill` reads; a Score for each.
 
         Texts are encoded on their own, continuations without BOS; give token ids where the border is to lie within a word.
@@ -296,7 +299,7 @@ class Answer(Iterator[str]):
     def __enter__(self) -> "Answer":
         return self
 
-    def __exit__(self, *_exception) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     @property
@@ -308,7 +311,7 @@ class Answer(Iterator[str]):
         return self.completion.text
 
     @property
-    def tokens(self) -> np.ndarray:
+    def tokens(self) -> Tokens:
         return self.completion.tokens
 
     @property
@@ -327,7 +330,7 @@ class Session:
     def __init__(self, model: Model):
         self._model = model
         self._handle = Handle(library.kvcast_session_new(model._handle), "kvcast_session_free")
-        self._answer = lambda: None  # a weak reference: an answer that nobody holds is over
+        self._answer: Callable[[], Optional[Answer]] = lambda: None  # a weak reference: an answer that nobody holds is over
 
     def generate(self, prompt: Prompt, *, prefill: Optional[str] = None, max_tokens: int = 64, temperature: float = 0.0, top_k: int = 0,
                  top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, seed: int = 0,
@@ -357,7 +360,7 @@ class Session:
         if (answer := self._answer()) is not None:
             answer.close()
 
-    def chat(self, messages: Messages, **options) -> Answer:
+    def chat(self, messages: Messages, **options: Any) -> Answer:
         """Answers a conversation, [{"role": "user", "content": "..."}, ...], by the model's chat template. What this session has
         already read of it is not read again. Options: see `generate`."""
         prompt, read = self._model.chat_prompt(messages), self.tokens
@@ -375,7 +378,7 @@ class Session:
         library.kvcast_session_reset(self._handle)
 
     @property
-    def tokens(self) -> np.ndarray:
+    def tokens(self) -> Tokens:
         """The conversation so far. int32 [tokens]"""
         count = c_size_t()
         pointer = library.kvcast_session_tokens(self._handle, byref(count))

@@ -20,6 +20,7 @@ struct NamedTask {
 };
 constexpr NamedTask kTasks[] = {
     {"nll", make_nll_task, true},
+    {"chats", make_chats_task, true},
     {"triviaqa", make_trivia_task, true},
     {"humaneval", make_human_eval_task, true},
     {"next_line", make_next_line_task, true},

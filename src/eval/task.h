@@ -81,6 +81,9 @@ bool task_needs_data(std::string_view name);
 // ---- the tasks, for make_task ----
 
 Result<std::unique_ptr<Task>> make_nll_task(const TaskOptions& options, const Model& model);
+/// The task `nll` of windows that are there, more than `prefix` tokens each, at least one.
+std::unique_ptr<Task> nll_task(std::vector<Tokens> windows, int64_t prefix);
+Result<std::unique_ptr<Task>> make_chats_task(const TaskOptions& options, const Model& model);
 Result<std::unique_ptr<Task>> make_trivia_task(const TaskOptions& options, const Model& model);
 Result<std::unique_ptr<Task>> make_choice_task(std::string_view name, const TaskOptions& options,
                                                const Model& model);

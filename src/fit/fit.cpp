@@ -49,10 +49,11 @@ class Fitter {
   Result<FitResult> run() {
     KVCAST_CHECK(check());
     KVCAST_TRY(const int64_t auxiliary_layers, layers_within_budget());
+    FitResult result;
     Statistics statistics =
         Statistics::empty(shape_, base_.config(), auxiliary_config_, fingerprint());
     if (options_.merge.empty()) {
-      KVCAST_TRY(statistics, gather(std::move(statistics)));
+      KVCAST_TRY(statistics, gather(std::move(statistics), result.unseen));
     } else {
       for (const auto& file : options_.merge) {
         KVCAST_TRY(const Statistics part,
@@ -61,7 +62,6 @@ class Fitter {
         statistics.merge(part, base_.threads());
       }
     }
-    FitResult result;
     result.fitted_rows = statistics.fitted[0].rows;
     result.held_out_rows = statistics.held_out[0].rows;
     if (options_.shards > 1) return result;
@@ -152,7 +152,7 @@ class Fitter {
   }
 
   /// Reads the text, or what an interrupted fit has not read of it yet.
-  Result<Statistics> gather(Statistics statistics) {
+  Result<Statistics> gather(Statistics statistics, std::vector<std::vector<int32_t>>& unseen) {
     std::error_code ignored;
     if (std::filesystem::exists(statistics_file(), ignored)) {
       KVCAST_TRY(statistics, Statistics::load(statistics_file(), std::move(statistics)));
@@ -167,7 +167,8 @@ class Fitter {
     const int64_t wanted = options_.tokens / options_.window_tokens;
     const int64_t known = statistics.windows;
     Stopwatch since_saved;
-    for (int64_t window = 0, own = 0; window < wanted && !files.empty();) {
+    for (int64_t window = 0, own = 0;
+         window < wanted + options_.unseen_windows && !files.empty();) {
       const size_t from = static_cast<size_t>(window) % files.size();  // in turns
       KVCAST_TRY(const auto tokens, files[from].next());
       if (tokens.empty()) {
@@ -175,6 +176,10 @@ class Fitter {
         continue;
       }
       const int64_t number = window++;
+      if (number >= wanted) {
+        unseen.push_back(tokens);
+        continue;
+      }
       if (number % options_.shards != options_.shard - 1 || own++ < known) continue;
       const bool held_out = number / options_.shards % kHeldOutEvery == kHeldOutEvery - 1;
       if (!reader.read(tokens, held_out ? statistics.held_out : statistics.fitted, options_.stop)) {

@@ -37,6 +37,8 @@ struct FitOptions {
   int64_t shard = 1, shards = 1;
   std::vector<std::filesystem::path> merge;  ///< sums of shards, instead of reading
   std::stop_token stop;
+  /// Windows of the text after that to hand back, for trying the bundle on.
+  int64_t unseen_windows = 0;
   /// Windows read, of how many.
   std::function<void(int64_t, int64_t)> on_progress = {};
 };
@@ -54,7 +56,8 @@ struct FitResult {
   ForecastPlan plan;
   std::vector<FittedLayer> layers;  ///< empty: a shard's sums were written, no bundle
   int64_t fitted_rows = 0, held_out_rows = 0;
-  double reduction = 0;  ///< exact_cost / cost at 512 tokens
+  double reduction = 0;                      ///< exact_cost / cost at 512 tokens
+  std::vector<std::vector<int32_t>> unseen;  ///< as many as the text has, at most unseen_windows
 };
 
 /// The largest number of exact layers that keeps a base without an auxiliary at `reduction`.

@@ -1,6 +1,11 @@
 #include "model/bundle.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
 
 #include "base/macros.h"
 #include "io/json.h"
@@ -8,6 +13,7 @@
 #include "model/json_fields.h"
 #include "model/model_text.h"
 #include "model/plan_json.h"
+#include "model/weights.h"
 
 namespace kvcast {
 namespace {
@@ -28,7 +34,60 @@ Result<std::filesystem::path> relative_path(const JsonFields& fields, const std:
   return (bundle / path).lexically_normal();
 }
 
+/// `base`: a path, or the name, size and sum of a file in one of base_folders().
+Result<std::filesystem::path> base_path(const JsonFields& fields,
+                                        const std::filesystem::path& bundle) {
+  if (!fields.is_object("base")) return relative_path(fields, "base", bundle, true);
+  KVCAST_TRY(const JsonFields base, fields.object("base"));
+  NamedBase named;
+  KVCAST_TRY(named.file, base.string("file"));
+  KVCAST_TRY(named.bytes, base.integer("bytes", 1, std::numeric_limits<int64_t>::max()));
+  KVCAST_TRY(named.sha256, base.string("sha256"));
+  if (named.file.empty() || named.file.find('/') != std::string::npos ||
+      named.file.find('\0') != std::string::npos) {
+    return base.wrong("file", "a file's name");
+  }
+  std::vector<std::string> looked;
+  for (const auto& folder : base_folders(bundle)) {
+    const auto path = folder / named.file;
+    std::error_code error;
+    const auto bytes = std::filesystem::file_size(path, error);
+    if (!error && static_cast<int64_t>(bytes) == named.bytes) return path;
+    looked.push_back(
+        error ? folder.string()
+              : fmt::format("{} ({} bytes, not {})", folder.string(), bytes, named.bytes));
+  }
+  const std::string name = std::filesystem::path(named.file).stem().string();
+  return fail(
+      fmt::format("{}: its base {} is not fetched yet: `make models MODELS={}`, or put it "
+                  "where KVCAST_MODELS says; looked in {}",
+                  bundle.string(), named.file, name, fmt::join(looked, ", ")));
+}
+
 }  // namespace
+
+std::vector<std::filesystem::path> chosen_model_folders() {
+  std::vector<std::filesystem::path> folders;
+  if (const char* listed = std::getenv("KVCAST_MODELS")) {
+    const std::string text = listed;
+    for (size_t at = 0; at < text.size();) {
+      const size_t end = std::min(text.find(':', at), text.size());
+      if (end > at) folders.emplace_back(text.substr(at, end - at));
+      at = end + 1;
+    }
+  }
+  return folders;
+}
+
+std::vector<std::filesystem::path> base_folders(const std::filesystem::path& bundle) {
+  std::vector<std::filesystem::path> folders = chosen_model_folders();
+  std::error_code ignored;
+  const auto beside =
+      std::filesystem::absolute(bundle / "", ignored).lexically_normal().parent_path();
+  folders.push_back(beside.parent_path());
+  folders.push_back(beside.parent_path() / "hub");
+  return folders;
+}
 
 bool is_bundle(const std::filesystem::path& directory) {
   std::error_code ignored;
@@ -81,6 +140,24 @@ Result<ForecastInput> read_input(const JsonFields& fields) {
   return fields.wrong("kind", "\"key-value\", \"joint\" or \"residual\"");
 }
 
+/// The base's layers that stand in the auxiliary: `shared_layers`; empty if the key is missing.
+Result<std::vector<int64_t>> read_shared_layers(const JsonFields& fields, const ModelConfig& base,
+                                                const ModelConfig& auxiliary) {
+  constexpr const char* kKey = "shared_layers";
+  std::vector<int64_t> layers;
+  if (!fields.contains(kKey)) return layers;
+  KVCAST_TRY(layers, fields.integers(kKey, auxiliary.n_layers(), kOwnLayer, base.n_layers() - 1));
+  for (size_t i = 0; i < layers.size(); ++i) {
+    if (layers[i] == kOwnLayer) continue;
+    if (base.layers[layers[i]] == auxiliary.layers[i] && base.model_dim == auxiliary.model_dim &&
+        base.head_dim == auxiliary.head_dim && base.normalize_qk == auxiliary.normalize_qk) {
+      continue;
+    }
+    return fields.wrong(kKey, fmt::format("entry {}: a layer of the auxiliary's shape", i));
+  }
+  return layers;
+}
+
 /// Format 2: `inputs` has an entry for each layer after the exact ones.
 Result<ForecastPlan> read_plan(const Json& json, const JsonFields& fields, const ModelConfig& base,
                                const ModelConfig& auxiliary, const std::string& where) {
@@ -131,7 +208,7 @@ Result<BundleManifest> read_bundle_manifest(const std::filesystem::path& directo
   KVCAST_TRY(const int64_t format, fields.integer("format", 1, kNewestFormat));
 
   BundleManifest manifest;
-  KVCAST_TRY(manifest.base, relative_path(fields, "base", directory, true));
+  KVCAST_TRY(manifest.base, base_path(fields, directory));
   if (format == 1 || fields.contains("auxiliary")) {
     KVCAST_TRY(manifest.auxiliary, relative_path(fields, "auxiliary", directory, true));
   }
@@ -147,6 +224,7 @@ Result<BundleManifest> read_bundle_manifest(const std::filesystem::path& directo
     KVCAST_CHECK(check_same_tokens({manifest.base, base.vocab_size},
                                    {manifest.auxiliary, auxiliary.vocab_size},
                                    path.string() + ": key \"auxiliary\""));
+    KVCAST_TRY(manifest.shared_layers, read_shared_layers(fields, base, auxiliary));
   }
   if (format == 1) {
     KVCAST_TRY(manifest.plan, read_layer_map(fields, base, auxiliary, path.string()));

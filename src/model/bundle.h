@@ -18,10 +18,24 @@ inline constexpr const char* kManifestName = "kvcast.json";
 struct BundleManifest {
   std::filesystem::path base;       ///< model directory
   std::filesystem::path auxiliary;  ///< model directory; empty: the base alone reads the prompt
+  /// [auxiliary layers] the base's layer that stands there, or kOwnLayer; empty: all are its own.
+  /// Such an auxiliary has the base's embeddings and head too, and only reads.
+  std::vector<int64_t> shared_layers;
   std::filesystem::path predictor;  ///< safetensors file
   ForecastPlan plan;
   std::string default_prefill;  ///< strategy spec to use when none is asked for; may be empty
 };
+
+/// A base that is shipped apart from its bundle, as kvcast.json names it.
+struct NamedBase {
+  std::string file;
+  int64_t bytes = 0;
+  std::string sha256;  ///< of the file; for people and for who fetches it
+};
+/// The folders of KVCAST_MODELS, several with ':' between them.
+std::vector<std::filesystem::path> chosen_model_folders();
+/// Where such a file is looked for: these, the folder that the bundle is in, and its hub/.
+std::vector<std::filesystem::path> base_folders(const std::filesystem::path& bundle);
 
 /// True if `directory` holds a kvcast.json.
 bool is_bundle(const std::filesystem::path& directory);

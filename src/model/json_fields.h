@@ -28,6 +28,9 @@ class JsonFields {
   [[nodiscard]] bool has(const std::string& key) const {
     return contains(key) && !object_[key].is_null();
   }
+  [[nodiscard]] bool is_object(const std::string& key) const {
+    return contains(key) && object_[key].is_object();
+  }
   [[nodiscard]] bool is_list(const std::string& key) const {
     return contains(key) && object_[key].is_array();
   }

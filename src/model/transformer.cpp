@@ -24,6 +24,14 @@ Result<std::unique_ptr<Transformer>> Transformer::load(Checkpoint checkpoint,
   return std::make_unique<Transformer>(std::move(checkpoint.config), std::move(weights), threads);
 }
 
+Result<std::unique_ptr<Transformer>> Transformer::load(Checkpoint checkpoint,
+                                                       const SharedWeights& shared,
+                                                       std::optional<WeightType> type,
+                                                       int threads) {
+  KVCAST_TRY(ModelWeights weights, load_weights(checkpoint, shared, type, threads));
+  return std::make_unique<Transformer>(std::move(checkpoint.config), std::move(weights), threads);
+}
+
 Transformer::Transformer(ModelConfig config, ModelWeights weights, int threads)
     : config_(std::move(config)),
       weights_(std::move(weights)),

@@ -110,6 +110,10 @@ class Transformer {
   static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& path,
                                                    std::optional<WeightType> type, int threads);
   /// Takes weights that fit `config`; `threads` is how many threads each call uses.
+  /// A checkpoint that takes the rest from another model's weights.
+  static Result<std::unique_ptr<Transformer>> load(Checkpoint checkpoint,
+                                                   const SharedWeights& shared,
+                                                   std::optional<WeightType> type, int threads);
   Transformer(ModelConfig config, ModelWeights weights, int threads);
 
   [[nodiscard]] const ModelConfig& config() const { return config_; }

@@ -97,6 +97,31 @@ Result<std::vector<WeightType>> matrix_types(const WeightReader& reader,
   return types;
 }
 
+/// Whether a weight is in the file of a model with these shared layers; none: all are.
+bool is_stored(const LayoutEntry& entry, std::span<const int64_t> shared_layers) {
+  if (shared_layers.empty()) return true;
+  return entry.layer >= 0 && shared_layers[static_cast<size_t>(entry.layer)] == kOwnLayer;
+}
+
+/// Reads what `weights` has no part of from elsewhere.
+Result<ModelWeights> load_stored(const Checkpoint& checkpoint, ModelWeights weights,
+                                 std::span<const int64_t> shared_layers,
+                                 std::optional<WeightType> type, int threads) {
+  KVCAST_TRY(const auto reader, WeightReader::open(checkpoint.weights, type, threads));
+  auto slots = weight_slots(weights, checkpoint.config, checkpoint.form);
+  std::erase_if(slots,
+                [&](const WeightSlot& slot) { return !is_stored(slot.entry, shared_layers); });
+  KVCAST_TRY(const auto types, matrix_types(reader, slots));
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (slots[i].matrix != nullptr) {
+      KVCAST_TRY(*slots[i].matrix, reader.matrix(slots[i].entry, types[i]));
+    } else {
+      KVCAST_TRY(*slots[i].vector, reader.floats(slots[i].entry));
+    }
+  }
+  return weights;
+}
+
 bool is_bias(Role role) {
   return role == Role::kQueryBias || role == Role::kKeyBias || role == Role::kValueBias;
 }
@@ -119,18 +144,20 @@ std::vector<WeightSlot> weight_slots(ModelWeights& weights, const ModelConfig& c
 
 Result<ModelWeights> load_weights(const Checkpoint& checkpoint, std::optional<WeightType> type,
                                   int threads) {
-  KVCAST_TRY(const auto reader, WeightReader::open(checkpoint.weights, type, threads));
+  return load_stored(checkpoint, {}, {}, type, threads);
+}
+
+Result<ModelWeights> load_weights(const Checkpoint& checkpoint, const SharedWeights& shared,
+                                  std::optional<WeightType> type, int threads) {
   ModelWeights weights;
-  const auto slots = weight_slots(weights, checkpoint.config, checkpoint.form);
-  KVCAST_TRY(const auto types, matrix_types(reader, slots));
-  for (size_t i = 0; i < slots.size(); ++i) {
-    if (slots[i].matrix != nullptr) {
-      KVCAST_TRY(*slots[i].matrix, reader.matrix(slots[i].entry, types[i]));
-    } else {
-      KVCAST_TRY(*slots[i].vector, reader.floats(slots[i].entry));
-    }
+  weights.embeddings = shared.from.embeddings;
+  weights.lm_head = shared.from.lm_head;
+  weights.final_norm = shared.from.final_norm;
+  for (const int64_t layer : shared.layers) {
+    weights.layers.push_back(layer == kOwnLayer ? LayerWeights{}
+                                                : shared.from.layers[static_cast<size_t>(layer)]);
   }
-  return weights;
+  return load_stored(checkpoint, std::move(weights), shared.layers, type, threads);
 }
 
 PackedMatrix random_matrix(int64_t n, int64_t k, WeightType type, int threads, uint64_t seed) {
@@ -163,8 +190,14 @@ ModelWeights random_weights(const ModelConfig& config, WeightType type, int thre
 }
 
 std::vector<TensorToWrite> packed_tensors(ModelWeights& weights, const ModelConfig& config) {
+  return packed_tensors(weights, config, {});
+}
+
+std::vector<TensorToWrite> packed_tensors(ModelWeights& weights, const ModelConfig& config,
+                                          std::span<const int64_t> shared_layers) {
   std::vector<TensorToWrite> tensors, vectors;
   for (const auto& [matrix, vector, entry] : weight_slots(weights, config, kPackedForm)) {
+    if (!is_stored(entry, shared_layers)) continue;
     if (matrix != nullptr) {
       tensors.push_back(packed_tensor(entry.name, *matrix));
     } else {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "io/safetensors.h"
@@ -65,6 +66,19 @@ std::vector<WeightSlot> weight_slots(ModelWeights& weights, const ModelConfig& c
 Result<ModelWeights> load_weights(const Checkpoint& checkpoint, std::optional<WeightType> type,
                                   int threads);
 
+/// What a model takes from another one instead of a file.
+struct SharedWeights {
+  const ModelWeights& from;
+  /// [layers of the model that is loaded] which layer of `from` it has; kOwnLayer: its own. What is
+  /// of no layer is all shared.
+  std::span<const int64_t> layers;
+};
+inline constexpr int64_t kOwnLayer = -1;
+/// The same of a checkpoint that holds its own layers alone; nothing is copied. Shapes of shared
+/// layers must be equal to the config's.
+Result<ModelWeights> load_weights(const Checkpoint& checkpoint, const SharedWeights& shared,
+                                  std::optional<WeightType> type, int threads);
+
 /// Seeded random weights of a shape, for measuring speed without a download.
 ModelWeights random_weights(const ModelConfig& config, WeightType type, int threads, uint64_t seed);
 
@@ -73,5 +87,8 @@ PackedMatrix random_matrix(int64_t n, int64_t k, WeightType type, int threads, u
 
 /// The weights as the tensors of a packed file; their bytes stay those of `weights`.
 std::vector<TensorToWrite> packed_tensors(ModelWeights& weights, const ModelConfig& config);
+/// Of a model that shares weights: its own alone.
+std::vector<TensorToWrite> packed_tensors(ModelWeights& weights, const ModelConfig& config,
+                                          std::span<const int64_t> shared_layers);
 
 }  // namespace kvcast

@@ -5,12 +5,27 @@
 #include "base/macros.h"
 #include "model/bundle.h"
 #include "model/checkpoint.h"
+#include "model/weight_reader.h"
 
 namespace kvcast {
 
+namespace {
+
+/// What the auxiliary has of the base's.
+int64_t shared_bytes(const Models& models) {
+  if (models.shared_layers.empty()) return 0;
+  ModelWeights shared = models.auxiliary->weights();  // matrices are not copied
+  for (size_t i = 0; i < shared.layers.size(); ++i) {
+    if (models.shared_layers[i] == kOwnLayer) shared.layers[i] = {};
+  }
+  return shared.bytes();
+}
+
+}  // namespace
+
 int64_t Models::weight_bytes() const {
   int64_t bytes = base->weights().bytes();
-  if (auxiliary) bytes += auxiliary->weights().bytes();
+  if (auxiliary) bytes += auxiliary->weights().bytes() - shared_bytes(*this);
   if (predictor) bytes += predictor->bytes();
   return bytes;
 }
@@ -18,6 +33,21 @@ int64_t Models::weight_bytes() const {
 ModelPair Models::shapes() const {
   return {base->config(), auxiliary ? auxiliary->config() : ModelConfig{}, plan};
 }
+
+namespace {
+
+/// What maps are held as: as asked for, as they are packed, or as most of the base; but not unasked
+/// in 4 bits, where a forecast loses more than its few weights save.
+Result<std::optional<WeightType>> type_of_maps(const BundleManifest& manifest,
+                                               std::optional<WeightType> asked,
+                                               WeightType main_type) {
+  if (asked) return asked;
+  KVCAST_TRY(const auto file, Safetensors::open(manifest.predictor));
+  if (is_packed(*file)) return std::nullopt;
+  return main_type == WeightType::kInt4Blocks ? WeightType::kInt8Blocks : main_type;
+}
+
+}  // namespace
 
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
                            int threads) {
@@ -28,15 +58,24 @@ Result<Models> load_models(const std::filesystem::path& directory, std::optional
   }
   KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
   KVCAST_TRY(Checkpoint base, open_checkpoint(manifest.base));
+  std::optional<Checkpoint> auxiliary;
   if (!manifest.auxiliary.empty()) {
-    KVCAST_TRY(Checkpoint auxiliary, open_checkpoint(manifest.auxiliary));
-    const int64_t tokens = std::min(base.config.vocab_size, auxiliary.config.vocab_size);
+    KVCAST_TRY(auxiliary, open_checkpoint(manifest.auxiliary));
+    const int64_t tokens = std::min(base.config.vocab_size, auxiliary->config.vocab_size);
     base.config.use_tokens(tokens);
-    auxiliary.config.use_tokens(tokens);
-    KVCAST_TRY(models.auxiliary, Transformer::load(std::move(auxiliary), type, threads));
+    auxiliary->config.use_tokens(tokens);
   }
   KVCAST_TRY(models.base, Transformer::load(std::move(base), type, threads));
-  const WeightType predictor_type = type.value_or(models.base->weights().main_type());
+  models.shared_layers = manifest.shared_layers;
+  if (auxiliary && models.shared_layers.empty()) {
+    KVCAST_TRY(models.auxiliary, Transformer::load(std::move(*auxiliary), type, threads));
+  } else if (auxiliary) {
+    KVCAST_TRY(models.auxiliary,
+               Transformer::load(std::move(*auxiliary),
+                                 {models.base->weights(), models.shared_layers}, type, threads));
+  }
+  KVCAST_TRY(const auto predictor_type,
+             type_of_maps(manifest, type, models.base->weights().main_type()));
   KVCAST_TRY(models.predictor,
              Predictor::load(manifest.predictor, models.base->config(), models.shapes().auxiliary,
                              manifest.plan, predictor_type, threads));

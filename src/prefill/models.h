@@ -23,6 +23,9 @@ struct Models {
   std::unique_ptr<Transformer> auxiliary;
   std::unique_ptr<Predictor> predictor;
   ForecastPlan plan;  ///< no inputs for a plain model
+  /// Which of the base's layers the auxiliary has (BundleManifest); empty: it is a model of its
+  /// own.
+  std::vector<int64_t> shared_layers;
   /// How the caches of a Sequence hold keys and values.
   KvType kv_type = KvType::kF32;
   /// What this machine can refine beside decode steps of the base.
@@ -31,13 +34,15 @@ struct Models {
   std::unique_ptr<PrefillPace> prefill_pace = std::make_unique<PrefillPace>();
 
   [[nodiscard]] bool is_bundle() const { return predictor != nullptr; }
+  /// Whether there is an auxiliary that can answer by itself.
+  [[nodiscard]] bool auxiliary_answers() const { return auxiliary && shared_layers.empty(); }
   [[nodiscard]] int64_t weight_bytes() const;
   /// For counting costs; `auxiliary` is empty for a plain model.
   [[nodiscard]] ModelPair shapes() const;
 };
 
-/// Loads a bundle, or a plain model directory as a base alone. `type` null: as stored, the
-/// predictor as most of the base.
+/// Loads a bundle, or a plain model directory as a base alone. `type` null: as stored, a
+/// predictor that is not packed as most of the base, in 8 bits at least.
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
                            int threads);
 

@@ -40,7 +40,7 @@ std::string stacked_name(std::string_view kind, const ForecastInput& input) {
 class PredictorReader {
  public:
   static Result<PredictorReader> open(const std::filesystem::path& path, const ModelConfig& base,
-                                      WeightType type, int threads) {
+                                      std::optional<WeightType> type, int threads) {
     KVCAST_TRY(std::shared_ptr<const Safetensors> file, Safetensors::open(path));
     KVCAST_TRY(auto weights, WeightReader::open(std::move(file), type, threads));
     return PredictorReader(std::move(weights), base);
@@ -106,8 +106,8 @@ std::unique_ptr<Predictor> Predictor::without_maps(const ModelConfig& base,
 Result<std::unique_ptr<Predictor>> Predictor::load(const std::filesystem::path& file,
                                                    const ModelConfig& base,
                                                    const ModelConfig& auxiliary,
-                                                   const ForecastPlan& plan, WeightType type,
-                                                   int threads) {
+                                                   const ForecastPlan& plan,
+                                                   std::optional<WeightType> type, int threads) {
   KVCAST_TRY(const auto reader, PredictorReader::open(file, base, type, threads));
   auto predictor = without_maps(base, auxiliary, plan);
   for (Source& source : predictor->sources_) {

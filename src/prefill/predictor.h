@@ -33,12 +33,12 @@ struct PredictorWorkspace {
 class Predictor {
  public:
   /// Reads a predictor file; every tensor is checked against both configs and the plan (which must
-  /// already be valid for them).
+  /// already be valid for them). `type` null: as the file holds them.
   static Result<std::unique_ptr<Predictor>> load(const std::filesystem::path& file,
                                                  const ModelConfig& base,
                                                  const ModelConfig& auxiliary,
-                                                 const ForecastPlan& plan, WeightType type,
-                                                 int threads);
+                                                 const ForecastPlan& plan,
+                                                 std::optional<WeightType> type, int threads);
   /// Seeded random maps, for measuring speed without a download.
   static std::unique_ptr<Predictor> random(const ModelConfig& base, const ModelConfig& auxiliary,
                                            const ForecastPlan& plan, WeightType type, int threads,

@@ -194,11 +194,11 @@ Status check_strategy(const PrefillStrategy& strategy, const Models& models) {
   if (!strategy.needs_bundle()) return {};
   if (models.is_bundle()) {
     const bool answers = strategy.cache_use().answerer == Sequence::Answerer::kAuxiliary;
-    if (models.auxiliary || !answers) return {};
-    return fail(
-        fmt::format("prefill strategy {} needs a bundle with an auxiliary; here the base's "
-                    "own first layers read the prompt",
-                    strategy.spec()));
+    if (models.auxiliary_answers() || !answers) return {};
+    return fail(fmt::format(
+        "prefill strategy {} needs a bundle with an auxiliary that is a model; here the "
+        "base's own first layers read the prompt",
+        strategy.spec()));
   }
   return fail(
       fmt::format("prefill strategy {} needs a KV-prediction bundle (a directory with "

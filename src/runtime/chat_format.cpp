@@ -18,8 +18,9 @@ Result<ChatFormat> ChatFormat::of(std::shared_ptr<const Model> model) {
   return ChatFormat(std::move(model), std::move(written));
 }
 
-Result<ChatPrompt> ChatFormat::render(std::span<const ChatMessage> messages) const {
-  return template_->render({messages.begin(), messages.end()});
+Result<ChatPrompt> ChatFormat::render(std::span<const ChatMessage> messages,
+                                      const ChatPromptOptions& options) const {
+  return template_->render({messages.begin(), messages.end()}, options);
 }
 
 std::vector<std::string> ChatFormat::stop_strings() const { return template_->stop_strings(); }

@@ -14,12 +14,16 @@
 namespace kvcast {
 namespace {
 
+constexpr std::string_view kNoTools = "tools: this model's chat template has no place for them";
+
 /// What base models, which know no special tokens for turns, continue sensibly.
 class PlainTemplate final : public ChatTemplate {
  public:
   explicit PlainTemplate(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
-  Result<ChatPrompt> render(const std::vector<ChatMessage>& messages) const override {
+  Result<ChatPrompt> render(const std::vector<ChatMessage>& messages,
+                            const ChatPromptOptions& options) const override {
+    if (!options.tools.empty()) return fail(std::string(kNoTools));
     ChatPrompt prompt;
     for (const ChatMessage& message : messages) {
       if (message.role == "system" || message.role == "developer") {
@@ -34,10 +38,11 @@ class PlainTemplate final : public ChatTemplate {
                     "\"; expected system, user or assistant");
       }
     }
-    prompt.text += "Assistant:";
+    prompt.text += "Assistant:" + options.opening;
     prompt.tokens = tokenizer_.encode(prompt.text, true);
     return prompt;
   }
+  [[nodiscard]] ToolCallForm tool_calls() const override { return ToolCallForm::kNone; }
   [[nodiscard]] std::vector<std::string> stop_strings() const override { return {"\nUser:"}; }
   [[nodiscard]] const std::string& source() const override { return source_; }
 
@@ -72,20 +77,16 @@ class JinjaTemplate final : public ChatTemplate {
   JinjaTemplate(jinja::Template parsed, const Tokenizer& tokenizer)
       : template_(std::move(parsed)), tokenizer_(tokenizer), controls_(tokenizer.control_tokens()) {
     std::erase_if(controls_, [](const auto& control) { return control.first.size() < 2; });
+    tool_calls_ = find_tool_calls();
   }
 
-  Result<ChatPrompt> render(const std::vector<ChatMessage>& messages) const override {
-    jinja::List list;
-    for (const ChatMessage& message : messages) {
-      list.emplace_back(jinja::Map{{"role", jinja::Value(disarmed(message.role))},
-                                   {"content", jinja::Value(disarmed(message.content))}});
+  Result<ChatPrompt> render(const std::vector<ChatMessage>& messages,
+                            const ChatPromptOptions& options) const override {
+    if (!options.tools.empty() && tool_calls_ == ToolCallForm::kNone) {
+      return fail(std::string(kNoTools));
     }
-    const jinja::Value globals(jinja::Map{{"messages", jinja::Value(std::move(list))},
-                                          {"add_generation_prompt", jinja::Value(true)},
-                                          {"bos_token", name_of(tokenizer_.bos_token())},
-                                          {"eos_token", name_of(tokenizer_.eos_token())},
-                                          {"tools", jinja::Value(jinja::None{})}});
-    KVCAST_TRY(const std::string text, template_.render(globals));
+    KVCAST_TRY(std::string text, render_text(messages, options.tools));
+    text += options.opening;
     Unbroken whole = without_breakers(text);
     ChatPrompt prompt;
     prompt.tokens = tokenizer_.encode(whole.text, {.parse_special = true, .breaks = whole.breaks});
@@ -97,10 +98,90 @@ class JinjaTemplate final : public ChatTemplate {
     prompt.text = std::move(whole.text);
     return prompt;
   }
+  [[nodiscard]] ToolCallForm tool_calls() const override { return tool_calls_; }
   [[nodiscard]] std::vector<std::string> stop_strings() const override { return {}; }
   [[nodiscard]] const std::string& source() const override { return template_.source(); }
 
  private:
+  /// The conversation as text, breakers in it.
+  [[nodiscard]] Result<std::string> render_text(const std::vector<ChatMessage>& messages,
+                                                const std::string& tools) const {
+    jinja::List list;
+    for (const ChatMessage& message : messages) {
+      const jinja::Value made(jinja::Map{{"role", jinja::Value(disarmed(message.role))},
+                                         {"content", jinja::Value(disarmed(message.content))}});
+      if (!message.more.empty()) {
+        KVCAST_TRY(const jinja::Value more, value_of(message.more, "messages"));
+        if (!more.map()) return fail("messages: expected an object beside the content");
+        for (const auto& [name, value] : *more.map()) made.set(name, value);
+      }
+      list.push_back(made);
+    }
+    jinja::Value offered = jinja::None{};
+    if (!tools.empty()) {
+      KVCAST_TRY(offered, value_of(tools, "tools"));
+    }
+    return template_.render(jinja::Value(jinja::Map{{"messages", jinja::Value(std::move(list))},
+                                                    {"add_generation_prompt", jinja::Value(true)},
+                                                    {"bos_token", name_of(tokenizer_.bos_token())},
+                                                    {"eos_token", name_of(tokenizer_.eos_token())},
+                                                    {"tools", std::move(offered)}}));
+  }
+
+  /// Tries it: what becomes of a tool, and of a call in an earlier answer.
+  [[nodiscard]] ToolCallForm find_tool_calls() const {
+    const std::vector<ChatMessage> asked = {{"user", "x"}};
+    const auto offered = render_text(asked, R"([{"type": "function", "function": {"name": )"
+                                            R"("probe", "parameters": {"type": "object"}}}])");
+    if (!offered || offered->find("probe") == std::string::npos) return ToolCallForm::kNone;
+    std::vector<ChatMessage> called = asked;
+    called.push_back({"assistant", "",
+                      R"({"tool_calls": [{"id": "probe00id", "type": "function", )"
+                      R"("function": {"name": "probe", "arguments": {"x": 1}}}]})"});
+    const auto written = render_text(called, "");
+    if (!written) return ToolCallForm::kUnknown;
+    std::string text = without_breakers(*written).text;
+    std::erase_if(text, [](char c) { return c == ' ' || c == '\n'; });
+    const auto has = [&](std::string_view part) { return text.find(part) != std::string::npos; };
+    if (has(R"(<tool_call>{"name":"probe","arguments":{"x":1}}</tool_call>)")) {
+      return ToolCallForm::kTagged;
+    }
+    return has(R"({"name":"probe","parameters":{"x":1}})") ? ToolCallForm::kJson
+                                                           : ToolCallForm::kUnknown;
+  }
+
+  /// JSON text as a template sees it, no name of a control token in it intact.
+  [[nodiscard]] Result<jinja::Value> value_of(const std::string& json,
+                                              std::string_view what) const {
+    // Templates print maps: keys keep their order, which Json would sort.
+    const auto parsed = nlohmann::ordered_json::parse(json, nullptr, false);
+    if (parsed.is_discarded()) return fail(fmt::format("{}: not valid JSON", what));
+    return value_of(parsed, 0);
+  }
+
+  [[nodiscard]] Result<jinja::Value> value_of(const nlohmann::ordered_json& json, int depth) const {
+    if (depth > jinja::kMaxDepth) return fail("JSON is nested too deeply");
+    if (json.is_string()) return jinja::Value(disarmed(json.get<std::string>()));
+    if (json.is_boolean()) return jinja::Value(json.get<bool>());
+    if (json.is_number_integer()) return jinja::Value(json.get<int64_t>());
+    if (json.is_number()) return jinja::Value(json.get<double>());
+    if (json.is_array()) {
+      jinja::List list;
+      for (const auto& item : json) {
+        KVCAST_TRY(jinja::Value value, value_of(item, depth + 1));
+        list.push_back(std::move(value));
+      }
+      return jinja::Value(std::move(list));
+    }
+    if (!json.is_object()) return jinja::Value(jinja::None{});
+    jinja::Map entries;
+    for (const auto& [key, item] : json.items()) {
+      KVCAST_TRY(jinja::Value value, value_of(item, depth + 1));
+      entries.emplace_back(disarmed(key), std::move(value));
+    }
+    return jinja::Value(std::move(entries));
+  }
+
   [[nodiscard]] jinja::Value name_of(int32_t id) const {
     for (const auto& [name, token] : controls_) {
       if (token == id) return name;
@@ -122,6 +203,7 @@ class JinjaTemplate final : public ChatTemplate {
   jinja::Template template_;
   const Tokenizer& tokenizer_;
   std::vector<std::pair<std::string, int32_t>> controls_;
+  ToolCallForm tool_calls_ = ToolCallForm::kNone;
 };
 
 /// `chat_template` of a tokenizer_config.json: text, or a list of named ones of which "default"

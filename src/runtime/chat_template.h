@@ -12,6 +12,14 @@
 
 namespace kvcast {
 
+/// How a template writes the tool calls of earlier answers, which is how its model makes new ones.
+enum class ToolCallForm {
+  kNone,     ///< it takes no tools
+  kUnknown,  ///< it takes tools, but calls are written in a way that is not known here
+  kTagged,   ///< <tool_call>{"name": ..., "arguments": {...}}</tool_call>, as Hermes and Qwen
+  kJson,     ///< {"name": ..., "parameters": {...}}, as Llama 3
+};
+
 /// Immutable; any number of threads.
 class ChatTemplate {
  public:
@@ -29,9 +37,14 @@ class ChatTemplate {
   static std::unique_ptr<ChatTemplate> plain(const Tokenizer& tokenizer);
 
   /// The whole conversation and the opening of the assistant's next message. Names of control
-  /// tokens in a message's content stay plain text. Errors: what the template refuses
-  /// (raise_exception), bounds exceeded.
-  virtual Result<ChatPrompt> render(const std::vector<ChatMessage>& messages) const = 0;
+  /// tokens in messages and tools stay plain text. Errors: what the template refuses
+  /// (raise_exception), bounds exceeded, tools where it has no place for them.
+  virtual Result<ChatPrompt> render(const std::vector<ChatMessage>& messages,
+                                    const ChatPromptOptions& options) const = 0;
+  [[nodiscard]] Result<ChatPrompt> render(const std::vector<ChatMessage>& messages) const {
+    return render(messages, {});
+  }
+  [[nodiscard]] virtual ToolCallForm tool_calls() const = 0;
   /// Where an answer ends beside the end-of-text token.
   [[nodiscard]] virtual std::vector<std::string> stop_strings() const = 0;
   /// The Jinja source; empty for the plain default.

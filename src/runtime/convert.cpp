@@ -36,6 +36,20 @@ class Converter {
     return weights.main_type();
   }
 
+  /// An auxiliary that shares the base's layers: its own alone, whose form their tensors have.
+  Status own_layers(const BundleManifest& manifest, const ModelConfig& base_config,
+                    const fs::path& to) const {
+    KVCAST_CHECK(check_stop());
+    ModelWeights base;  // of which nothing is written
+    base.layers.resize(static_cast<size_t>(base_config.n_layers()));
+    KVCAST_TRY(const Checkpoint checkpoint, open_checkpoint(manifest.auxiliary));
+    KVCAST_CHECK(copy_files(checkpoint, to));
+    KVCAST_TRY(ModelWeights weights, load_weights(checkpoint, {base, manifest.shared_layers},
+                                                  options_.type, options_.threads));
+    return write_checkpoint(to, packed_tensors(weights, checkpoint.config, manifest.shared_layers),
+                            packed_metadata(), options_.shard_bytes);
+  }
+
   Status bundle(const fs::path& from, const fs::path& to) const {
     KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(from));
     KVCAST_TRY(const ModelConfig base, read_model_config(manifest.base));
@@ -44,15 +58,22 @@ class Converter {
     if (has_auxiliary) {
       KVCAST_TRY(auxiliary, read_model_config(manifest.auxiliary));
     }
-    KVCAST_TRY(const WeightType type, model(manifest.base, to / kBase));
-    KVCAST_TRY(const auto predictor, Predictor::load(manifest.predictor, base, auxiliary,
-                                                     manifest.plan, type, options_.threads));
+    KVCAST_TRY(const Json json, read_json_object(from / kManifestName));
+    // A base that is shipped apart stays so.
+    const bool apart = json["base"].is_object();
+    KVCAST_TRY(const WeightType type,
+               apart ? type_of(manifest.base) : model(manifest.base, to / kBase));
+    KVCAST_TRY(const auto predictor,
+               Predictor::load(manifest.predictor, base, auxiliary, manifest.plan, map_type(type),
+                               options_.threads));
     KVCAST_CHECK(
         write_safetensors(to / kPredictor, predictor->packed_tensors(), packed_metadata()));
-    if (has_auxiliary) {
+    if (!manifest.shared_layers.empty()) {
+      KVCAST_CHECK(own_layers(manifest, base, to / kAuxiliary));
+    } else if (has_auxiliary) {
       KVCAST_CHECK(model(manifest.auxiliary, to / kAuxiliary).map([](auto) {}));
     }
-    return write_manifest(from / kManifestName, to / kManifestName);
+    return write_manifest(json, to / kManifestName);
   }
 
  private:
@@ -78,9 +99,23 @@ class Converter {
     return copy_companions(from, to);
   }
 
-  static Status write_manifest(const fs::path& from, const fs::path& to) {
-    KVCAST_TRY(Json json, read_json_object(from));
-    json["base"] = kBase;
+  /// What most of a model would be packed as.
+  Result<WeightType> type_of(const fs::path& path) const {
+    if (options_.type) return *options_.type;
+    KVCAST_TRY(const Checkpoint checkpoint, open_checkpoint(path));
+    KVCAST_TRY(const ModelWeights weights,
+               load_weights(checkpoint, options_.type, options_.threads));
+    return weights.main_type();
+  }
+
+  /// As load_models() would hold them.
+  [[nodiscard]] WeightType map_type(WeightType main_type) const {
+    const bool small = !options_.type && main_type == WeightType::kInt4Blocks;
+    return small ? WeightType::kInt8Blocks : main_type;
+  }
+
+  static Status write_manifest(Json json, const fs::path& to) {
+    if (!json["base"].is_object()) json["base"] = kBase;
     if (json.contains("auxiliary")) json["auxiliary"] = kAuxiliary;
     json["predictor"] = kPredictor;
     return write_file_atomically(to,

@@ -88,8 +88,11 @@ class Api {
                                           int64_t default_max_tokens) const;
   ApiResult<TaskPrompt> encode(const CompletionRequest& asked, const PromptInput& input,
                                EngineRequest request) const;
+  /// The model has to be able to call tools where a request has some, or calls, in it.
+  [[nodiscard]] ApiResult<void> check_tools(const ChatRequest& asked) const;
+  /// `options`: what the kind of request alone knows.
   void start_task(const Call& call, const GenerationFields& fields, AnswerKind kind,
-                  std::vector<TaskPrompt> prompts, bool echo);
+                  std::vector<TaskPrompt> prompts, ReplyOptions options);
   bool check_body(Call& call);
 
   ApiOptions options_;

@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <random>
 
 #include "base/stopwatch.h"
+#include "runtime/fill_in.h"
 #include "runtime/model_impl.h"
 #include "server/api.h"
 
@@ -66,44 +66,19 @@ std::vector<std::vector<int32_t>> tokens_of_words(const Tokenizer& tokenizer,
   return all;
 }
 
-/// Control tokens around prefix, suffix and what is to be filled in, by the names that models give
-/// them.
-constexpr std::array<std::array<std::string_view, 3>, 4> kFillInTokens = {{
-    {"<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"},
-    {"<fim_prefix>", "<fim_suffix>", "<fim_middle>"},
-    {"<fim-prefix>", "<fim-suffix>", "<fim-middle>"},
-    {"<PRE>", "<SUF>", "<MID>"},
-}};
-
 /// The prompt that asks for what stands between a text and a suffix.
-ApiResult<std::vector<int32_t>> fill_in_prompt(const Model& model, const PromptInput& input,
-                                               const std::string& suffix) {
+ApiResult<std::vector<int32_t>> prompt_to_fill_in(const Model& model, const PromptInput& input,
+                                                  const std::string& suffix) {
   const auto* prefix = std::get_if<std::string>(&input);
   if (!prefix)
     return tl::unexpected(bad_request("suffix: expected a text as the prompt", "suffix"));
+  for (const std::string* text : {prefix, &suffix}) {
+    if (auto ok = check_length(*text, model); !ok) return tl::unexpected(std::move(ok.error()));
+  }
   const Tokenizer* tokenizer = model.impl().tokenizer.get();
   if (!tokenizer) return tl::unexpected(bad_request(model.impl().tokenizer_hint, "suffix"));
-  const auto controls = tokenizer->control_tokens();
-  for (const auto& names : kFillInTokens) {
-    std::array<int32_t, 3> ids{};
-    size_t found = 0;
-    for (const auto& [name, id] : controls) {
-      const auto at = std::ranges::find(names, std::string_view(name));
-      if (at == names.end()) continue;
-      ids[static_cast<size_t>(at - names.begin())] = id;
-      ++found;
-    }
-    if (found < names.size()) continue;
-    std::vector<int32_t> tokens = {ids[0]};
-    const auto append = [&](std::string_view text, int32_t control) {
-      const auto encoded = tokenizer->encode(text, false);
-      tokens.insert(tokens.end(), encoded.begin(), encoded.end());
-      tokens.push_back(control);
-    };
-    append(*prefix, ids[1]);
-    append(suffix, ids[2]);
-    return tokens;
-  }
+  auto tokens = fill_in_prompt(*tokenizer, *prefix, suffix);
+  if (tokens) return std::move(*tokens);
   ApiError error = bad_request("suffix: this model has no tokens for filling in", "suffix");
   error.code = "unsupported_parameter";
   return tl::unexpected(std::move(error));
@@ -160,7 +135,7 @@ ApiResult<TaskPrompt> Api::encode(const CompletionRequest& asked, const PromptIn
   const Stopwatch watch;
   TaskPrompt prompt;
   if (!asked.suffix.empty()) {
-    auto tokens = fill_in_prompt(model, input, asked.suffix);
+    auto tokens = prompt_to_fill_in(model, input, asked.suffix);
     if (!tokens) return tl::unexpected(std::move(tokens.error()));
     request.prompt = std::move(*tokens);
   } else if (const auto* text = std::get_if<std::string>(&input)) {
@@ -199,7 +174,9 @@ void Api::completions(Call& call) {
     if (!prompt) return refuse(call, prompt.error());
     prompts.push_back(std::move(*prompt));
   }
-  start_task(call, asked->fields, AnswerKind::kCompletion, std::move(prompts), asked->echo);
+  ReplyOptions options;
+  options.echo = asked->echo;
+  start_task(call, asked->fields, AnswerKind::kCompletion, std::move(prompts), std::move(options));
 }
 
 void Api::chat_completions(Call& call) {
@@ -211,17 +188,55 @@ void Api::responses(Call& call) {
               AnswerKind::kResponse);
 }
 
+ApiResult<void> Api::check_tools(const ChatRequest& asked) const {
+  const auto refusal = [](std::string message, std::string_view field) {
+    ApiError error = bad_request(std::move(message), field);
+    error.code = "unsupported_parameter";
+    return tl::unexpected(std::move(error));
+  };
+  const bool in_history = std::ranges::any_of(asked.messages, [](const ChatMessage& message) {
+    return message.role == "tool" || !message.more.empty();
+  });
+  const ToolCallForm form = chat_->tool_calls();
+  if (in_history && form == ToolCallForm::kNone) {
+    return refusal("messages: this model's chat template has no place for tool calls and results",
+                   "messages");
+  }
+  if (asked.tools.json.empty()) return {};
+  if (form == ToolCallForm::kNone) {
+    return refusal("tools: this model's chat template has no place for them", "tools");
+  }
+  if (form == ToolCallForm::kUnknown) {
+    return refusal(
+        "tools: this model's way of writing calls is not known here; known are "
+        "<tool_call>{\"name\": ..., \"arguments\": ...}</tool_call> and {\"name\": ..., "
+        "\"parameters\": ...}",
+        "tools");
+  }
+  return check_length(asked.tools.json, scheduler_->model());
+}
+
 void Api::answer_chat(Call& call, const ApiResult<ChatRequest>& asked, AnswerKind kind) {
   if (!asked) return refuse(call, asked.error());
   const Model& model = scheduler_->model();
   if (!chat_) return refuse(call, no_chat());
   auto request = engine_request(call, asked->fields, model.context_tokens());
   if (!request) return refuse(call, request.error());
+  if (auto ok = check_tools(*asked); !ok) return refuse(call, ok.error());
   const Stopwatch watch;
   for (const ChatMessage& message : asked->messages) {
-    if (auto ok = check_length(message.content, model); !ok) return refuse(call, ok.error());
+    for (const std::string* text : {&message.content, &message.more}) {
+      if (auto ok = check_length(*text, model); !ok) return refuse(call, ok.error());
+    }
   }
-  auto rendered = chat_->render(asked->messages);
+  const ToolFields& tools = asked->tools;
+  ReplyOptions options;
+  if (!tools.json.empty()) options.tools.emplace(tools.names, tools.parallel);
+  if (tools.must_call) {
+    const std::string_view only = tools.names.size() == 1 ? std::string_view(tools.names[0]) : "";
+    options.opening = tool_call_opening(chat_->tool_calls(), only);
+  }
+  auto rendered = chat_->render(asked->messages, {.tools = tools.json, .opening = options.opening});
   if (!rendered) return refuse(call, template_error(rendered.error().message));
   TaskPrompt prompt;
   prompt.request = std::move(*request);
@@ -231,13 +246,12 @@ void Api::answer_chat(Call& call, const ApiResult<ChatRequest>& asked, AnswerKin
   for (std::string& stop : chat_->stop_strings()) prompt.request.stop.push_back(std::move(stop));
   std::vector<TaskPrompt> prompts;
   prompts.push_back(std::move(prompt));
-  start_task(call, asked->fields, kind, std::move(prompts), false);
+  start_task(call, asked->fields, kind, std::move(prompts), std::move(options));
 }
 
 void Api::start_task(const Call& call, const GenerationFields& fields, AnswerKind kind,
-                     std::vector<TaskPrompt> prompts, bool echo) {
+                     std::vector<TaskPrompt> prompts, ReplyOptions options) {
   static const uint64_t kRun = random_prefix();
-  TaskOptions options;
   const std::string_view prefix = kind == AnswerKind::kChat         ? "chatcmpl-"
                                   : kind == AnswerKind::kCompletion ? "cmpl-"
                                                                     : "resp_";
@@ -251,7 +265,6 @@ void Api::start_task(const Call& call, const GenerationFields& fields, AnswerKin
       {.logprobs = fields.logprobs.has_value(), .include_usage = fields.include_usage},
       scheduler_->model().impl().tokenizer.get());
   options.stream = fields.stream;
-  options.echo = echo;
   options.logprobs = fields.logprobs.has_value();
   options.headers = call.headers;
   // Tasks live on the server's thread.

@@ -98,7 +98,7 @@ bool has_added_space(std::string_view text, std::span<const int32_t> tokens,
 
 }  // namespace
 
-CompletionTask::CompletionTask(TaskContext context, TaskOptions options,
+CompletionTask::CompletionTask(TaskContext context, ReplyOptions options,
                                std::vector<TaskPrompt> prompts,
                                std::shared_ptr<HttpExchange> exchange)
     : context_(std::move(context)),
@@ -118,6 +118,8 @@ CompletionTask::CompletionTask(TaskContext context, TaskOptions options,
   choices_.resize(prompts_.size() * static_cast<size_t>(choices_per_prompt_));
   for (size_t i = 0; i < choices_.size(); ++i) {
     choices_[i].answer.index = static_cast<int64_t>(i);
+    choices_[i].answer.text = options_.opening;
+    choices_[i].tools = options_.tools;
   }
 }
 
@@ -215,7 +217,8 @@ void CompletionTask::take_back(size_t prompt, int64_t index, const KeptAnswer& k
         revision_event(choice.answer.index, count_characters(echoed) + kept.characters));
     return;
   }
-  choice.answer.text.resize(echoed.size() + static_cast<size_t>(kept.bytes));
+  const size_t before = echoed.size() + options_.opening.size();
+  choice.answer.text.resize(before + static_cast<size_t>(kept.bytes));
   if (!options_.logprobs) return;
   const size_t scored = options_.echo ? of_prompt.asked.request.prompt.size() : 0;
   choice.answer.scores.resize(scored + static_cast<size_t>(kept.tokens));
@@ -243,7 +246,25 @@ void CompletionTask::end_prompt(size_t index, EngineTimings timings) {
   if (std::ranges::all_of(prompts_, &Prompt::finished)) finish();
 }
 
+/// Takes calls out of the text.
+void CompletionTask::read_tool_calls(Choice& choice) const {
+  if (!choice.tools) return;
+  ChoiceAnswer& answer = choice.answer;
+  AnswerParts parts;
+  choice.tools->add(answer.text, parts);
+  if (!answer.finish_reason.empty()) choice.tools->end(parts);
+  answer.text = std::move(parts.content);
+  answer.calls = std::move(parts.calls);
+  if (choice.tools->has_calls() && answer.finish_reason == "stop") {
+    answer.finish_reason = "tool_calls";
+  }
+}
+
 void CompletionTask::send_pending(Choice& choice, std::span<const EngineTimings> timings) {
+  read_tool_calls(choice);
+  const ChoiceAnswer& answer = choice.answer;
+  const bool is_empty = answer.text.empty() && answer.calls.empty() && answer.scores.empty();
+  if (choice.tools && choice.started && is_empty && answer.finish_reason.empty()) return;
   StreamPiece piece;
   piece.choice = &choice.answer;
   piece.first_of_choice = !choice.started;
@@ -251,6 +272,7 @@ void CompletionTask::send_pending(Choice& choice, std::span<const EngineTimings>
   exchange_->write(options_.format->event(piece));
   choice.started = true;
   choice.answer.text.clear();
+  choice.answer.calls.clear();
   choice.answer.scores.clear();
 }
 
@@ -296,7 +318,10 @@ void CompletionTask::finish() {
   }
   WholeAnswer answer;
   answer.usage = usage();
-  for (Choice& choice : choices_) answer.choices.push_back(std::move(choice.answer));
+  for (Choice& choice : choices_) {
+    read_tool_calls(choice);
+    answer.choices.push_back(std::move(choice.answer));
+  }
   answer.timings = timings();
   exchange_->respond({200, "application/json", options_.format->whole(answer), options_.headers});
 }

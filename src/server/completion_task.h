@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "server/requests.h"
 #include "server/responses.h"
 #include "server/text_offsets.h"
+#include "server/tool_calls.h"
 
 namespace kvcast {
 
@@ -20,11 +22,13 @@ struct TaskPrompt {
   std::string text;  ///< for echo
 };
 
-struct TaskOptions {
+struct ReplyOptions {
   std::unique_ptr<AnswerFormat> format;
   bool stream = false;
   bool echo = false;
   bool logprobs = false;
+  std::optional<ToolCallReader> tools;  ///< a chat's answers may call some
+  std::string opening;                  ///< of these answers, part of their prompt already
   HttpHeaders headers;
 };
 
@@ -40,7 +44,7 @@ struct TaskContext {
 /// server's thread; what the scheduler reports is passed over to it.
 class CompletionTask : public std::enable_shared_from_this<CompletionTask> {
  public:
-  CompletionTask(TaskContext context, TaskOptions options, std::vector<TaskPrompt> prompts,
+  CompletionTask(TaskContext context, ReplyOptions options, std::vector<TaskPrompt> prompts,
                  std::shared_ptr<HttpExchange> exchange);
 
   /// Submits every prompt; if one is refused the answer is that error.
@@ -68,6 +72,7 @@ class CompletionTask : public std::enable_shared_from_this<CompletionTask> {
   struct Choice {
     ChoiceAnswer answer;  // streaming: only what has not been sent yet
     TextOffsets offsets;
+    std::optional<ToolCallReader> tools;
     bool started = false;
   };
 
@@ -75,6 +80,7 @@ class CompletionTask : public std::enable_shared_from_this<CompletionTask> {
   [[nodiscard]] ScoredToken scored(TokenScore score, TextOffsets& offsets) const;
   [[nodiscard]] Choice& choice_of(size_t prompt, int64_t choice);
   void echo_prompt(size_t prompt);
+  void read_tool_calls(Choice& choice) const;
   void send_pending(Choice& choice, std::span<const EngineTimings> timings = {});
   void cancel();
   void finish();
@@ -83,7 +89,7 @@ class CompletionTask : public std::enable_shared_from_this<CompletionTask> {
   [[nodiscard]] LogFields log_fields() const;
 
   TaskContext context_;
-  TaskOptions options_;
+  ReplyOptions options_;
   std::vector<Prompt> prompts_;
   std::vector<Choice> choices_;  // prompt-major
   int64_t choices_per_prompt_ = 1;

@@ -8,6 +8,7 @@
 
 #include "io/json.h"
 #include "server/json_object.h"
+#include "server/request_messages.h"
 
 namespace kvcast {
 namespace {
@@ -122,8 +123,6 @@ void refuse_unsupported(JsonObject& object) {
   static const std::vector<std::pair<std::string, std::vector<Json>>> kFields = {
       {"functions", {Json::array()}},
       {"function_call", {"none", "auto"}},
-      {"tools", {Json::array()}},
-      {"tool_choice", {"none", "auto"}},
       {"response_format", {Json{{"type", "text"}}}},
       {"modalities", {Json::array({"text"})}},
       {"audio", {}},
@@ -155,6 +154,12 @@ void refuse_unsupported(JsonObject& object) {
       {"n_probs", {0}},
   };
   for (const auto& [field, harmless] : kFields) object.unsupported(field, harmless);
+}
+
+/// Where answers are text alone.
+void refuse_tools(JsonObject& object) {
+  object.unsupported("tools", {Json::array()});
+  object.unsupported("tool_choice", {"none", "auto"});
 }
 
 /// The longest answer; -1 is how clients say "as long as fits".
@@ -222,50 +227,6 @@ void read_prompts(JsonObject& object, const RequestLimits& limits,
   }
 }
 
-/// Text, or a list of {"type": "text", "text": ...} parts; in a Responses request they are
-/// "input_text" and "output_text".
-std::optional<std::string> message_text(const Json& content) {
-  if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array()) return std::nullopt;
-  std::string text;
-  for (const Json& part : content) {
-    if (!part.is_object()) return std::nullopt;
-    const Json type = part.value("type", Json());
-    if (type != "text" && type != "input_text" && type != "output_text") return std::nullopt;
-    const auto found = part.find("text");
-    if (found == part.end() || !found->is_string()) return std::nullopt;
-    text += found->get<std::string>();
-  }
-  return text;
-}
-
-/// `field`: "messages", or "input" of a Responses request.
-void read_messages(JsonObject& object, std::string_view field, const RequestLimits& limits,
-                   std::vector<ChatMessage>& messages) {
-  const Json* value = object.find(field);
-  const auto refuse = [&](std::string_view expected) { object.refuse(field, expected); };
-  if (!value || !value->is_array() || value->empty() ||
-      static_cast<int64_t>(value->size()) > limits.max_messages) {
-    return refuse(fmt::format("a list of 1..{} messages", limits.max_messages));
-  }
-  for (const Json& item : *value) {
-    if (!item.is_object()) return refuse("objects with role and content");
-    const auto role = item.find("role");
-    const auto content = item.find("content");
-    if (role == item.end() || !role->is_string() || role->get_ref<const std::string&>().empty() ||
-        role->get_ref<const std::string&>().size() > 64) {
-      return refuse("a role in each message: system, user or assistant");
-    }
-    if (content == item.end()) return refuse("a content in each message");
-    // What an assistant said beside its tool calls may be nothing.
-    auto text = content->is_null() && *role == "assistant" ? std::string() : message_text(*content);
-    if (!text) return refuse("content that is a string or a list of text parts");
-    const auto& name = role->get_ref<const std::string&>();
-    // OpenAI's newer name; no template knows it.
-    messages.push_back({name == "developer" ? "system" : name, std::move(*text)});
-  }
-}
-
 template <typename Request>
 ApiResult<Request> checked(const JsonObject& object, Request request) {
   if (object.error()) return tl::unexpected(*object.error());
@@ -291,6 +252,7 @@ ApiResult<CompletionRequest> parse_completion_request(std::string_view body,
     object.refuse("context_length", "echo and logprobs beside it: it is about scoring a prompt");
   }
   object.unsupported("best_of", {1, request.fields.n});
+  refuse_tools(object);
   return checked(object, std::move(request));
 }
 
@@ -304,6 +266,10 @@ ApiResult<ChatRequest> parse_chat_request(std::string_view body, const RequestLi
     request.fields.max_tokens = tokens;
   }
   read_messages(object, "messages", limits, request.messages);
+  read_tools(object, body, limits, request.tools);
+  if (!request.tools.json.empty() && request.fields.stream && request.fields.revise) {
+    object.refuse("revise", "false beside a stream with tools");
+  }
   const auto alternatives = object.integer("top_logprobs", 0, limits.max_logprobs);
   if (object.boolean("logprobs").value_or(false)) {
     request.fields.logprobs = alternatives.value_or(0);
@@ -322,6 +288,7 @@ ApiResult<ChatRequest> parse_responses_request(std::string_view body, const Requ
   // As OpenAI's clients name it here; there is one answer.
   request.fields.max_tokens = read_max_tokens(object, "max_output_tokens", 1);
   object.unsupported("n", {1});
+  refuse_tools(object);
   // Nothing is kept here between requests.
   object.unsupported("previous_response_id", {});
   object.unsupported("conversation", {});
@@ -351,6 +318,7 @@ ApiResult<TokenizeRequest> parse_tokenize_request(std::string_view body,
   JsonObject object(*json);
   TokenizeRequest request;
   if (object.find("messages")) {
+    refuse_tools(object);
     std::vector<ChatMessage> messages;
     read_messages(object, "messages", limits, messages);
     request.input = std::move(messages);

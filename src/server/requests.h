@@ -51,9 +51,18 @@ struct CompletionRequest {
   std::optional<int64_t> context_length;
 };
 
+/// What an answer may call.
+struct ToolFields {
+  std::string json;                ///< for the template: the text of a list of tools; empty: none
+  std::vector<std::string> names;  ///< that calls may name
+  bool must_call = false;          ///< the answer begins with a call
+  bool parallel = true;            ///< more than one call is fine
+};
+
 struct ChatRequest {
   GenerationFields fields;
   std::vector<ChatMessage> messages;
+  ToolFields tools;
 };
 
 struct TokenizeRequest {
@@ -69,6 +78,7 @@ struct RequestLimits {
   int64_t max_stop_bytes = 1024;
   int64_t max_bad_words = 256;
   int64_t max_messages = 1024;
+  int64_t max_tools = 128;
   int64_t max_logprobs = 20;
 };
 

@@ -139,7 +139,7 @@ class ChoicesFormat final : public AnswerFormat {
     for (const ChoiceAnswer& choice : answer.choices) {
       OrderedJson one = {{"index", choice.index}};
       if (is_chat()) {
-        one["message"] = {{"role", "assistant"}, {"content", choice.text}};
+        one["message"] = message_json(choice);
       } else {
         one["text"] = choice.text;
       }
@@ -163,6 +163,7 @@ class ChoicesFormat final : public AnswerFormat {
         one["delta"] = OrderedJson::object();
         if (piece.first_of_choice) one["delta"]["role"] = "assistant";
         if (piece.first_of_choice || !choice->text.empty()) one["delta"]["content"] = choice->text;
+        if (!choice->calls.empty()) one["delta"]["tool_calls"] = calls_json(*choice, true);
       } else {
         one["text"] = choice->text;
       }
@@ -197,6 +198,32 @@ class ChoicesFormat final : public AnswerFormat {
   static constexpr const char* kDone = "data: [DONE]\n\n";
   static std::string event_of(const OrderedJson& json) { return "data: " + dump(json) + "\n\n"; }
   [[nodiscard]] bool is_chat() const { return head_.kind == AnswerKind::kChat; }
+  [[nodiscard]] OrderedJson message_json(const ChoiceAnswer& choice) const {
+    OrderedJson message = {{"role", "assistant"}, {"content", choice.text}};
+    if (choice.calls.empty()) return message;
+    if (choice.text.empty()) message["content"] = nullptr;
+    message["tool_calls"] = calls_json(choice, false);
+    return message;
+  }
+  /// Parts of a stream say which call they belong to.
+  [[nodiscard]] OrderedJson calls_json(const ChoiceAnswer& choice, bool streamed) const {
+    OrderedJson all = OrderedJson::array();
+    for (const ToolCallPart& part : choice.calls) {
+      OrderedJson call = OrderedJson::object();
+      if (streamed) call["index"] = part.index;
+      OrderedJson function = OrderedJson::object();
+      if (!part.name.empty()) {
+        const std::string own = head_.id.substr(head_.id.find('-') + 1);
+        call["id"] = fmt::format("call_{}_{}_{}", own, choice.index, part.index);
+        call["type"] = "function";
+        function["name"] = part.name;
+      }
+      function["arguments"] = part.arguments;
+      call["function"] = std::move(function);
+      all.push_back(std::move(call));
+    }
+    return all;
+  }
   [[nodiscard]] OrderedJson logprobs_json(const ChoiceAnswer& choice) const {
     return is_chat() ? chat_logprobs(choice, tokenizer_) : legacy_logprobs(choice, tokenizer_);
   }

@@ -12,6 +12,7 @@
 
 #include "runtime/engine_request.h"
 #include "server/api_error.h"
+#include "server/tool_calls.h"
 #include "tokenizer/tokenizer.h"
 
 namespace kvcast {
@@ -37,6 +38,7 @@ struct ScoredToken {
 struct ChoiceAnswer {
   int64_t index = 0;
   std::string text;
+  std::vector<ToolCallPart> calls;  ///< beside the text; chat alone has them
   std::vector<ScoredToken> scores;
   std::string finish_reason;  ///< empty: null
 };
@@ -53,7 +55,7 @@ struct WholeAnswer {
 
 /// One piece of a streamed answer.
 struct StreamPiece {
-  const ChoiceAnswer* choice = nullptr;  ///< text and scores that are new; null: none
+  const ChoiceAnswer* choice = nullptr;  ///< text, calls and scores that are new; null: none
   bool first_of_choice = false;          ///< chat: names the role
   const Usage* usage = nullptr;
   std::span<const EngineTimings> timings;

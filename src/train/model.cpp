@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <utility>
 
 #include "train/data/error.h"
 #include "train/recompute.h"
@@ -60,13 +61,17 @@ Tensor& tensor_of(Model& model, const LayoutEntry& entry) {
 /// The rows between two blocks: what a block adds is joined with the norm of the block after it.
 class ResidualStream {
  public:
-  ResidualStream(const Model& model, const Tensor& tokens)
-      : eps_(model.config.norm_eps), sum_(at::embedding(model.token_embeddings, tokens)) {}
   ResidualStream(double eps, Tensor sum, Tensor delta)
       : eps_(eps), sum_(std::move(sum)), delta_(std::move(delta)) {}
 
   /// What the last block computed, [B, T, model_dim].
   void add(Tensor delta) { delta_ = std::move(delta); }
+
+  /// All rows so far, as one tensor.
+  const Tensor& joined() {
+    if (delta_.defined()) sum_ = sum_ + std::exchange(delta_, Tensor());
+    return sum_;
+  }
 
   /// All rows so far, normed: the next block's input.
   Tensor normed(const Tensor& weight) {
@@ -220,15 +225,24 @@ std::vector<ParameterSpec> model_parameter_specs(const ModelConfig& config) {
   return specs;
 }
 
+std::vector<ParameterSpec> layer_parameter_specs(const ModelConfig& config) {
+  std::vector<ParameterSpec> specs = model_parameter_specs(config);
+  std::erase_if(specs, [](const ParameterSpec& s) { return !s.name.starts_with("layers."); });
+  return specs;
+}
+
 RopeTable rope_table(const ModelConfig& config, int64_t positions, const at::Device& device) {
   return make_rope_table(positions, config.rope.frequencies(config.head_dim), device);
 }
 
-Model bind_model(const ModelConfig& config, const RopeTable& rope, const TensorMap& tensors,
-                 std::string_view prefix) {
+namespace {
+
+Model bind(const ModelConfig& config, const RopeTable& rope, const TensorMap& tensors,
+           std::string_view prefix, bool layers_alone) {
   Model model{.config = config, .rope = rope};
   model.layers.resize(static_cast<size_t>(config.n_layers()));
   for (const LayoutEntry& entry : tensor_layout(config, kTrainedForm, kTrainedForm)) {
+    if (layers_alone && entry.layer < 0) continue;
     const auto found = tensors.find(std::string(prefix) + entry.name);
     if (found == tensors.end()) throw TrainError("no tensor " + std::string(prefix) + entry.name);
     tensor_of(model, entry) = found->second;
@@ -237,9 +251,40 @@ Model bind_model(const ModelConfig& config, const RopeTable& rope, const TensorM
   return model;
 }
 
+}  // namespace
+
+Model bind_model(const ModelConfig& config, const RopeTable& rope, const TensorMap& tensors,
+                 std::string_view prefix) {
+  return bind(config, rope, tensors, prefix, /*layers_alone=*/false);
+}
+
+Model bind_layers(const ModelConfig& config, const RopeTable& rope, const TensorMap& tensors,
+                  std::string_view prefix) {
+  return bind(config, rope, tensors, prefix, /*layers_alone=*/true);
+}
+
+Tensor embed(const Model& model, const Tensor& tokens) {
+  return at::embedding(model.token_embeddings, tokens);
+}
+
+Tensor run_layers(const Model& model, const Tensor& rows, const LayerRun& run) {
+  ResidualStream stream(model.config.norm_eps, rows, {});
+  for (int64_t i = run.first; i < run.last; ++i) {
+    if (run.entering != nullptr) run.entering->push_back(stream.joined());
+    LayerCache made;
+    run_own_layer(model, static_cast<size_t>(i), stream, run.cache != nullptr ? &made : nullptr);
+    if (run.cache != nullptr) run.cache->push_back(std::move(made));
+  }
+  return stream.joined();
+}
+
+Tensor final_norm(const Model& model, const Tensor& rows) {
+  return rms_norm(rows, model.norm, model.config.norm_eps);
+}
+
 Tensor forward(const Model& model, const Tensor& tokens, Cache* cache,
                std::vector<AttentionTrace>* attention) {
-  ResidualStream rows(model, tokens);
+  ResidualStream rows(model.config.norm_eps, embed(model, tokens), {});
   if (cache != nullptr) cache->resize(model.layers.size());
   if (attention != nullptr) attention->resize(model.layers.size());
   for (size_t i = 0; i < model.layers.size(); ++i) {
@@ -251,18 +296,19 @@ Tensor forward(const Model& model, const Tensor& tokens, Cache* cache,
 
 Cache forward_cache(const Model& model, const Tensor& tokens) {
   Cache cache(model.layers.size());
-  ResidualStream rows(model, tokens);
+  ResidualStream rows(model.config.norm_eps, embed(model, tokens), {});
   const size_t last = model.layers.size() - 1;
   for (size_t i = 0; i < last; ++i) run_own_layer(model, i, rows, &cache[i]);
   cache[last] = project_kv(model, last, rows.normed(model.layers[last].attn_norm));
   return cache;
 }
 
-Tensor forward_with_replaced_cache(const Model& model, const Tensor& tokens,
-                                   const Cache& predicted) {
-  ResidualStream rows(model, tokens);
-  for (size_t i = 0; i < model.layers.size(); ++i) {
-    run_layer(model, i, rows, {predicted[i].key, predicted[i].value},
+Tensor run_with_replaced_cache(const Model& model, const Tensor& rows, int64_t first,
+                               const Cache& predicted) {
+  ResidualStream stream(model.config.norm_eps, rows, {});
+  for (size_t n = 0; n < predicted.size(); ++n) {
+    const size_t i = static_cast<size_t>(first) + n;
+    run_layer(model, i, stream, {predicted[n].key, predicted[n].value},
               [i](const Model& m, ResidualStream& r, const Tensors& replaced) {
                 const Tensor query = project_query(m, i, r.normed(m.layers[i].attn_norm));
                 const Tensor key = apply_rope(replaced[0], m.rope);
@@ -270,13 +316,15 @@ Tensor forward_with_replaced_cache(const Model& model, const Tensor& tokens,
                 return Tensors{};
               });
   }
-  return rows.normed(model.norm);
+  return stream.normed(model.norm);
 }
 
-Tensor forward_after_prefix(const Model& model, const Tensor& tokens, const Cache& prefix) {
-  ResidualStream rows(model, tokens);
-  for (size_t i = 0; i < model.layers.size(); ++i) {
-    run_layer(model, i, rows, {prefix[i].key, prefix[i].value},
+Tensor run_after_prefix(const Model& model, const Tensor& rows, int64_t first,
+                        const Cache& prefix) {
+  ResidualStream stream(model.config.norm_eps, rows, {});
+  for (size_t n = 0; n < prefix.size(); ++n) {
+    const size_t i = static_cast<size_t>(first) + n;
+    run_layer(model, i, stream, {prefix[n].key, prefix[n].value},
               [i](const Model& m, ResidualStream& r, const Tensors& before) {
                 const auto [query, key, value] =
                     project_qkv(m, i, r.normed(m.layers[i].attn_norm), nullptr, before[0].size(1));
@@ -285,6 +333,42 @@ Tensor forward_after_prefix(const Model& model, const Tensor& tokens, const Cach
                 finish_layer(m, i, r, attend(m, i, query, keys, values));
                 return Tensors{};
               });
+  }
+  return stream.normed(model.norm);
+}
+
+Tensor forward_with_replaced_cache(const Model& model, const Tensor& tokens,
+                                   const Cache& predicted) {
+  return run_with_replaced_cache(model, embed(model, tokens), 0, predicted);
+}
+
+Tensor forward_after_prefix(const Model& model, const Tensor& tokens, const Cache& prefix) {
+  return run_after_prefix(model, embed(model, tokens), 0, prefix);
+}
+
+DecodeCache decode_cache(const Model& model, int64_t sequences, int64_t capacity) {
+  DecodeCache cache;
+  for (const LayerConfig& layer : model.config.layers) {
+    const auto rows = [&] {
+      return at::empty({sequences, capacity, layer.kv_heads, model.config.head_dim},
+                       model.token_embeddings.options());
+    };
+    cache.push_back({rows(), rows()});
+  }
+  return cache;
+}
+
+Tensor decode(const Model& model, const Tensor& tokens, int64_t first, DecodeCache& cache) {
+  const int64_t count = tokens.size(1);
+  ResidualStream rows(model.config.norm_eps, embed(model, tokens), {});
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const auto [query, key, value] =
+        project_qkv(model, i, rows.normed(model.layers[i].attn_norm), nullptr, first);
+    cache[i].key.narrow(1, first, count).copy_(key);
+    cache[i].value.narrow(1, first, count).copy_(value);
+    finish_layer(model, i, rows,
+                 attend(model, i, query, cache[i].key.narrow(1, 0, first + count),
+                        cache[i].value.narrow(1, 0, first + count)));
   }
   return rows.normed(model.norm);
 }

@@ -10,6 +10,7 @@
 #include "model/layout.h"
 #include "train/ops.h"
 #include "train/parameters.h"
+#include "train/recompute.h"
 #include "train/torch.h"
 
 namespace kvcast::train {
@@ -64,9 +65,15 @@ std::vector<ParameterSpec> model_parameter_specs(const ModelConfig& config);
 /// Cosines and sines for the model's first `positions` positions.
 RopeTable rope_table(const ModelConfig& config, int64_t positions, const at::Device& device);
 
+/// Those of its layers alone: of a model that goes on from another's residual stream.
+std::vector<ParameterSpec> layer_parameter_specs(const ModelConfig& config);
+
 /// Picks the model's tensors, named prefix + spec name, out of `tensors`.
 Model bind_model(const ModelConfig& config, const RopeTable& rope, const TensorMap& tensors,
                  std::string_view prefix);
+/// The same for a model that has nothing but layers.
+Model bind_layers(const ModelConfig& config, const RopeTable& rope, const TensorMap& tensors,
+                  std::string_view prefix);
 
 /// The plain causal pass over tokens [B, T]: the hidden states after the final norm, [B, T,
 /// model_dim]. `cache` and `attention`, if given, receive what every layer made.
@@ -83,6 +90,38 @@ Tensor forward_with_replaced_cache(const Model& model, const Tensor& tokens,
 /// The pass of inference (method §3): tokens [B, S] at positions P.. with their own keys and
 /// values, attending to the predicted ones of positions 0..P-1.
 Tensor forward_after_prefix(const Model& model, const Tensor& tokens, const Cache& prefix);
+
+/// Rows [B, T, model_dim] that enter the first layer.
+Tensor embed(const Model& model, const Tensor& tokens);
+
+/// A run over some of the layers with their own keys and values.
+struct LayerRun {
+  int64_t first = 0, last = 0;  ///< layers [first, last)
+  Cache* cache = nullptr;       ///< receives, if given, what each of them made
+  Tensors* entering = nullptr;  ///< likewise the rows that enter each of them, [B, T, model_dim]
+};
+/// `rows` [B, T, model_dim] enter layer run.first; returns those that leave the last one.
+Tensor run_layers(const Model& model, const Tensor& rows, const LayerRun& run);
+
+/// What leaves the last layer, after the final norm.
+Tensor final_norm(const Model& model, const Tensor& rows);
+
+/// forward_with_replaced_cache and forward_after_prefix from layer `first` on, which `rows` enter;
+/// the caches begin with that layer.
+Tensor run_with_replaced_cache(const Model& model, const Tensor& rows, int64_t first,
+                               const Cache& predicted);
+Tensor run_after_prefix(const Model& model, const Tensor& rows, int64_t first, const Cache& prefix);
+
+/// Keys, with RoPE, and values of one layer for decoding, [B, capacity, kv_heads, head_dim] each.
+struct DecodeRows {
+  Tensor key, value;
+};
+using DecodeCache = std::vector<DecodeRows>;
+DecodeCache decode_cache(const Model& model, int64_t sequences, int64_t capacity);
+
+/// Tokens [B, T] at positions first...: their rows go into the cache, which holds those of the
+/// positions before. Returns the hidden states after the final norm, [B, T, model_dim].
+Tensor decode(const Model& model, const Tensor& tokens, int64_t first, DecodeCache& cache);
 
 /// What layer i's attention would add to the residual stream if these queries [B, T, query_heads,
 /// head_dim] (a trace's) met the keys and values [B, S, ...] of `cache`; the last query sees all S.

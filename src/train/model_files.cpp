@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "base/mapped_file.h"
 #include "model/checkpoint.h"
 #include "model/family.h"
 #include "model/weight_reader.h"
+#include "model/weights.h"
 #include "prefill/predictor.h"
 #include "train/data/error.h"
 
@@ -84,11 +86,16 @@ StoreOptions stored_as(const OutputRecipe& output) {
   return {output.dtype == Precision::kBF16 ? DType::kBF16 : DType::kF32, output.shard_bytes};
 }
 
-void write_model(const fs::path& directory, const ModelConfig& config, const TensorMap& values,
-                 const StoreOptions& store, const fs::path& companions_from) {
+namespace {
+
+/// The tensors of `layout` that `wanted` takes, under the family's names, and the config.
+void write_tensors_of(const fs::path& directory, const ModelConfig& config, const TensorMap& values,
+                      const StoreOptions& store,
+                      const std::function<bool(const LayoutEntry&)>& wanted) {
   fs::create_directories(directory);
   TensorMap stored;
   for (const auto& entry : tensor_layout(config, family_of(config).checkpoint, kTrainedForm)) {
+    if (!wanted(entry)) continue;
     std::vector<Tensor> parts;
     for (const TensorPart& part : entry.parts) {
       parts.push_back(values.at(part.name).narrow(0, part.first_row, part.rows));
@@ -98,7 +105,38 @@ void write_model(const fs::path& directory, const ModelConfig& config, const Ten
   write_sharded_tensors(directory, "model", stored, store.dtype, store.shard_bytes,
                         {{"format", "pt"}});
   unwrap(write_file_atomically(directory / "config.json", to_config_json(config)));
+}
+
+bool is_own(const LayoutEntry& entry, const std::vector<int64_t>& shared_layers) {
+  return entry.layer >= 0 && shared_layers.at(static_cast<size_t>(entry.layer)) == kOwnLayer;
+}
+
+}  // namespace
+
+void write_model(const fs::path& directory, const ModelConfig& config, const TensorMap& values,
+                 const StoreOptions& store, const fs::path& companions_from) {
+  write_tensors_of(directory, config, values, store, [](const auto&) { return true; });
   if (!companions_from.empty()) unwrap(copy_companions(companions_from, directory));
+}
+
+void write_own_layers(const fs::path& directory, const ModelConfig& config,
+                      const std::vector<int64_t>& shared_layers, const TensorMap& values,
+                      const StoreOptions& store) {
+  write_tensors_of(directory, config, values, store,
+                   [&](const LayoutEntry& entry) { return is_own(entry, shared_layers); });
+}
+
+TensorMap read_own_layers(const fs::path& directory, const std::vector<int64_t>& shared_layers) {
+  const Checkpoint checkpoint = unwrap(open_checkpoint(directory));
+  const auto reader =
+      unwrap(WeightReader::open(checkpoint.weights, WeightType::kF32, at::get_num_threads()));
+  TensorMap values;
+  for (const auto& entry : tensor_layout(checkpoint.config, kTrainedForm, checkpoint.form)) {
+    if (!is_own(entry, shared_layers)) continue;
+    std::vector<float> floats = unwrap(reader.floats(entry));
+    values.emplace(entry.name, at::from_blob(floats.data(), entry.shape(), at::kFloat).clone());
+  }
+  return values;
 }
 
 void write_manifest(const fs::path& directory, const ManifestToWrite& manifest) {

@@ -64,6 +64,15 @@ void write_model(const std::filesystem::path& directory, const ModelConfig& conf
                  const TensorMap& values, const StoreOptions& store,
                  const std::filesystem::path& companions_from);
 
+/// Model directories that hold some layers alone: those of an auxiliary that are not its base's
+/// (BundleManifest::shared_layers). `values` has them as layers.{i}, numbered as in `config`.
+void write_own_layers(const std::filesystem::path& directory, const ModelConfig& config,
+                      const std::vector<int64_t>& shared_layers, const TensorMap& values,
+                      const StoreOptions& store);
+/// f32, on the CPU.
+TensorMap read_own_layers(const std::filesystem::path& directory,
+                          const std::vector<int64_t>& shared_layers);
+
 /// kvcast.json with the contract's keys and `extra` ones (how it was trained).
 struct ManifestToWrite {
   std::string base = "base", auxiliary = "auxiliary", predictor = "predictor.safetensors";

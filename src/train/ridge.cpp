@@ -19,12 +19,16 @@ std::vector<int64_t> kv_widths(const ModelConfig& config) {
 
 RidgeSums::RidgeSums(const ModelConfig& base, const ModelConfig& auxiliary,
                      const at::Device& device)
-    : base_widths_(kv_widths(base)) {
+    : RidgeSums(kv_widths(base), kv_widths(auxiliary), device) {}
+
+RidgeSums::RidgeSums(std::vector<int64_t> target_widths, const std::vector<int64_t>& input_widths,
+                     const at::Device& device)
+    : base_widths_(std::move(target_widths)) {
   int64_t total = 0;
   for (const int64_t width : base_widths_) total += width;
   const auto options = at::TensorOptions().dtype(at::kDouble).device(device);
   for (Kind* kind : {&keys_, &values_}) {
-    for (const int64_t width : kv_widths(auxiliary)) {
+    for (const int64_t width : input_widths) {
       kind->xx.push_back(at::zeros({width, width}, options));
       kind->xy.push_back(at::zeros({width, total}, options));
       kind->x.push_back(at::zeros({width}, options));

@@ -14,6 +14,9 @@ namespace kvcast::train {
 class RidgeSums {
  public:
   RidgeSums(const ModelConfig& base, const ModelConfig& auxiliary, const at::Device& device);
+  /// For targets and inputs of these widths, in the order of the caches given to add().
+  RidgeSums(std::vector<int64_t> target_widths, const std::vector<int64_t>& input_widths,
+            const at::Device& device);
 
   /// The caches of the same tokens [B, T].
   void add(const Cache& base, const Cache& auxiliary);

@@ -1,5 +1,5 @@
-"""Checks a running `kvcast serve` with the openai package's asynchronous client, a history with tool
-calls, and /v1/responses.
+"""Checks a running `kvcast serve` with the openai package's asynchronous client, histories, and
+/v1/responses. Tools: tools_check.py.
 
     pip install openai
     python tests/clients/openai_async_check.py [http://127.0.0.1:8080]
@@ -31,13 +31,13 @@ async def main():
     together = await asyncio.gather(*(one(i) for i in range(8)))
     assert together == [await one(i) for i in range(8)], "answers depend on who else asks"
 
-    # What an agent sends back: an assistant that said nothing but called a tool, and its result.
+    # Without a place for tools in the model's template, a history with calls is refused, not cut.
     call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-    history = [{"role": "user", "content": "Is the lamp lit?"},
-               {"role": "assistant", "content": None, "tool_calls": [call]},
+    history = [{"role": "user", "content": "Is the lamp lit?"}, {"role": "assistant", "content": None},
                {"role": "user", "content": [{"type": "text", "text": "Then tell me."}]}]
     answer = await client.chat.completions.create(model="m", messages=history, max_tokens=8, temperature=0)
     assert answer.choices[0].finish_reason in ("stop", "length")
+    history[1]["tool_calls"] = [call]
 
     response = await client.responses.create(model="m", input="The sea is", max_output_tokens=8, temperature=0)
     assert response.output_text and response.usage.output_tokens <= 8, response
@@ -46,9 +46,9 @@ async def main():
     assert events[0].type == "response.created" and events[-1].response.output_text == response.output_text
     assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == response.output_text
 
-    for broken in ({"response_format": {"type": "json_object"}}, {"max_tokens": "many"}):
+    for broken in ({"response_format": {"type": "json_object"}}, {"max_tokens": "many"}, {"messages": history}):
         try:
-            await client.chat.completions.create(model="m", messages=history[:1], **broken)
+            await client.chat.completions.create(**{"model": "m", "messages": history[:1], **broken})
             raise AssertionError(f"not refused: {broken}")
         except openai.BadRequestError as error:
             assert error.body["param"] in broken, error.body

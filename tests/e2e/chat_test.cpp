@@ -175,5 +175,37 @@ TEST_F(ChatTest, APipedChatThatFailsExitsWithOne) {
   }
 }
 
+/// The shipped bundle, on a prompt where the forecast begins otherwise than exact.
+class RevisedChat : public ::testing::Test {
+ protected:
+  static std::vector<std::string> chat(const std::string& prefill) {
+    return {kProgram, "chat",    std::string(KVCAST_SOURCE_DIR) + "/models/kvcast-65m",
+            "-n",     "32",      "--prefill",
+            prefill,  "--revise"};
+  }
+  static std::string piped(const std::string& prefill) {
+    std::string command = "echo 'The old keeper climbed the stairs and' |";
+    for (const std::string& argument : chat(prefill)) command += " '" + argument + "'";
+    Program program({"/bin/sh", "-c", command});
+    EXPECT_EQ(program.wait(std::chrono::seconds(60)), 0) << program.err();
+    return program.out();
+  }
+};
+
+TEST_F(RevisedChat, SaysWhatExactSays) {
+  EXPECT_EQ(piped("kv-prediction:refine=8"), piped("exact"));
+  EXPECT_NE(piped("kv-prediction"), piped("exact"));
+}
+
+TEST_F(RevisedChat, ShowsAtATerminalWhatIsTakenBack) {
+  Terminal terminal(chat("kv-prediction:refine=8"));
+  ASSERT_TRUE(terminal.shows("> "));
+  terminal.type("The old keeper climbed the stairs and\r");
+  ASSERT_TRUE(terminal.shows("--- revised"));
+  ASSERT_TRUE(terminal.shows("> "));
+  terminal.type("/stats\r");
+  ASSERT_TRUE(terminal.shows("the cache was made exact: after"));
+}
+
 }  // namespace
 }  // namespace kvcast

@@ -4,11 +4,13 @@ KVCAST_MODELS: the folder of the shipped bundle. KVCAST_README: the README whose
 """
 
 import gc
+import importlib.util
 import os
 import re
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 from pathlib import Path
@@ -247,6 +249,32 @@ class BatchTest(Shipped):
         seen = []
         self.model.generate([PROMPT] * 3, max_tokens=100, ignore_end_of_text=True, progress=seen.append)
         self.assertEqual(seen, sorted(seen))
+
+
+@unittest.skipUnless(importlib.util.find_spec("mypy"), "needs mypy")
+class TypesTest(unittest.TestCase):
+    """The package says what its types are (py.typed), and programs that use it are checked by them."""
+
+    @staticmethod
+    def mypy(*arguments):
+        package = Path(kvcast.__file__).resolve().parents[1]
+        # An installed package is found by itself, and may not be on the path as well.
+        path = {} if package.name.endswith("-packages") else {"MYPYPATH": str(package)}
+        with tempfile.TemporaryDirectory() as cache:
+            return subprocess.run([sys.executable, "-m", "mypy", "--cache-dir", cache, *arguments], cwd=cache, capture_output=True,
+                                  text=True, check=False, env={**os.environ, **path})
+
+    def test_the_package_and_a_strict_program_pass(self):
+        self.assertTrue((Path(kvcast.__file__).parent / "py.typed").exists())
+        for arguments in (["--ignore-missing-imports", "-p", "kvcast"],
+                          ["--strict", "--follow-imports=silent", str(Path(__file__).parent / "typed_use.py")]):
+            done = self.mypy(*arguments)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_wrong_uses_are_found(self):
+        wrong = "import kvcast\nx: str = kvcast.Model.load('m').tokenize('a')\nkvcast.Model.load(5)\ny: int = kvcast.Model.load('m').generate([''])[0].text\n"
+        done = self.mypy("--strict", "--follow-imports=silent", "-c", wrong)
+        self.assertIn("Found 3 errors", done.stdout)
 
 
 class ReadmeTest(unittest.TestCase):

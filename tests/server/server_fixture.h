@@ -1,4 +1,4 @@
-// A running server on the tiny bundle.
+// A running server, by default on the tiny bundle.
 #pragma once
 
 #include <condition_variable>
@@ -18,8 +18,9 @@ inline const TinyBundle& tiny_bundle() {
 
 class RunningServer {
  public:
+  /// `options.model_directory` empty: the tiny bundle.
   explicit RunningServer(ServerOptions options = {}) {
-    options.model_directory = tiny_bundle().path();
+    if (options.model_directory.empty()) options.model_directory = tiny_bundle().path();
     options.model_name = "tiny";
     options.load.threads = 2;
     options.port = 0;

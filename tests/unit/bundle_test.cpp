@@ -222,5 +222,37 @@ TEST_F(BundleTest, LayerMapCheckNamesLengthAndEntry) {
               AllOf(HasSubstr("entry 4"), HasSubstr("0 to 2"), HasSubstr("found 3")));
 }
 
+TEST_F(BundleTest, ABaseThatIsShippedApartIsFoundByName) {
+  manifest_["base"] = {{"file", "tiny"}, {"bytes", 12}, {"sha256", "0a"}};
+  const auto missing = read(manifest_);
+  ASSERT_FALSE(missing);
+  EXPECT_THAT(missing.error().message,
+              AllOf(HasSubstr("its base tiny is not fetched yet"),
+                    HasSubstr("make models MODELS=tiny"), HasSubstr("hub"), Not(HasSubstr("\n"))));
+  bundle_.write("hub/tiny", "twelve bytes");
+  const auto found = read(manifest_);  // it is no model, which is another complaint
+  ASSERT_FALSE(found);
+  EXPECT_THAT(found.error().message, AllOf(HasSubstr("hub/tiny"), Not(HasSubstr("not fetched"))));
+  bundle_.write("hub/tiny", "more than twelve bytes");
+  EXPECT_THAT(read(manifest_).error().message, HasSubstr("(22 bytes, not 12)"));
+  manifest_["base"]["file"] = "../tiny";
+  EXPECT_THAT(read(manifest_).error().message, HasSubstr("a file's name"));
+}
+
+TEST_F(BundleTest, SharedLayersAreThoseOfTheBase) {
+  // The base's own layers, of which one is its own.
+  std::filesystem::copy_file(bundle_.path() / "kvp/base/config.json",
+                             bundle_.path() / "kvp/auxiliary/config.json",
+                             std::filesystem::copy_options::overwrite_existing);
+  manifest_["shared_layers"] = {0, 1, -1, 3, 4};
+  const auto manifest = read(manifest_);
+  ASSERT_TRUE(manifest) << manifest.error().message;
+  EXPECT_THAT(manifest->shared_layers, ElementsAre(0, 1, -1, 3, 4));
+  EXPECT_THAT(error_with("shared_layers", {0, 1, -1, 3}), HasSubstr("shared_layers"));
+  EXPECT_THAT(error_with("shared_layers", {0, 1, -1, 3, 5}), HasSubstr("shared_layers"));
+  EXPECT_THAT(error_with("shared_layers", {4, 1, -1, 3, 4}),
+              HasSubstr("a layer of the auxiliary's shape"));
+}
+
 }  // namespace
 }  // namespace kvcast

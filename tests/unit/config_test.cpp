@@ -82,6 +82,21 @@ TEST(ModelConfig, KeysThatNothingNeedsMayBeMissing) {
   EXPECT_EQ(error_for(json), "");
 }
 
+TEST(ModelConfig, AnAnswerEndsAtNoneOneOrSeveralTokens) {
+  const auto end_tokens = [](const Json& value) {
+    TemporaryDirectory directory;
+    Json json = golden_json();
+    json["eos_token_id"] = value;
+    directory.write("config.json", json.dump());
+    const auto config = read_model_config(directory.path());
+    EXPECT_TRUE(config);
+    return config ? config->eos_tokens : std::vector<int64_t>{-1};
+  };
+  EXPECT_THAT(end_tokens(nullptr), ElementsAre());
+  EXPECT_THAT(end_tokens(5), ElementsAre(5));
+  EXPECT_THAT(end_tokens(Json::array({2, 5})), ElementsAre(2, 5));
+}
+
 TEST(ModelConfig, EveryWrongValueIsNamedWithTheExpectation) {
   const std::vector<std::pair<std::string, Json>> wrong = {
       {"model_type", "mamba"},

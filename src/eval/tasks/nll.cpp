@@ -1,61 +1,71 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/macros.h"
 #include "eval/data_file.h"
 #include "eval/task.h"
+#include "runtime/chat_template.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
 namespace {
 
-/// How well the text that follows a prompt is predicted: mean negative log-likelihood of the
-/// suffix, and KL divergence from the distributions that the exact cache gives, in nats a token.
+/// A prompt and the tokens that follow it.
+struct Continued {
+  Tokens prompt, following;
+};
+
+/// How well tokens that follow a prompt are predicted: mean negative log-likelihood, KL divergence
+/// from the distributions that the exact cache gives, in nats a token, how often the likeliest
+/// token is that of the exact cache, and whether the first one is.
 class NllTask final : public Task {
  public:
-  NllTask(std::vector<Tokens> windows, int64_t prefix) {
-    for (Tokens& window : windows) {
-      const auto split = window.begin() + prefix;
-      suffixes_.emplace_back(split, window.end());
-      window.erase(split, window.end());
-      prefixes_.push_back(std::move(window));
-    }
-  }
+  NllTask(std::string name, std::map<std::string, int64_t> parameters,
+          std::vector<Continued> examples)
+      : name_(std::move(name)),
+        parameters_(std::move(parameters)),
+        examples_(std::move(examples)) {}
 
-  [[nodiscard]] std::string name() const override { return "nll"; }
-  [[nodiscard]] std::vector<std::string> metrics() const override { return {"nll", "kl"}; }
-  [[nodiscard]] std::map<std::string, int64_t> parameters() const override {
-    return {{"prefix", std::ssize(prefixes_[0])}, {"suffix", std::ssize(suffixes_[0])}};
+  [[nodiscard]] std::string name() const override { return name_; }
+  [[nodiscard]] std::vector<std::string> metrics() const override {
+    return {"nll", "kl", "top1", "first"};
   }
-  [[nodiscard]] size_t size() const override { return prefixes_.size(); }
-  [[nodiscard]] const Tokens& prompt(size_t example) const override { return prefixes_[example]; }
+  [[nodiscard]] std::map<std::string, int64_t> parameters() const override { return parameters_; }
+  [[nodiscard]] size_t size() const override { return examples_.size(); }
+  [[nodiscard]] const Tokens& prompt(size_t example) const override {
+    return examples_[example].prompt;
+  }
   [[nodiscard]] int64_t work_tokens(size_t example) const override {
-    return std::ssize(prefixes_[example]) + std::ssize(suffixes_[example]);
+    return std::ssize(examples_[example].prompt) + std::ssize(examples_[example].following);
   }
 
   void prepare(Evaluator& evaluator, std::span<const size_t> examples) override {
     const auto vocab = static_cast<size_t>(evaluator.vocab_size());
-    const size_t suffix = suffixes_[0].size();
-    exact_logits_.resize(examples.size() * suffix * vocab);
+    exact_logits_.resize(examples.size());
+    for (size_t i = 0; i < examples.size(); ++i) {
+      exact_logits_[i].resize(examples_[examples[i]].following.size() * vocab);
+    }
     run(evaluator, *exact_, examples, [&](size_t i, size_t t, std::span<const float> logits) {
-      std::ranges::copy(
-          logits, exact_logits_.begin() + static_cast<std::ptrdiff_t>((i * suffix + t) * vocab));
+      std::ranges::copy(logits, exact_logits_[i].begin() + static_cast<std::ptrdiff_t>(t * vocab));
     });
   }
 
   Result<std::vector<ExampleScore>> score(Evaluator& evaluator, const EvalStrategy& strategy,
                                           std::span<const size_t> examples) override {
     const auto vocab = static_cast<size_t>(evaluator.vocab_size());
-    const size_t suffix = suffixes_[0].size();
-    std::vector<std::vector<double>> nll(examples.size(), std::vector<double>(suffix)), kl = nll;
+    std::vector<ExampleScore> scores(examples.size(), {std::vector<double>(4), ""});
     run(evaluator, strategy, examples, [&](size_t i, size_t t, std::span<const float> logits) {
-      nll[i][t] = -log_probability(logits, suffixes_[examples[i]][t]);
-      kl[i][t] =
-          kl_divergence(std::span(exact_logits_).subspan((i * suffix + t) * vocab, vocab), logits);
+      const Tokens& following = examples_[examples[i]].following;
+      const auto exact = std::span(exact_logits_[i]).subspan(t * vocab, vocab);
+      const double share = 1.0 / static_cast<double>(following.size());
+      const bool same = likeliest(exact) == likeliest(logits);
+      std::vector<double>& metrics = scores[i].metrics;
+      metrics[0] -= share * log_probability(logits, following[t]);
+      metrics[1] += share * kl_divergence(exact, logits);
+      metrics[2] += same ? share : 0.0;
+      if (t == 0) metrics[3] = same ? 1.0 : 0.0;
     });
-    std::vector<ExampleScore> scores;
-    for (size_t i = 0; i < examples.size(); ++i) {
-      scores.push_back({{mean(nll[i]), mean(kl[i])}, ""});
-    }
     return scores;
   }
 
@@ -63,23 +73,54 @@ class NllTask final : public Task {
   void run(Evaluator& evaluator, const EvalStrategy& strategy, std::span<const size_t> examples,
            const Evaluator::LogitsSink& sink) const {
     PrefilledBatch batch = evaluator.prefill(strategy, prompts(examples));
-    std::vector<Tokens> suffixes;
-    for (const size_t example : examples) suffixes.push_back(suffixes_[example]);
-    evaluator.continuation_logits(batch, suffixes, sink);
+    std::vector<Tokens> following;
+    for (const size_t example : examples) following.push_back(examples_[example].following);
+    evaluator.continuation_logits(batch, following, sink);
   }
 
-  static double mean(const std::vector<double>& values) {
-    double sum = 0;
-    for (const double value : values) sum += value;
-    return sum / static_cast<double>(values.size());
+  static std::ptrdiff_t likeliest(std::span<const float> logits) {
+    return std::ranges::max_element(logits) - logits.begin();
   }
 
-  std::vector<Tokens> prefixes_, suffixes_;
-  std::vector<float> exact_logits_;  // [examples being scored, suffix, vocab_size]
+  std::string name_;
+  std::map<std::string, int64_t> parameters_;
+  std::vector<Continued> examples_;
+  std::vector<std::vector<float>> exact_logits_;  // of examples being scored, [following, vocab]
   Result<EvalStrategy> exact_ = EvalStrategy::parse("exact");
 };
 
 }  // namespace
+
+std::unique_ptr<Task> nll_task(std::vector<Tokens> windows, int64_t prefix) {
+  std::vector<Continued> examples;
+  for (Tokens& window : windows) {
+    const auto split = window.begin() + prefix;
+    examples.push_back({{window.begin(), split}, {split, window.end()}});
+  }
+  std::map<std::string, int64_t> parameters = {{"prefix", prefix},
+                                               {"suffix", std::ssize(examples.at(0).following)}};
+  return std::make_unique<NllTask>("nll", std::move(parameters), std::move(examples));
+}
+
+Result<std::unique_ptr<Task>> make_chats_task(const TaskOptions& options, const Model& model) {
+  KVCAST_TRY(const auto rows, read_rows(options.data, static_cast<size_t>(options.limit)));
+  const Tokenizer& tokenizer = *model.impl().tokenizer;
+  KVCAST_TRY(const auto chat, ChatTemplate::load(model.impl().path, tokenizer));
+  const int64_t context = context_tokens(model);
+  std::vector<Continued> examples;
+  for (const DataRow& row : rows) {
+    KVCAST_TRY(const std::string prompt, row.text("prompt"));
+    KVCAST_TRY(const std::string answer, row.text("answer"));
+    KVCAST_TRY(ChatPrompt rendered, chat->render({{"user", prompt}}));
+    Tokens following = tokenizer.encode(answer, false);
+    if (following.empty()) return row.error("an empty answer");
+    const int64_t room = context - std::ssize(rendered.tokens);
+    if (room < 1) return row.error(fmt::format("more than the context of {} tokens", context));
+    following.resize(std::min(following.size(), static_cast<size_t>(room)));
+    examples.push_back({std::move(rendered.tokens), std::move(following)});
+  }
+  return std::make_unique<NllTask>("chats", std::map<std::string, int64_t>(), std::move(examples));
+}
 
 Result<std::unique_ptr<Task>> make_nll_task(const TaskOptions& options, const Model& model) {
   const int64_t tokens = options.prefix + options.suffix, context = context_tokens(model);
@@ -93,7 +134,7 @@ Result<std::unique_ptr<Task>> make_nll_task(const TaskOptions& options, const Mo
     return fail(fmt::format("{}: no document of {} tokens, which --prefix and --suffix ask for",
                             options.data.string(), tokens));
   }
-  return std::make_unique<NllTask>(std::move(windows), options.prefix);
+  return nll_task(std::move(windows), options.prefix);
 }
 
 }  // namespace kvcast

@@ -7,7 +7,11 @@ namespace kvcast {
 Status read_end_tokens(const JsonFields& fields, ModelConfig& config) {
   constexpr const char* kKey = "eos_token_id";
   constexpr int64_t kMostTokens = 64;
-  if (!fields.has(kKey)) return {};
+  if (!fields.contains(kKey)) return {};
+  if (!fields.has(kKey)) {  // null: nothing ends an answer
+    config.eos_tokens.clear();
+    return {};
+  }
   if (fields.is_list(kKey)) {
     KVCAST_TRY(config.eos_tokens,
                fields.integers_up_to(kKey, kMostTokens, 0, config.vocab_size - 1));

@@ -33,7 +33,7 @@ export async function stream(path, body, signal, onEvent) {
     const events = held.split('\n\n');
     held = events.pop();
     for (const event of events) {
-      const data = event.replace(/^data: /, '');
+      const data = event.replace(/^(event: .*\n)?data: /, '');
       if (data === '[DONE]') return;
       const json = JSON.parse(data);
       if (json.error) throw new Error(json.error.message);

@@ -1,4 +1,5 @@
 // A conversation. It is kept in this browser until a new one begins.
+import {Answer} from './answer.js';
 import {stream, explain} from './api.js';
 import {$, element, errorBox, ms} from './dom.js';
 import {setting} from './settings.js';
@@ -37,12 +38,8 @@ function restore() {
 }
 
 /** Follows what is written unless somebody has scrolled up to read. */
-function follow(change) {
-  const log = $('log');
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-  change();
-  if (atEnd) log.scrollTop = log.scrollHeight;
-}
+let following = true;
+function toEnd() { if (following) $('log').scrollTop = $('log').scrollHeight; }
 
 function addTurn(role) {
   $('chat-empty').hidden = true;
@@ -51,7 +48,8 @@ function addTurn(role) {
   const turn = element('article', {className: 'turn ' + role},
     element('h2', {textContent: role === 'user' ? 'You' : 'Model'}), text, stats);
   $('log').append(turn);
-  $('log').scrollTop = $('log').scrollHeight;
+  following = true;
+  toEnd();
   return {turn, text, stats};
 }
 
@@ -59,8 +57,9 @@ function addTurn(role) {
 function refinement(t) {
   const parts = [];
   if (t.refined_rows) parts.push(`${t.refined_rows} rows made exact`);
-  if (t.exact_after_tokens) parts.push(`exact after ${t.exact_after_tokens} tokens`);
+  if (t.exact_after_tokens != null) parts.push(`exact after ${t.exact_after_tokens} tokens`);
   if (t.revised_tokens) parts.push(`${t.revised_tokens} tokens revised`);
+  if (t.agreement != null) parts.push(`${(100 * t.agreement).toFixed(0)}% as exact`);
   return parts;
 }
 
@@ -76,6 +75,8 @@ function statistics(t) {
 function request(question) {
   const common = {
     model: model.name, prefill: setting('chat-prefill'), return_progress: true,
+    // A forecast that heals is corrected on the page.
+    revise: /refine=(?!off)/.test(setting('chat-prefill')),
     max_tokens: Number(setting('chat-tokens')), temperature: Number(setting('chat-temperature')),
   };
   if (!model.chats) return ['/v1/completions', {...common, prompt: question.content}];
@@ -108,15 +109,16 @@ async function send(event) {
   turn.stats.textContent = 'reading the prompt…';
   const mine = abort = new AbortController();
   setBusy(true);
-  let answer = '', stats = '', failed = false;
+  const answer = new Answer(turn.text);
+  let stats = '', failed = false;
   try {
-    await stream(path, body, mine.signal, (json) => follow(() => {
+    await stream(path, body, mine.signal, (json) => {
       const p = json.prompt_progress;
       if (p) turn.stats.textContent = `reading the prompt: ${p.processed} of ${p.total} tokens`;
-      for (const choice of json.choices) answer += choice.text ?? choice.delta.content ?? '';
-      turn.text.textContent = answer.trimStart();
+      answer.add(json);
       if (json.timings) turn.stats.textContent = stats = statistics(json.timings);
-    }));
+      toEnd();
+    });
   } catch (error) {
     failed = true;
     stats = error.name === 'AbortError' ? 'stopped' : 'failed';
@@ -125,13 +127,13 @@ async function send(event) {
   }
   if (abort !== mine) return;  // a new conversation has begun meanwhile
   abort = null;
-  if (failed && !answer) {  // nothing came: the question may be sent again
+  if (failed && !answer.text) {  // nothing came: the question may be sent again
     asked.turn.remove();
     turn.turn.remove();
     input.value ||= content;
     $('chat-empty').hidden = messages.length > 0;
   } else {
-    messages.push(question, {role: 'assistant', content: answer, stats});
+    messages.push(question, {role: 'assistant', content: answer.text, stats});
     keep();
   }
   setBusy(false);
@@ -173,6 +175,11 @@ export function setChatModel(name, chats) {
 export function setUpChat() {
   showError = errorBox($('chat-error'), $('chat-form'));
   restore();
+  const log = $('log');
+  log.addEventListener('scroll', () => {
+    following = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+  });
+  new ResizeObserver(toEnd).observe(log);  // also when the tab is opened
   $('chat-form').addEventListener('submit', send);
   $('chat-stop').addEventListener('click', stopChat);
   $('chat-clear').addEventListener('click', startAnew);

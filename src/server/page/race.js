@@ -97,6 +97,8 @@ function showTable(lanes) {
     row('time to first token', lanes.map((lane) => ms(lane.timings.ttft_ms))),
     row('prompt tokens', lanes.map((lane) => lane.timings.prompt_tokens)),
     row('of them forecast', lanes.map((lane) => lane.timings.predicted_tokens)),
+    ...(lanes.some((lane) => lane.timings.exact_after_tokens != null) ? [
+      row('cache exact after tokens', lanes.map((lane) => lane.timings.exact_after_tokens ?? '–'))] : []),
     row('then tokens/s', lanes.map((lane) => lane.timings.decode_tokens_per_s.toFixed(0))));
 }
 

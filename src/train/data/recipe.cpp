@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
 
 #include "train/data/error.h"
 #include "train/data/toml_reader.h"
@@ -11,6 +12,11 @@ namespace {
 
 constexpr int64_t kMany = int64_t{1} << 40;
 constexpr double kHuge = 1e12;
+
+/// A recipe may hold the tables of several stages; a name that no stage has is a mistake.
+const std::set<std::string> kStages = {"tokenizer", "shards", "source", "prompts",
+                                       "answers",   "adapt",  "ridge",  "data",
+                                       "optimizer", "run",    "output"};
 
 uint64_t seed_of(TomlTable& table) {
   return static_cast<uint64_t>(table.integer("seed", 1, 0, std::numeric_limits<int64_t>::max()));
@@ -161,8 +167,7 @@ void read_kvp_losses(TomlTable& table, KvpRecipe& recipe) {
                                                 {"none", Consistency::kNone}});
 }
 
-void read_kvp_passes(TomlTable& table, KvpRecipe& recipe) {
-  recipe.ridge_init = table.choice<bool>("predictor_init", {{"default", false}, {"ridge", true}});
+void read_passes(TomlTable& table, KvpRecipe& recipe) {
   recipe.split_share = table.number("split_share", recipe.split_share, 0.0, 1.0);
   recipe.split_from = table.number("split_from", recipe.split_from, 0.0, 1.0);
   recipe.split_to = table.number("split_to", recipe.split_to, recipe.split_from, 1.0);
@@ -171,12 +176,12 @@ void read_kvp_passes(TomlTable& table, KvpRecipe& recipe) {
 
 /// The tables that every recipe of gradient training has; nothing else may follow.
 template <typename Recipe>
-void read_training(TomlFile& file, Recipe& recipe) {
+void read_training(TomlFile& file, Recipe& recipe, const std::set<std::string>& others = {}) {
   recipe.data = read_data(file);
   recipe.optimizer = read_optimizer(file);
   recipe.run = read_run(file);
   recipe.output = read_output(file);
-  file.reject_unknown_tables();
+  file.reject_unknown_tables(others);
 }
 
 }  // namespace
@@ -187,6 +192,11 @@ RecipeKind recipe_kind(const std::filesystem::path& path, const Settings& settin
   if (file.has_table("kvp")) return RecipeKind::kKvp;
   if (file.has_table("model")) return RecipeKind::kPretrain;
   throw TrainError(path.string() + ": expected a table [kvp], [alone] or [model]");
+}
+
+bool recipe_has_table(const std::filesystem::path& file, const Settings& settings,
+                      const std::string& name) {
+  return TomlFile(file, settings).has_table(name);
 }
 
 TokenizerRecipe read_tokenizer_recipe(const std::filesystem::path& path, const Settings& settings) {
@@ -205,7 +215,7 @@ TokenizerRecipe read_tokenizer_recipe(const std::filesystem::path& path, const S
   recipe.threads = table.integer("threads", 0, 0, 1024);
   table.reject_unknown_keys();
   recipe.sources = read_sources(file);
-  file.reject_unknown_tables({"shards"});
+  file.reject_unknown_tables(kStages);
   return recipe;
 }
 
@@ -221,7 +231,7 @@ ShardsRecipe read_shards_recipe(const std::filesystem::path& path, const Setting
   recipe.threads = table.integer("threads", 0, 0, 1024);
   table.reject_unknown_keys();
   recipe.sources = read_sources(file);
-  file.reject_unknown_tables({"tokenizer"});
+  file.reject_unknown_tables(kStages);
   return recipe;
 }
 
@@ -239,12 +249,73 @@ KvpRecipe read_kvp_recipe(const std::filesystem::path& path, const Settings& set
   KvpRecipe recipe;
   recipe.pair = read_pair(table);
   read_kvp_losses(table, recipe);
-  read_kvp_passes(table, recipe);
+  recipe.ridge_init = table.choice<bool>("predictor_init", {{"default", false}, {"ridge", true}});
+  read_passes(table, recipe);
   table.reject_unknown_keys();
   auto ridge = file.table("ridge", false);
   recipe.ridge = read_ridge_fit(ridge);
   ridge.reject_unknown_keys();
   read_training(file, recipe);
+  return recipe;
+}
+
+AdaptRecipe read_adapt_recipe(const std::filesystem::path& path, const Settings& settings) {
+  TomlFile file(path, settings);
+  auto table = file.table("adapt", true);
+  AdaptRecipe recipe;
+  recipe.pair.base = table.text("base");
+  recipe.exact_layers = table.integer("exact_layers", recipe.exact_layers, 1, 1024);
+  recipe.trained_layers = table.integers("trained_layers");
+  recipe.sink_tokens = table.integer("sink_tokens", recipe.sink_tokens, 0, 1024);
+  recipe.lambda_base = table.number("lambda_base", 0.0, 0.0, kHuge);
+  recipe.lambda_kl = table.number("lambda_kl", 1.0, 0.0, kHuge);
+  recipe.consistency = Consistency::kNone;
+  recipe.auxiliary_kv_only_last = true;
+  read_passes(table, recipe);
+  table.reject_unknown_keys();
+  auto ridge = file.table("ridge", false);
+  recipe.ridge = read_ridge_fit(ridge);
+  ridge.reject_unknown_keys();
+  read_training(file, recipe, kStages);
+  return recipe;
+}
+
+AnswersRecipe read_answers_recipe(const std::filesystem::path& path, const Settings& settings) {
+  TomlFile file(path, settings);
+  auto table = file.table("answers", true);
+  AnswersRecipe recipe;
+  recipe.base = table.text("base");
+  recipe.prompts = table.text("prompts");
+  recipe.shards = table.text("shards");
+  recipe.source = table.text("source", recipe.source);
+  recipe.epochs = table.number("epochs", recipe.epochs, 0.001, 1000.0);
+  recipe.held_out_fraction = table.number("held_out_fraction", recipe.held_out_fraction, 0.0, 0.5);
+  recipe.sequence_tokens = table.integer("sequence_tokens", recipe.sequence_tokens, 2, 1 << 20);
+  recipe.answer_tokens = table.integer("answer_tokens", recipe.answer_tokens, 1, 1 << 20);
+  recipe.batch = table.integer("batch", recipe.batch, 1, 1 << 16);
+  recipe.temperature = table.number("temperature", recipe.temperature, 0.0, 100.0);
+  recipe.max_minutes = table.number("max_minutes", recipe.max_minutes, 0.0, kHuge);
+  recipe.seed = seed_of(table);
+  recipe.precision = table.precision("precision", recipe.precision);
+  table.reject_unknown_keys();
+  file.reject_unknown_tables(kStages);
+  return recipe;
+}
+
+PromptsRecipe read_prompts_recipe(const std::filesystem::path& path, const Settings& settings) {
+  TomlFile file(path, settings);
+  auto table = file.table("prompts", true);
+  PromptsRecipe recipe;
+  recipe.model = table.text("model");
+  recipe.output = table.text("output");
+  recipe.instructions = table.texts("instructions");
+  recipe.count = table.integer("count", recipe.count, 1, kMany);
+  recipe.least_words = table.integer("least_words", recipe.least_words, 1, 1 << 20);
+  recipe.most_words = table.integer("most_words", recipe.most_words, recipe.least_words, 1 << 20);
+  recipe.seed = seed_of(table);
+  table.reject_unknown_keys();
+  recipe.sources = read_sources(file);
+  file.reject_unknown_tables(kStages);
   return recipe;
 }
 

@@ -167,6 +167,42 @@ struct KvpRecipe {
   OutputRecipe output;
 };
 
+/// [adapt]: trained layers that go on from the base's own first ones (forecast.h). Of the fields of
+/// [kvp] it has the base, the weights of cross-entropy and KL, and where splits fall.
+struct AdaptRecipe : KvpRecipe {
+  int64_t exact_layers = 4;             ///< the last of them gives keys and values only
+  std::vector<int64_t> trained_layers;  ///< copies of these layers of the base
+  int64_t sink_tokens = 4;
+};
+
+/// [answers]: the base answers prompts, which makes a source of shards.
+struct AnswersRecipe {
+  std::filesystem::path base;
+  std::filesystem::path prompts;  ///< what `prompts` wrote
+  std::filesystem::path shards;   ///< directory of shards; the source is added to its index
+  std::string source = "chats";
+  double epochs = 1.0;
+  double held_out_fraction = 0.02;
+  int64_t sequence_tokens = 1024;  ///< the source's blocks: each begins with a chat
+  int64_t answer_tokens = 256;     ///< at most
+  int64_t batch = 512;             ///< prompts at once
+  double temperature = 0.7;
+  double max_minutes = 0.0;  ///< 0: no limit
+  uint64_t seed = 1;
+  Precision precision = Precision::kBF16;
+};
+
+/// [prompts]: instructions around pieces of text, in the base's chat template.
+struct PromptsRecipe {
+  std::filesystem::path model;  ///< whose tokenizer and chat template
+  std::filesystem::path output;
+  std::vector<std::string> instructions;  ///< with {text}
+  int64_t count = 1000;
+  int64_t least_words = 8, most_words = 160;  ///< of a piece of text
+  uint64_t seed = 1;
+  std::vector<SourceRecipe> sources;
+};
+
 /// [alone]: the control; an auxiliary, or kept layers of a base, trained on next tokens.
 struct AloneRecipe {
   std::filesystem::path auxiliary;  ///< model directory, or
@@ -191,10 +227,17 @@ struct RidgeRecipe {
 enum class RecipeKind { kPretrain, kKvp, kAlone };
 RecipeKind recipe_kind(const std::filesystem::path& file, const Settings& settings);
 
+/// Whether the recipe has the table of some stage.
+bool recipe_has_table(const std::filesystem::path& file, const Settings& settings,
+                      const std::string& name);
+
 TokenizerRecipe read_tokenizer_recipe(const std::filesystem::path& file, const Settings& settings);
 ShardsRecipe read_shards_recipe(const std::filesystem::path& file, const Settings& settings);
 PretrainRecipe read_pretrain_recipe(const std::filesystem::path& file, const Settings& settings);
 KvpRecipe read_kvp_recipe(const std::filesystem::path& file, const Settings& settings);
+AdaptRecipe read_adapt_recipe(const std::filesystem::path& file, const Settings& settings);
+AnswersRecipe read_answers_recipe(const std::filesystem::path& file, const Settings& settings);
+PromptsRecipe read_prompts_recipe(const std::filesystem::path& file, const Settings& settings);
 AloneRecipe read_alone_recipe(const std::filesystem::path& file, const Settings& settings);
 RidgeRecipe read_ridge_recipe(const std::filesystem::path& file, const Settings& settings);
 

@@ -82,7 +82,8 @@ ShardIndex read_shard_index(const std::filesystem::path& directory) {
     for (const auto& source : json.at("sources")) {
       index.sources.push_back(
           {source.at("name").get<std::string>(), source.at("epochs").get<double>(),
-           split_from_json(source.at("train")), split_from_json(source.at("held_out"))});
+           source.value("block_tokens", int64_t{0}), split_from_json(source.at("train")),
+           split_from_json(source.at("held_out"))});
     }
     if (index.vocab_size < 1 || index.sources.empty()) throw TrainError("no vocabulary or source");
     return index;
@@ -95,10 +96,12 @@ ShardIndex read_shard_index(const std::filesystem::path& directory) {
 void write_shard_index(const std::filesystem::path& directory, const ShardIndex& index) {
   Json sources = Json::array();
   for (const auto& source : index.sources) {
-    sources.push_back({{"name", source.name},
-                       {"epochs", source.epochs},
-                       {"train", to_json(source.train)},
-                       {"held_out", to_json(source.held_out)}});
+    Json entry = {{"name", source.name},
+                  {"epochs", source.epochs},
+                  {"train", to_json(source.train)},
+                  {"held_out", to_json(source.held_out)}};
+    if (source.block_tokens > 0) entry["block_tokens"] = source.block_tokens;
+    sources.push_back(std::move(entry));
   }
   const Json json = {{"format", 1},
                      {"vocab_size", index.vocab_size},

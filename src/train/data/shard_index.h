@@ -46,6 +46,9 @@ struct SplitIndex {
 struct SourceIndex {
   std::string name;
   double epochs = 1.0;
+  /// Above 0: the source is in blocks of so many tokens, each with a beginning of its own; windows
+  /// of that length are these blocks.
+  int64_t block_tokens = 0;
   SplitIndex train, held_out;
 };
 

@@ -147,7 +147,7 @@ ShardIndex write_shards(const ShardsRecipe& recipe, const TextEncoder& encoder,
   ShardProgress done;
   for (const auto& source : recipe.sources) {
     SourceIndex& source_index =
-        index.sources.emplace_back(SourceIndex{source.name, source.epochs, {}, {}});
+        index.sources.emplace_back(SourceIndex{source.name, source.epochs, 0, {}, {}});
     write_source(recipe, encoder, source_index, source, done, progress);
     if (source_index.train.tokens == 0) {
       throw TrainError(source.path.string() + ": no training documents in it");

@@ -137,6 +137,19 @@ std::vector<int64_t> TomlTable::integers(const std::string& key) {
   return values;
 }
 
+std::vector<std::string> TomlTable::texts(const std::string& key) {
+  const char* const expected = "a list of strings";
+  const toml::array* array = find_required(key, expected).as_array();
+  if (array == nullptr || array->empty()) fail(key, expected);
+  std::vector<std::string> values;
+  for (const auto& element : *array) {
+    const auto value = element.value_exact<std::string>();
+    if (!value) fail(key, expected);
+    values.push_back(substituted(key, *value));
+  }
+  return values;
+}
+
 Precision TomlTable::precision(const std::string& key, Precision fallback) {
   const std::string value = text(key, fallback == Precision::kF32 ? "f32" : "bf16");
   if (value != "f32" && value != "bf16") fail(key, R"("f32" or "bf16")");

@@ -33,6 +33,8 @@ class TomlTable {
   double number(const std::string& key, double fallback, double low, double high);
   bool boolean(const std::string& key, bool fallback);
   std::vector<int64_t> integers(const std::string& key);
+  /// At least one.
+  std::vector<std::string> texts(const std::string& key);
   Precision precision(const std::string& key, Precision fallback);
   Recompute recompute(const std::string& key);
   /// One of the named values; the first where the key is missing.

@@ -20,7 +20,8 @@ WindowSampler::WindowSampler(const DataRecipe& recipe, uint64_t seed)
                                        index_.vocab_size),
                  .windows = 0,
                  .samples_before = samples_per_pass_,
-                 .samples = 0};
+                 .samples = 0,
+                 .in_blocks = source.block_tokens == sequence_tokens_};
     // One window less than fit, so that a random offset leaves all of them inside.
     entry.windows = (entry.stream.size() - 1) / sequence_tokens_ - 1;
     if (entry.windows < 1) continue;  // too small for this sequence length
@@ -50,7 +51,10 @@ void WindowSampler::read(int64_t index, int64_t* out) const {
   const uint64_t epoch = static_cast<uint64_t>(k) / windows;
   const uint64_t epoch_seed =
       mix(mix(seed_, ~uint64_t{0}), mix(epoch, static_cast<uint64_t>(source - sources_.begin())));
-  const auto offset = static_cast<int64_t>(epoch_seed % static_cast<uint64_t>(sequence_tokens_));
+  const auto offset =
+      source->in_blocks
+          ? 0
+          : static_cast<int64_t>(epoch_seed % static_cast<uint64_t>(sequence_tokens_));
   // Permuted here too, so that a pass with part of an epoch draws from the whole source.
   const auto window =
       static_cast<int64_t>(permute(static_cast<uint64_t>(k) % windows, windows, epoch_seed));

@@ -12,8 +12,8 @@ namespace kvcast::train {
 
 /// Windows of sequence_tokens + 1 tokens. One pass over the data shows every window of every source
 /// `epochs` times, in random order without replacement; the windows' edges move by a random offset
-/// from epoch to epoch. Sample n is a function of (seed, n) alone: nothing has to be saved to
-/// resume. Thread-safe.
+/// from epoch to epoch, unless the source is in blocks of that length. Sample n is a function of
+/// (seed, n) alone: nothing has to be saved to resume. Thread-safe.
 class WindowSampler {
  public:
   WindowSampler(const DataRecipe& recipe, uint64_t seed);
@@ -33,6 +33,7 @@ class WindowSampler {
     int64_t windows;         // in one epoch of this source
     int64_t samples_before;  // in a pass, those of the sources before it
     int64_t samples;         // in a pass: about epochs * windows
+    bool in_blocks;          // windows have no offset
   };
   ShardIndex index_;
   std::vector<Source> sources_;

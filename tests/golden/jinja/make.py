@@ -1,12 +1,14 @@
 """What PyPI's jinja2 makes of the constructs that public chat templates use.
 
-    python make.py        # writes cases.json beside itself
+    python make.py                          # writes cases.json beside itself
+    python make.py qwen2.5-coder FILE.gguf  # NAME.json: conversations as that file's own template puts them
 
 The environment is the one in which Hugging Face renders chat templates.
 """
 
 import json
 import pathlib
+import sys
 
 from jinja2.ext import LoopControlExtension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -87,6 +89,44 @@ TEMPLATES = [
 ]
 
 
+LOOK = {"type": "function", "function": {"name": "look", "description": "What's in \"it\" <now>?\nÜberall", "parameters": {
+    "type": "object", "properties": {"where": {"type": "string", "enum": ["in", "on"]}, "depth": {"type": "number", "default": 1.5}},
+    "required": ["where"]}}}
+CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {}}}
+# As OpenAI's clients send them; templates get the arguments of calls as objects.
+CONVERSATIONS = [
+    ([{"role": "user", "content": "Hello"}], None),
+    ([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}], [LOOK]),
+    ([{"role": "user", "content": "What time is it, and what is in the box?"}], [LOOK, CLOCK]),
+    ([{"role": "user", "content": "Both, please."},
+      {"role": "assistant", "content": None, "tool_calls": [
+          {"id": "a", "type": "function", "function": {"name": "look", "arguments": "{\"where\": \"in\", \"depth\": 2}"}},
+          {"id": "b", "type": "function", "function": {"name": "clock", "arguments": "{}"}}]},
+      {"role": "tool", "tool_call_id": "a", "content": "A lamp."}, {"role": "tool", "tool_call_id": "b", "content": "6:45"},
+      {"role": "user", "content": "Again."},
+      {"role": "assistant", "content": "Looking.", "tool_calls": [
+          {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{\"where\": \"on\"}"}}]},
+      {"role": "tool", "tool_call_id": "c", "content": "Nothing."}], [LOOK, CLOCK]),
+]
+
+
+def render_conversations(environment, name, file):
+    from gguf import GGUFReader
+    field = GGUFReader(file).fields["tokenizer.chat_template"]
+    template = environment.from_string(bytes(field.parts[field.data[0]]).decode())
+    cases = []
+    for messages, tools in CONVERSATIONS:
+        given = json.loads(json.dumps(messages))
+        for message in given:
+            message["content"] = message["content"] or ""
+            for call in message.get("tool_calls", []):
+                call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+        cases.append({"messages": messages, "tools": tools,
+                      "output": template.render(messages=given, tools=tools, add_generation_prompt=True)})
+    path = pathlib.Path(__file__).parent / f"{name}.json"
+    path.write_text("[\n" + ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases) + "\n]\n")
+
+
 def main():
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[LoopControlExtension])
 
@@ -95,6 +135,8 @@ def main():
 
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = environment.globals["strftime_now"] = lambda text: text
+    if len(sys.argv) > 2:
+        return render_conversations(environment, *sys.argv[1:])
     cases = [{"template": text, "output": environment.from_string(text).render(GLOBALS)} for text in TEMPLATES]
     path = pathlib.Path(__file__).parent / "cases.json"
     lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases)

@@ -1,0 +1,103 @@
+#include "train/forecast.h"
+
+#include <algorithm>
+
+#include "train/distillation.h"
+
+namespace kvcast::train {
+namespace {
+
+/// x [B, T, model_dim] -> [B, T, base heads, base head_dim]
+Tensor transform(const LinearTransform& t, const Tensor& x, int64_t head_dim) {
+  return at::linear(x, t.weight, t.bias.to(x.scalar_type()))
+      .view({x.size(0), x.size(1), -1, head_dim});
+}
+
+/// `exact` in the first `sinks` positions, `forecast` in the others; [B, T, ...].
+Tensor with_sinks(const Tensor& exact, const Tensor& forecast, int64_t sinks) {
+  const int64_t tokens = forecast.size(1), own = std::min(sinks, tokens);
+  if (own == 0) return forecast;
+  return at::cat({exact.narrow(1, 0, own), forecast.narrow(1, own, tokens - own)}, 1);
+}
+
+/// The targets that count: those of tokens that the base runs after the tail.
+Tensor scored_targets(const Tensor& targets, const KvpPass& pass, int64_t ignored) {
+  const int64_t split = pass.predicted_tokens, rest = targets.size(1) - split;
+  Tensor scored = targets.narrow(1, split, rest);
+  if (split > 0 && pass.tail_tokens > 1) {
+    scored = scored.clone();
+    scored.narrow(1, 0, std::min(pass.tail_tokens - 1, rest - 1)).fill_(ignored);
+  }
+  return scored;
+}
+
+}  // namespace
+
+Tensors forecast_sources(const Model& layers, const Tensor& rows) {
+  Tensors sources;
+  sources.push_back(run_layers(
+      layers, rows, {.last = static_cast<int64_t>(layers.layers.size()), .entering = &sources}));
+  // What left the last layer was pushed behind the rows that entered each.
+  const Tensor no_weight = at::ones({rows.size(2)}, rows.options());
+  for (Tensor& source : sources) source = rms_norm(source, no_weight, layers.config.norm_eps);
+  return sources;
+}
+
+ExactRun run_exact(const Model& base, const ForecastShape& shape, const Tensor& tokens) {
+  const at::NoGradGuard no_grad;
+  ExactRun exact;
+  exact.start = run_layers(base, embed(base, tokens), {.last = shape.start()});
+  exact.resumed =
+      run_layers(base, exact.start, {.first = shape.start(), .last = shape.exact_layers});
+  exact.hidden = final_norm(base, run_layers(base, exact.resumed,
+                                             {.first = shape.exact_layers,
+                                              .last = base.config.n_layers(),
+                                              .cache = &exact.cache}));
+  return exact;
+}
+
+Cache forecast_cache(const Model& base, const ForecastShape& shape, const Forecaster& forecaster,
+                     const ExactRun& exact, int64_t tokens) {
+  const Tensors sources =
+      forecast_sources(forecaster.layers, exact.start.narrow(1, 0, tokens).contiguous());
+  const int64_t head_dim = base.config.head_dim;
+  Cache forecast;
+  for (size_t n = 0; n < forecaster.maps.layer_map.size(); ++n) {
+    const Tensor& source = sources[static_cast<size_t>(forecaster.maps.layer_map[n])];
+    const auto layer = static_cast<size_t>(shape.exact_layers) + n;
+    LayerCache rows;
+    rows.key_prenorm = transform(forecaster.maps.key_transforms[n], source, head_dim);
+    rows.key =
+        head_norm_rope(rows.key_prenorm, base.layers[layer].k_norm, base.config.norm_eps, nullptr);
+    rows.value = transform(forecaster.maps.value_transforms[n], source, head_dim);
+    rows.key = with_sinks(exact.cache[n].key, rows.key, shape.sink_tokens);
+    rows.value = with_sinks(exact.cache[n].value, rows.value, shape.sink_tokens);
+    forecast.push_back(std::move(rows));
+  }
+  return forecast;
+}
+
+Tensor run_on_forecast(const Model& base, const ForecastShape& shape, const Forecaster& forecaster,
+                       const ExactRun& exact, const KvpPass& pass) {
+  const int64_t tokens = exact.start.size(1), split = pass.predicted_tokens;
+  const Cache forecast = forecast_cache(base, shape, forecaster, exact, split > 0 ? split : tokens);
+  if (split == 0) return run_with_replaced_cache(base, exact.resumed, shape.exact_layers, forecast);
+  return run_after_prefix(base, exact.resumed.narrow(1, split, tokens - split), shape.exact_layers,
+                          forecast);
+}
+
+ForecastLosses forecast_loss(const Model& base, const ForecastShape& shape,
+                             const Forecaster& forecaster, const Tensor& input_ids,
+                             const Tensor& targets, const KvpLossOptions& options,
+                             const KvpPass& pass) {
+  const ExactRun exact = run_exact(base, shape, input_ids);
+  const Tensor student = run_on_forecast(base, shape, forecaster, exact, pass);
+  const Tensor teacher = exact.hidden.narrow(1, pass.predicted_tokens, student.size(1));
+  const Tensor scored = scored_targets(targets, pass, options.cross_entropy.ignore_index);
+  const Distillation distilled = linear_distillation(
+      student.flatten(0, 1), teacher.flatten(0, 1), base.lm_head, scored.flatten(),
+      {options.lambda_base, options.lambda_kl, options.cross_entropy});
+  return {distilled.total, distilled.cross_entropy, distilled.kl};
+}
+
+}  // namespace kvcast::train

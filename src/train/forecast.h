@@ -1,0 +1,63 @@
+// A base that reads prompts through its own first layers and a few trained ones that go on from
+// there: what the trained part computes, and the training step (method §10, §11; docs/FORMAT.md,
+// format 2).
+#pragma once
+
+#include "train/kvp_loss.h"
+#include "train/model.h"
+#include "train/predictor.h"
+
+namespace kvcast::train {
+
+/// What of a base is exact, and what is forecast.
+struct ForecastShape {
+  /// Layers whose keys and values are the base's own: all but the last of them run whole, the last
+  /// gives its keys and values only.
+  int64_t exact_layers = 1;
+  int64_t sink_tokens = 4;  ///< first positions that the base runs through all layers
+
+  /// The layer whose entering rows the trained layers go on from.
+  [[nodiscard]] int64_t start() const { return exact_layers - 1; }
+};
+
+/// What is trained. Source j of a map is the residual stream, divided by its RMS, that enters
+/// trained layer j; source `layers` is what leaves the last one.
+struct Forecaster {
+  Model layers;    ///< of the base's widths; nothing but layers
+  Predictor maps;  ///< layer_map: for each base layer after the exact ones, its source
+};
+
+/// rows [B, T, model_dim] that enter base layer shape.start() -> sources, [B, T, model_dim] each.
+Tensors forecast_sources(const Model& layers, const Tensor& rows);
+
+/// The base's exact pass over tokens [B, T], without gradients.
+struct ExactRun {
+  Tensor start;    ///< [B, T, model_dim] rows that enter layer shape.start()
+  Tensor resumed;  ///< likewise of the first layer after the exact ones
+  Cache cache;     ///< of the layers after the exact ones
+  Tensor hidden;   ///< after the final norm
+};
+ExactRun run_exact(const Model& base, const ForecastShape& shape, const Tensor& tokens);
+
+/// The rows of base layers after the exact ones, for the first `tokens` positions of `exact`.
+Cache forecast_cache(const Model& base, const ForecastShape& shape, const Forecaster& forecaster,
+                     const ExactRun& exact, int64_t tokens);
+
+/// Hidden states of positions from pass.predicted_tokens on, as the base has them over forecast
+/// rows: of all positions (0: every key and value replaced), or of those after the split.
+Tensor run_on_forecast(const Model& base, const ForecastShape& shape, const Forecaster& forecaster,
+                       const ExactRun& exact, const KvpPass& pass);
+
+struct ForecastLosses {
+  Tensor total;  ///< scalar, differentiable: lambda_base CE + lambda_kl KL(exact || forecast)
+  CrossEntropy base;
+  Tensor kl;  ///< scalar, detached
+};
+/// input_ids and targets [B, T]; of `options` the base's and the KL's weights, and the
+/// cross-entropy's.
+ForecastLosses forecast_loss(const Model& base, const ForecastShape& shape,
+                             const Forecaster& forecaster, const Tensor& input_ids,
+                             const Tensor& targets, const KvpLossOptions& options,
+                             const KvpPass& pass);
+
+}  // namespace kvcast::train

@@ -1,0 +1,24 @@
+// The closed form that `adapt` starts from (method §10).
+#pragma once
+
+#include "train/data/window_sampler.h"
+#include "train/forecast.h"
+#include "train/tensor_io.h"
+
+namespace kvcast::train {
+
+struct ForecastFit {
+  std::vector<int64_t> sources;  ///< for each base layer after the exact ones, the best one
+  TensorMap maps;                ///< by the names of forecast_map_specs, f32 on the CPU
+  double held_out_error = 0.0;   ///< mean share of the variance that is not explained
+};
+
+/// Maps from the sources that `layers` make of the sampler's text, sinks left out.
+ForecastFit fit_forecast(const Model& base, const Model& layers, const ForecastShape& shape,
+                         const RidgeFitRecipe& recipe, const WindowSampler& sampler,
+                         const at::Device& device);
+
+/// "key_transforms.{n}.weight" and so on of the n-th base layer after the exact ones.
+std::vector<ParameterSpec> forecast_map_specs(const ModelConfig& base, const ForecastShape& shape);
+
+}  // namespace kvcast::train

@@ -1,0 +1,262 @@
+// Tool calls: from an answer's text to what clients expect, and what templates are given.
+#include "server/tool_calls.h"
+
+#include <gmock/gmock.h>
+
+#include <fstream>
+
+#include "server/server_fixture.h"
+
+namespace kvcast {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+constexpr auto kChat = "/v1/chat/completions";
+
+/// "content|name(arguments)|..." of an answer that comes in pieces of `step` bytes.
+std::string read(std::string_view answer, size_t step, bool parallel = true) {
+  ToolCallReader reader({"look", "go"}, parallel);
+  AnswerParts whole;
+  for (size_t at = 0; at <= answer.size(); at += step) {
+    AnswerParts parts;
+    reader.add(answer.substr(at, step), parts);
+    if (at + step > answer.size()) reader.end(parts);
+    whole.content += parts.content;
+    for (ToolCallPart& part : parts.calls) {
+      EXPECT_EQ(part.name.empty(), part.index < std::ssize(whole.calls));
+      if (!part.name.empty()) {
+        whole.calls.push_back(std::move(part));
+      } else {
+        whole.calls.at(static_cast<size_t>(part.index)).arguments += part.arguments;
+      }
+    }
+  }
+  std::string text = whole.content;
+  for (const ToolCallPart& call : whole.calls) text += "|" + call.name + "(" + call.arguments + ")";
+  EXPECT_EQ(reader.has_calls(), !whole.calls.empty());
+  return text;
+}
+
+TEST(ToolCallReader, SeparatesCallsFromTextHoweverItComes) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"Just text.\n", "Just text.\n"},
+      {"", ""},
+      {"<tool_call>\n{\"name\": \"look\", \"arguments\": {\"at\": \"}\\\"{\"}}\n</tool_call>",
+       R"(|look({"at": "}\"{"}))"},
+      {"Let me see.\n<tool_call>{\"name\":\"look\",\"arguments\":{}}</tool_call>\n"
+       "<tool_call>{\"name\":\"go\",\"arguments\":{\"a\":[1,{\"b\":2}]}}</tool_call>\n",
+       R"(Let me see.|look({})|go({"a":[1,{"b":2}]}))"},
+      // Llama 3.
+      {R"({"name": "go", "parameters": {"x": 1}})", R"(|go({"x": 1}))"},
+      {R"({"name": "go", "parameters": {"x": 1}}; {"name": "look", "parameters": {}})",
+       R"(|go({"x": 1})|look({}))"},
+      // In a fence.
+      {"```json\n{\n  \"name\": \"look\",\n  \"arguments\": {\"x\": 1}\n}\n```\n",
+       R"(|look({"x": 1}))"},
+      // Members in any order, more of them, arguments as text, none.
+      {R"({"id": [1, "a"], "arguments": {"x": 1}, "name": "look", "n": -1.5e3, "t": null})",
+       R"(|look({"x": 1}))"},
+      {R"({"name": "look", "arguments": "{\"x\": 1}"})", R"(|look({"x": 1}))"},
+      {R"({"name": "look"})", "|look({})"},
+      {R"({"name": "look", "arguments": null})", "|look({})"},
+      // What is no call stays as it is.
+      {R"({"name": "Bob", "arguments": {}})", R"({"name": "Bob", "arguments": {}})"},
+      {R"(<tool_call>{"name": "fly"}</tool_call>)", R"(<tool_call>{"name": "fly"}</tool_call>)"},
+      {"<tool_call> look", "<tool_call> look"},
+      {"a < b, <tool box>", "a < b, <tool box>"},
+      {R"({"name": 5})", R"({"name": 5})"},
+      {R"({"arguments": ]})", R"({"arguments": ]})"},
+      {R"({"name": "look")", R"(|look())"},  // cut
+      {"{}", "{}"},
+      {"```json\n[1]\n```", "```json\n[1]\n```"},
+      {R"(The object {"name": "look", "arguments": {}} is text.)",
+       R"(The object {"name": "look", "arguments": {}} is text.)"},
+      {"<tool_call>\n{\"name\": \"look\", \"arguments\": {\"x\": \"cut he",
+       R"(|look({"x": "cut he))"},
+      {"  \n", "  \n"},
+  };
+  for (const auto& [answer, expected] : cases) {
+    for (const size_t step : {1, 2, 3, 7, 1000}) EXPECT_EQ(read(answer, step), expected) << answer;
+  }
+}
+
+TEST(ToolCallReader, GivesOneCallWhereOneIsAskedFor) {
+  const std::string two =
+      R"(<tool_call>{"name":"go"}</tool_call><tool_call>{"name":"look"}</tool_call>)";
+  EXPECT_EQ(read(two, 3), "|go({})|look({})");
+  EXPECT_EQ(read(two, 3, false), "|go({})");
+}
+
+TEST(ToolCallReader, LongSpaceIsReadInLittleTime) {
+  const std::string space(1 << 20, ' ');
+  EXPECT_EQ(read(space + "x", 16), space + "x");
+}
+
+TEST(ToolCallReader, StreamsArgumentsAsTheyCome) {
+  ToolCallReader reader({"look"}, true);
+  AnswerParts parts;
+  reader.add(R"(<tool_call>{"name": "look", "arguments": {"city": "Zü)", parts);
+  ASSERT_EQ(parts.calls.size(), 1U);
+  EXPECT_EQ(parts.calls[0].name, "look");
+  EXPECT_EQ(parts.calls[0].arguments, R"({"city": "Zü)");
+}
+
+/// A template with tools in the manner of Hermes and Qwen, or of Llama 3.
+std::string template_with_tools(bool tagged) {
+  const std::string call =
+      tagged ? "<tool_call>{\"name\": \"{{ c.function.name }}\", \"arguments\": {{ "
+               "c.function.arguments | tojson }}}</tool_call>"
+             : "{\"name\": \"{{ c.function.name }}\", \"parameters\": {{ "
+               "c.function.arguments | tojson }}}";
+  return "{% if tools %}{% for t in tools %}{{ t | tojson }}\n{% endfor %}{% endif %}"
+         "{% for m in messages %}{{ m.role }}: {{ m.content }}"
+         "{% if m.tool_calls %}{% for c in m.tool_calls %}" +
+         call +
+         "{% endfor %}{% endif %}\n"
+         "{% endfor %}assistant: ";
+}
+
+/// The tiny bundle with a chat template.
+class WithTemplate {
+ public:
+  explicit WithTemplate(const std::string& source)
+      : file_(tiny_bundle().path() / "base/chat_template.jinja") {
+    std::ofstream(file_) << source;
+    server_ = std::make_unique<RunningServer>();
+  }
+  ~WithTemplate() {
+    server_.reset();
+    std::filesystem::remove(file_);
+  }
+  WithTemplate(const WithTemplate&) = delete;
+  WithTemplate& operator=(const WithTemplate&) = delete;
+  [[nodiscard]] ClientResponse post(const json& body, const char* path = kChat) const {
+    return HttpClient(server_->port()).post(path, body);
+  }
+
+ private:
+  std::filesystem::path file_;
+  std::unique_ptr<RunningServer> server_;
+};
+
+json tool(const std::string& name) {
+  return {{"type", "function"},
+          {"function", {{"name", name}, {"parameters", {{"type", "object"}}}}}};
+}
+
+json body_with_tools() {
+  return {{"messages", {{{"role", "user"}, {"content", "Look."}}}},
+          {"tools", {tool("look"), tool("go")}},
+          {"max_tokens", 12},
+          {"temperature", 0},
+          {"ignore_eos", true}};
+}
+
+TEST(ServedTools, TheTemplateSaysHowCallsAreWritten) {
+  const auto tokenizer = Tokenizer::load(tiny_bundle().path() / "base/tokenizer.model");
+  ASSERT_TRUE(tokenizer);
+  const auto form = [&](const std::string& source) {
+    return (*ChatTemplate::from_source(source, **tokenizer))->tool_calls();
+  };
+  EXPECT_EQ(form(template_with_tools(true)), ToolCallForm::kTagged);
+  EXPECT_EQ(form(template_with_tools(false)), ToolCallForm::kJson);
+  EXPECT_EQ(form("{% for m in messages %}{{ m.content }}{% endfor %}"), ToolCallForm::kNone);
+  EXPECT_EQ(form("{% if tools %}{{ tools }}{% endif %}{{ messages[0].content }}"),
+            ToolCallForm::kUnknown);
+}
+
+TEST(ServedTools, ANamedToolIsCalledWholeAndStreamed) {
+  for (const bool tagged : {true, false}) {
+    const WithTemplate server(template_with_tools(tagged));
+    json body = body_with_tools();
+    body["tool_choice"] = {{"type", "function"}, {"function", {{"name", "go"}}}};
+    const json whole = server.post(body).json()["choices"][0];
+    const json call = whole["message"]["tool_calls"][0];
+    EXPECT_THAT(call["id"].get<std::string>(), testing::StartsWith("call_"));
+    EXPECT_EQ(call["type"], "function");
+    EXPECT_EQ(call["function"]["name"], "go");
+
+    body["stream"] = true;
+    std::string content, name, arguments, reason;
+    for (const json& event : Events(server.post(body).body).data) {
+      const json& choice = event["choices"][0];
+      content += choice["delta"].value("content", "");
+      for (const json& part : choice["delta"].value("tool_calls", json::array())) {
+        EXPECT_EQ(part["index"], 0);
+        if (part["function"].contains("name")) name += part["function"]["name"];
+        arguments += part["function"]["arguments"];
+      }
+      if (!choice["finish_reason"].is_null()) reason = choice["finish_reason"];
+    }
+    EXPECT_EQ(name, "go");
+    // What a model of random numbers says may be text, too.
+    const json& said = whole["message"]["content"];
+    EXPECT_EQ(content, said.is_null() ? "" : said.get<std::string>());
+    EXPECT_EQ(arguments, call["function"]["arguments"]);
+    EXPECT_EQ(reason, whole["finish_reason"]);
+  }
+}
+
+TEST(ServedTools, TheTemplateGetsToolsAndHistoryAsClientsSendThem) {
+  const WithTemplate server(template_with_tools(true));
+  const auto prompt_tokens = [&](json body) {
+    body["max_tokens"] = 1;
+    const ClientResponse response = server.post(body);
+    EXPECT_EQ(response.status, 200) << response.body;
+    return response.json()["usage"]["prompt_tokens"].get<int64_t>();
+  };
+  json body = body_with_tools();
+  json without = body;
+  without.erase("tools");
+  const auto plain = prompt_tokens(without);
+  EXPECT_GT(prompt_tokens(body), plain + 40);
+  body["tool_choice"] = "none";
+  EXPECT_EQ(prompt_tokens(body), plain);
+  without["messages"].push_back(
+      {{"role", "assistant"},
+       {"content", nullptr},
+       {"tool_calls",
+        {{{"id", "c1"},
+          {"type", "function"},
+          {"function", {{"name", "look"}, {"arguments", "{\"x\": 1}"}}}}}}});
+  without["messages"].push_back({{"role", "tool"}, {"tool_call_id", "c1"}, {"content", "A lamp."}});
+  EXPECT_GT(prompt_tokens(without), plain + 20);
+}
+
+TEST(ServedTools, WhatCannotBeCalledIsRefusedByName) {
+  const auto refused = [](const WithTemplate& server, json more, const char* field) {
+    json body = body_with_tools();
+    body.update(more);
+    const ClientResponse response = server.post(body);
+    EXPECT_EQ(response.status, 400) << response.body;
+    EXPECT_EQ(response.json()["error"]["param"], field) << response.body;
+  };
+  const json history = {{{"role", "user"}, {"content", "Look."}},
+                        {{"role", "tool"}, {"tool_call_id", "c1"}, {"content", "A lamp."}}};
+  {
+    const WithTemplate server("{% for m in messages %}{{ m.content }}{% endfor %}");
+    refused(server, json::object(), "tools");
+    refused(server, {{"tools", nullptr}, {"messages", history}}, "messages");
+  }
+  const WithTemplate server(template_with_tools(true));
+  json strict = tool("look");
+  strict["function"]["strict"] = true;
+  refused(server, {{"tools", {strict}}}, "tools");
+  refused(server, {{"tools", {{{"type", "web_search"}}}}}, "tools");
+  refused(server, {{"tools", {tool("not a name")}}}, "tools");
+  refused(server, {{"tools", "look"}}, "tools");
+  refused(server, {{"tool_choice", "sometimes"}}, "tool_choice");
+  refused(server, {{"tool_choice", {{"type", "function"}, {"function", {{"name", "fly"}}}}}},
+          "tool_choice");
+  refused(server, {{"tools", nullptr}, {"tool_choice", "required"}}, "tools");
+  refused(server, {{"stream", true}, {"revise", true}}, "revise");
+  const json no_arguments = {{{"role", "assistant"}, {"tool_calls", {{{"id", "c1"}}}}}};
+  refused(server, {{"messages", no_arguments}}, "messages");
+  const json responses = {{"input", "a"}, {"tools", {tool("look")}}};
+  EXPECT_EQ(server.post(responses, "/v1/responses").status, 400);
+}
+
+}  // namespace
+}  // namespace kvcast

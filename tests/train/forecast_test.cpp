@@ -1,0 +1,174 @@
+// A base that reads through its own first layers and trained ones: identities, and the bundle.
+#include "train/forecast.h"
+
+#include <gtest/gtest.h>
+
+#include "model/bundle.h"
+#include "prefill/strategy.h"
+#include "small_models.h"
+#include "support/temporary_directory.h"
+#include "train/adapt.h"
+#include "train/answers.h"
+#include "train/data/shard_index.h"
+#include "train/model_files.h"
+
+namespace kvcast::train {
+namespace {
+
+/// All layers of a base but its last, as the trained ones, each base layer read from the rows that
+/// enter it: what is forecast is then exact.
+Forecaster exact_forecaster(const Model& base, const ForecastShape& shape) {
+  Forecaster exact;
+  exact.layers = base;
+  exact.layers.layers.assign(base.layers.begin() + shape.start(), base.layers.end() - 1);
+  exact.layers.config.layers.assign(base.config.layers.begin() + shape.start(),
+                                    base.config.layers.end() - 1);
+  for (int64_t i = shape.exact_layers; i < base.config.n_layers(); ++i) {
+    exact.maps.layer_map.push_back(i - shape.start());
+    const LayerTensors& layer = base.layers[static_cast<size_t>(i)];
+    const int64_t width = base.config.kv_width(i);
+    const auto rows = [&](int64_t first) {
+      return layer.qkv_proj.narrow(0, first, width) * layer.attn_norm;
+    };
+    const int64_t keys = base.config.query_width(i);
+    exact.maps.key_transforms.push_back({rows(keys), at::zeros({width})});
+    exact.maps.value_transforms.push_back({rows(keys + width), at::zeros({width})});
+  }
+  return exact;
+}
+
+Model base_of(int64_t layers) { return small_model(small_config(layers), 3); }
+
+TEST(Forecast, ExactRunIsTheForwardPass) {
+  const Model base = base_of(4);
+  const Tensor tokens = at::randint(0, 50, {2, 11}, at::kLong);
+  const ExactRun exact = run_exact(base, {.exact_layers = 2}, tokens);
+  EXPECT_LT(difference(exact.hidden, forward(base, tokens)), 1e-5);
+  EXPECT_EQ(exact.cache.size(), 2U);
+}
+
+TEST(Forecast, CopiesOfTheBasesLayersForecastExactly) {
+  const Model base = base_of(4);
+  const Tensor tokens = at::randint(0, 50, {2, 11}, at::kLong);
+  for (const int64_t exact_layers : {1, 2, 3}) {
+    for (const int64_t sinks : {0, 4, 20}) {
+      const ForecastShape shape{exact_layers, sinks};
+      const Forecaster forecaster = exact_forecaster(base, shape);
+      for (const int64_t split : {0, 1, 3, 8}) {
+        const ForecastLosses losses =
+            forecast_loss(base, shape, forecaster, tokens, at::roll(tokens, -1, 1),
+                          {.lambda_base = 0.0, .lambda_kl = 1.0}, {.predicted_tokens = split});
+        EXPECT_NEAR(losses.kl.item<double>(), 0.0, 1e-6) << exact_layers << " " << split;
+        EXPECT_EQ(losses.total.item<double>(), losses.kl.item<double>());
+      }
+    }
+  }
+}
+
+TEST(Forecast, WhatIsForecastMattersAndSinksDoNot) {
+  const Model base = base_of(4);
+  const Tensor tokens = at::randint(0, 50, {2, 11}, at::kLong);
+  Forecaster wrong = exact_forecaster(base, {1, 0});
+  for (LinearTransform& map : wrong.maps.value_transforms) map.weight = map.weight + 1.0;
+  const auto kl = [&](int64_t sinks, int64_t split) {
+    return forecast_loss(base, {1, sinks}, wrong, tokens, tokens,
+                         {.lambda_base = 0.0, .lambda_kl = 1.0}, {.predicted_tokens = split})
+        .kl.item<double>();
+  };
+  EXPECT_GT(kl(0, 6), 1e-4);
+  EXPECT_GT(kl(4, 6), 1e-5);
+  EXPECT_NEAR(kl(6, 6), 0.0, 1e-6);  // every forecast position is a sink
+  EXPECT_NEAR(kl(11, 0), 0.0, 1e-6);
+}
+
+TEST(Decode, InPiecesIsTheForwardPass) {
+  const at::NoGradGuard no_grad;
+  const Model base = base_of(3);
+  const Tensor tokens = at::randint(0, 50, {3, 12}, at::kLong);
+  DecodeCache cache = decode_cache(base, 3, 20);
+  std::vector<Tensor> pieces;
+  for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 5}, {5, 1}, {6, 1}, {7, 5}}) {
+    pieces.push_back(decode(base, tokens.narrow(1, first, count), first, cache));
+  }
+  EXPECT_LT(difference(at::cat(pieces, 1), forward(base, tokens)), 1e-5);
+}
+
+TEST(Answers, EachPromptGoesOnAsItWouldAlone) {
+  const at::NoGradGuard no_grad;
+  const Model base = base_of(3);
+  const std::vector<std::vector<int32_t>> prompts = {{7, 3, 9}, {1, 2, 3, 4, 5, 6}, {8, 8, 30, 2}};
+  constexpr int64_t kTokens = 6;
+  const auto chats = answer(base, prompts, kTokens, /*temperature=*/0.0, /*eos=*/49);
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    std::vector<int64_t> ids(prompts[i].begin(), prompts[i].end());
+    while (std::ssize(ids) < std::ssize(prompts[i]) + kTokens && ids.back() != 49) {
+      const Tensor hidden = forward(base, at::tensor(ids, at::kLong).unsqueeze(0));
+      ids.push_back(logits(base, hidden).select(1, -1).argmax(-1).item<int64_t>());
+    }
+    EXPECT_EQ(std::vector<int64_t>(chats[i].begin(), chats[i].end()), ids) << i;
+  }
+}
+
+/// Shards of one source of random tokens.
+void write_shards_of(const std::filesystem::path& directory, int64_t vocab) {
+  std::filesystem::create_directories(directory);
+  ShardFileWriter writer(directory / "text-00000.tok", 2);
+  const Tensor tokens = at::randint(0, vocab, {6000}, at::kInt);
+  writer.append(std::span(tokens.data_ptr<int32_t>(), 6000));
+  writer.commit();
+  write_shard_index(
+      directory,
+      {.vocab_size = vocab,
+       .sources = {
+           {.name = "text",
+            .train = {.documents = 1, .tokens = 6000, .shards = {{"text-00000.tok", 6000}}}}}});
+}
+
+TEST(Adapt, TheBundleOfWholeCopiesIsExactInTheRuntime) {
+  at::manual_seed(1);
+  TemporaryDirectory files;
+  const ModelConfig config = small_config(4);
+  write_model(files.path() / "base", config, initial_values(model_parameter_specs(config), 3), {},
+              {});
+  write_shards_of(files.path() / "shards", config.vocab_size);
+  AdaptRecipe recipe;
+  recipe.pair.base = files.path() / "base";
+  recipe.exact_layers = 2;
+  recipe.trained_layers = {1, 2};
+  recipe.lambda_base = 0.0;
+  recipe.lambda_kl = 1.0;
+  recipe.split_share = 0.5;
+  recipe.ridge = {.tokens = 4000, .held_out_tokens = 500, .regularisation = 1e-9};
+  recipe.data = {.shards = files.path() / "shards", .sequence_tokens = 32, .begin_with_bos = false};
+  recipe.optimizer.learning_rate = 0.0;
+  recipe.run = {.steps = 2, .micro_batch_sequences = 2, .precision = Precision::kF32};
+  recipe.output.directory = files.path() / "bundle";
+  recipe.output.checkpoint = files.path() / "checkpoint";
+  recipe.output.log = files.path() / "log.jsonl";
+  recipe.output.dtype = Precision::kF32;
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+
+  const auto models = load_models(files.path() / "bundle", WeightType::kF32, 1);
+  ASSERT_TRUE(models) << models.error().message;
+  EXPECT_EQ(models->shared_layers, (std::vector<int64_t>{0, kOwnLayer, kOwnLayer, 3}));
+  // What is shared is there once.
+  EXPECT_EQ(models->auxiliary->weights().embeddings.data().data(),
+            models->base->weights().embeddings.data().data());
+  const auto prefill = [&](const char* spec) {
+    Sequence sequence(*models);
+    for (int32_t i = 0; i < 40; ++i) sequence.tokens.push_back((i * 37 + 5) % 50);
+    Sequence* const batch[] = {&sequence};
+    std::vector<float> out(static_cast<size_t>(config.vocab_size));
+    PrefillWorkspace workspace;
+    (*PrefillStrategy::parse(spec))->prefill(*models, batch, out.data(), workspace, {});
+    return at::tensor(out);
+  };
+  const Tensor exact = prefill("exact");
+  EXPECT_LT(difference(prefill("kv-prediction"), exact), 1e-3 * exact.abs().max().item<double>());
+  const auto refused = check_strategy(**PrefillStrategy::parse("auxiliary"), *models);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("an auxiliary that is a model"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace kvcast::train

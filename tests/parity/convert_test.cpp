@@ -10,6 +10,7 @@
 #include "prefill/strategy.h"
 #include "support/bundle_files.h"
 #include "support/tensors.h"
+#include "support/weight_types.h"
 
 namespace kvcast {
 namespace {
@@ -120,12 +121,7 @@ TEST_P(Convert, AnUnpackedPredictorIsThatOfTheFile) {
   }
 }
 
-std::string type_name(const testing::TestParamInfo<WeightType>& type) {
-  constexpr const char* kNames[] = {"f32", "bf16", "int8", "int4_blocks", "int8_blocks"};
-  return kNames[static_cast<int>(type.param)];
-}
-
-INSTANTIATE_TEST_SUITE_P(Types, Convert, testing::ValuesIn(kWeightTypes), type_name);
+KVCAST_FOR_EVERY_WEIGHT_TYPE(Convert);
 
 TEST(ConvertBundle, ASharedBaseComesToLieInTheBundleAndOtherKeysStay) {
   const TemporaryDirectory root;

@@ -8,6 +8,7 @@
 
 #include "prefill/strategy.h"
 #include "support/tensors.h"
+#include "support/weight_types.h"
 
 namespace kvcast {
 namespace {
@@ -126,7 +127,7 @@ TEST_P(Equality, ABf16CacheStaysCloseToAnF32Cache) {
     models.kv_type = KvType::kBf16;
     const double difference = relative_to_largest(prefill(models, spec, prompt), f32);
     EXPECT_GT(difference, 0.0) << spec;  // it is another cache
-    EXPECT_LT(difference, GetParam() == WeightType::kInt8 ? 0.05 : 0.02) << spec;
+    EXPECT_LT(difference, is_integer(GetParam()) ? 0.05 : 0.02) << spec;
   }
 }
 
@@ -351,13 +352,7 @@ TEST_P(Equality, StoppedPrefillLeavesTheConversationAsItWas) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Dtypes, Equality,
-                         testing::Values(WeightType::kF32, WeightType::kBf16, WeightType::kInt8),
-                         [](const auto& parameter) {
-                           return parameter.param == WeightType::kF32    ? "F32"
-                                  : parameter.param == WeightType::kBf16 ? "Bf16"
-                                                                         : "Int8";
-                         });
+KVCAST_FOR_EVERY_WEIGHT_TYPE(Equality);
 
 }  // namespace
 }  // namespace kvcast

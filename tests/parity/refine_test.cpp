@@ -10,6 +10,7 @@
 
 #include "prefill/strategy.h"
 #include "runtime/answer_step.h"
+#include "support/weight_types.h"
 
 namespace kvcast {
 namespace {
@@ -301,13 +302,7 @@ TEST_P(Refine, AgreementCountsTheTokensThatExactWouldHaveChosen) {
   EXPECT_LE(found.refinement.exact_after_tokens, 8);
 }
 
-INSTANTIATE_TEST_SUITE_P(Dtypes, Refine,
-                         testing::Values(WeightType::kF32, WeightType::kBf16, WeightType::kInt8),
-                         [](const auto& parameter) {
-                           return parameter.param == WeightType::kF32    ? "F32"
-                                  : parameter.param == WeightType::kBf16 ? "Bf16"
-                                                                         : "Int8";
-                         });
+KVCAST_FOR_EVERY_WEIGHT_TYPE(Refine);
 
 /// Tokens 1 to 3 of the answer, drawn often: revised answers are distributed as exact ones.
 TEST(RefineSampling, RevisedAnswersAreDistributedAsExactOnes) {

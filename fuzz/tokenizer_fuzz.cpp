@@ -46,7 +46,8 @@ void check_tokenizer(const Tokenizer& tokenizer, std::string_view own_text) {
   for (const std::string_view text : texts) {
     const size_t breaks[] = {text.size() / 2};
     check_ids(tokenizer, tokenizer.encode(text, false));
-    check_ids(tokenizer, tokenizer.encode(text, {.add_special = true, .parse_special = true}));
+    check_ids(tokenizer,
+              tokenizer.encode(text, {.add_special = true, .parse_special = true, .breaks = {}}));
     const auto cut = tokenizer.encode(text, {.parse_special = true, .breaks = breaks});
     check_ids(tokenizer, cut);
   }

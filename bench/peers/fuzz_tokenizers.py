@@ -1,6 +1,6 @@
 r"""kvcast's tokenizers beside those of PyPI's `tokenizers`, on tokenizers and texts that are made up, until time is over.
 
-    python bench/peers/fuzz_tokenizers.py build/release/kvcast_tokenizer_ids [--seconds 900] [--seed N] [TOKENIZER.json...]
+    python bench/peers/fuzz_tokenizers.py build/release/kvcast_tokenizer_ids [TOKENIZER.json...] [--seconds 900] [--seed N]
 
 Every round takes one of the given files or of tests/golden/tokenizers, most often with another normalizer, other
 pre-tokenizers and other added tokens put into it, and some hundred texts: random, structured, and mutations of these. Ids of

@@ -1,9 +1,11 @@
 """kvcast's token ids beside those of PyPI's `tokenizers`, on text of one's own.
 
-    python bench/peers/compare_tokenizers.py build/release/kvcast_tokenizer_ids TOKENIZER.json TEXT...
+    python bench/peers/compare_tokenizers.py build/release/kvcast_tokenizer_ids TOKENIZER.json TEXT... [--model MODEL]
 
-Each text is encoded twice: as plain text, and with the names of control tokens parsed. Exits with 1 at the first
-difference, which it shows.
+kvcast reads MODEL, a GGUF file or another form of the same tokenizer, if it is given. make_tokenizer_json.py makes
+TOKENIZER.json of such a file, make_tokenizer_text.py a text with everything in it. Each text is encoded twice: as plain
+text, and with the names of control tokens parsed. Shows the first difference of each, and exits with 1 if there is one. Bytes that are not UTF-8 are U+FFFD one by one in what `tokenizers` gets, as in
+what kvcast makes of them.
 """
 
 import argparse
@@ -21,14 +23,14 @@ from tokenizers import Tokenizer
 codecs.register_error("one by one", lambda error: ("\ufffd", error.start + 1))
 
 
-def compare(program: str, tokenizer_file: str, text_file: pathlib.Path, parse_special: bool) -> bool:
+def compare(program: str, tokenizer_file: str, model: str, text_file: pathlib.Path, parse_special: bool) -> bool:
     tokenizer = Tokenizer.from_file(tokenizer_file)
     tokenizer.encode_special_tokens = not parse_special
     text = text_file.read_bytes().decode(errors="one by one")
     expected = np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
     with tempfile.TemporaryDirectory() as directory:
         out = pathlib.Path(directory) / "ids"
-        command = [program, tokenizer_file, str(text_file), "--out", str(out)]
+        command = [program, model, str(text_file), "--out", str(out)]
         said = subprocess.run(command + ["--parse-special"] * parse_special, check=True, capture_output=True, text=True)
         ids = np.fromfile(out, np.int32)
     shorter = min(len(ids), len(expected))
@@ -49,8 +51,10 @@ def main() -> int:
     parser.add_argument("program")
     parser.add_argument("tokenizer")
     parser.add_argument("text", nargs="+", type=pathlib.Path)
+    parser.add_argument("--model")
     asked = parser.parse_args()
-    results = [compare(asked.program, asked.tokenizer, text, parse) for text in asked.text for parse in (False, True)]
+    model = asked.model or asked.tokenizer
+    results = [compare(asked.program, asked.tokenizer, model, text, parse) for text in asked.text for parse in (False, True)]
     return 0 if all(results) else 1
 
 

@@ -12,8 +12,8 @@ namespace kvcast {
 
 using Json = nlohmann::json;
 
-/// Parses text; nesting deeper than 64 levels and trailing bytes are errors. `where` names the
-/// source in messages.
+/// Parses text; nesting deeper than 64 levels, keys that appear twice in an object and trailing
+/// bytes are errors. `where` names the source in messages.
 Result<Json> parse_json(std::string_view text, std::string_view where);
 
 /// Reads and parses a file whose top level must be an object.

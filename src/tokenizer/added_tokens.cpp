@@ -22,7 +22,7 @@ void AddedTokens::add(AddedToken token) {
     nodes_.emplace_back();  // `next` is gone now
     node = made;
   }
-  nodes_[node].token = static_cast<int32_t>(tokens_.size());
+  if (nodes_[node].token < 0) nodes_[node].token = static_cast<int32_t>(tokens_.size());
   begins_[static_cast<uint8_t>(token.text[0])] = true;
   tokens_.push_back(std::move(token));
 }
@@ -44,9 +44,8 @@ const AddedToken* AddedTokens::longest_at(std::string_view text) const {
 void AddedTokens::cut(std::string_view text, const MatchOptions& options,
                       const std::function<void(TextSegment)>& sink) const {
   size_t done = 0;  // all before it has been handed out
-  const auto hand_out = [&](size_t end, int32_t id) {
-    if (end > done) sink({text.substr(done, end - done), id, done == 0});
-    done = std::max(done, end);
+  const auto hand_out_text = [&](size_t end) {
+    if (end > done) sink({text.substr(done, end - done), -1, done == 0});
   };
   auto next_break = options.breaks.begin();
   for (size_t at = 0; at < text.size();) {
@@ -64,17 +63,20 @@ void AddedTokens::cut(std::string_view text, const MatchOptions& options,
     }
     size_t begin = at, end = at + token->text.size();
     at = end;
-    if (begin < done || (token->special && !options.special)) continue;
+    if (token->special && !options.special) continue;
     if (token->single_word &&
         (ends_with_word(text.substr(0, begin)) || begins_with_word(text.substr(end)))) {
       continue;
     }
     if (token->lstrip) begin = std::max(done, trailing_space_begin(text.substr(0, begin)));
     if (token->rstrip) end += leading_space_bytes(text.substr(end));
-    hand_out(begin, -1);
-    hand_out(end, token->id);
+    hand_out_text(begin);
+    // As in the reference: white space that the token before took along may be (part of) a token
+    // all the same, and what follows it is text again; a token of which nothing is left is none.
+    if (begin < end) sink({text.substr(begin, end - begin), token->id, begin == 0});
+    done = end;
   }
-  hand_out(text.size(), -1);
+  hand_out_text(text.size());
 }
 
 }  // namespace kvcast

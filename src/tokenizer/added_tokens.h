@@ -36,7 +36,8 @@ struct MatchOptions {
 
 class AddedTokens {
  public:
-  /// Empty texts are left out: they would be everywhere.
+  /// Empty texts are left out: they would be everywhere. Of two tokens of one text the first is
+  /// found.
   void add(AddedToken token);
   [[nodiscard]] const std::vector<AddedToken>& tokens() const { return tokens_; }
 

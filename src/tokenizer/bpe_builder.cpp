@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 #include <optional>
 
 #include "base/macros.h"
@@ -91,6 +92,7 @@ class BpeBuilder {
         std::string buffer;
         if (!from_.added_are_normal) {
           normal.text = from_.normalizer.apply(token.text, matcher, buffer);
+          normal_texts_[id] = normal.text;
         }
         made_->added_after_normalizing_.add(std::move(normal));
       } else {
@@ -126,7 +128,9 @@ class BpeBuilder {
   }
 
   [[nodiscard]] std::string shown(size_t id) const {
-    const auto& [text, kind] = tokens_[id];
+    const TokenKind kind = tokens_[id].kind;
+    const auto normal = normal_texts_.find(id);
+    const std::string_view text = normal == normal_texts_.end() ? tokens_[id].text : normal->second;
     if (kind == TokenKind::kControl || kind == TokenKind::kUnused) return {};
     if (kind == TokenKind::kByte) return std::string(1, static_cast<char>(*byte_of_name(text)));
     if (from_.byte_level && !is_added_[id]) {
@@ -134,6 +138,11 @@ class BpeBuilder {
     }
     if (from_.space_symbol) return replace_all(text, kSpaceSymbol, " ");
     return std::string(text);
+  }
+
+  /// Whether it is an entry of the model's own vocabulary, added or not.
+  [[nodiscard]] bool is_listed(size_t id) const {
+    return id < from_.tokens.size() && from_.tokens[id].kind == TokenKind::kText;
   }
 
   Status add_vocabulary() {
@@ -154,9 +163,11 @@ class BpeBuilder {
         digest_.add(kind == TokenKind::kControl ? text : std::string_view(bytes));
       }
       const auto number = static_cast<int32_t>(id);
-      if (kind != TokenKind::kText || is_added_[id]) continue;
-      if (from_.ignore_merges)
-        (void)made_->model_.words.insert(from_.byte_level ? bytes : text, number);
+      if (kind != TokenKind::kText || !is_listed(id)) continue;
+      if (from_.ignore_merges) {
+        const auto word = from_.byte_level ? bytes_of_written(text) : std::nullopt;
+        (void)made_->model_.words.insert(word ? std::string_view(*word) : text, number);
+      }
       const bool one_character = !text.empty() && first_utf8_character(text).bytes == text.size();
       if (one_character) (void)made_->model_.characters.insert(text, number);
     }
@@ -181,6 +192,10 @@ class BpeBuilder {
     std::string joined;
     for (size_t rank = 0; rank < from_.merges.size(); ++rank) {
       const auto& [left, right] = from_.merges[rank];
+      if (left.empty() || right.empty()) {
+        return refuse(
+            fmt::format("merge {}: \"{}\" and \"{}\": expected two tokens", rank, left, right));
+      }
       joined.assign(left).append(right);
       const int32_t ids[3] = {index_.find(left), index_.find(right), index_.find(joined)};
       const std::string_view texts[3] = {left, right, joined};
@@ -297,6 +312,7 @@ class BpeBuilder {
   const BpeDescription& from_;
   std::vector<BpeDescription::Token> tokens_;
   std::vector<bool> is_added_;
+  std::map<size_t, std::string> normal_texts_;  // of added tokens that the normalizer goes over
   std::unique_ptr<BpeTokenizer> made_;
   TokenIndex index_;     // what text may become
   TokenIndex controls_;  // and what it may not

@@ -2,6 +2,8 @@
 
 #include <utf8proc.h>
 
+#include "tokenizer/newer_characters.h"
+
 namespace kvcast {
 namespace {
 
@@ -41,6 +43,13 @@ bool is_word(utf8proc_int32_t code) {
     case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_PC:
       return true;
+    case UTF8PROC_CATEGORY_CN: {
+      const std::string_view newer = newer_category(static_cast<char32_t>(code));
+      return newer.starts_with('L') || newer.starts_with('M') || newer == "Nd";
+    }
+    case UTF8PROC_CATEGORY_SO:  // letters in circles and squares are alphabetic
+      return (code >= 0x24B6 && code <= 0x24E9) || (code >= 0x1F130 && code <= 0x1F149) ||
+             (code >= 0x1F150 && code <= 0x1F169) || (code >= 0x1F170 && code <= 0x1F189);
     default:
       return code == 0x200C || code == 0x200D;  // joiners
   }

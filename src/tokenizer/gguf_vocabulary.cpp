@@ -49,7 +49,7 @@ class Describer {
     }
     const bool byte_level = from_.model == "gpt2";
     for (size_t id = 0; id < count; ++id) {
-      const int32_t type = from_.token_types.empty() ? kNormal : from_.token_types[id];
+      const int64_t type = from_.token_types.empty() ? int64_t{kNormal} : from_.token_types[id];
       TokenKind kind = TokenKind::kText;
       if (type < kNormal || type > kByteType) {
         return refuse(

@@ -18,13 +18,13 @@ namespace kvcast {
 struct GgufVocabulary {
   std::string source;  ///< the file, for messages
   std::string model;   ///< "gpt2" (byte-level BPE), "llama" (SentencePiece BPE)
-  std::string pre;     ///< how gpt2 cuts words: "qwen2", "llama-bpe", ...; empty: "default"
-  std::vector<std::string_view> tokens;
-  std::vector<float> scores;             ///< llama: one per token
-  std::vector<int32_t> token_types;      ///< GGUF's numbers; empty: all are normal
-  std::vector<std::string_view> merges;  ///< gpt2: "left right"
-  std::optional<int64_t> bos, eos, unknown;
-  std::optional<bool> add_bos, add_eos, add_space_prefix;
+  std::string pre{};   ///< how gpt2 cuts words: "qwen2", "llama-bpe", ...; empty: "default"
+  std::vector<std::string_view> tokens{};
+  std::vector<float> scores{};             ///< llama: one per token
+  std::vector<int64_t> token_types{};      ///< GGUF's numbers; empty: all are normal
+  std::vector<std::string_view> merges{};  ///< gpt2: "left right"
+  std::optional<int64_t> bos{}, eos{}, unknown{};
+  std::optional<bool> add_bos{}, add_eos{}, add_space_prefix{};
 };
 
 Result<std::unique_ptr<Tokenizer>> make_tokenizer(const GgufVocabulary& vocabulary);

@@ -2,6 +2,8 @@
 
 #include <optional>
 
+#include "tokenizer/vocabulary.h"
+
 namespace kvcast {
 namespace {
 
@@ -63,20 +65,12 @@ class Joiner {
 void split(std::string_view text, const PreTokenizerStep& step, RegexMatcher& matcher,
            const std::function<void(RegexMatch)>& sink) {
   Joiner joiner(step.matches, sink);
-  const Regex& regex = step.regex.front();
   size_t done = 0;
-  for (size_t at = 0; at < text.size();) {
-    const auto match = matcher.find(regex, text, at);
-    if (!match) break;
-    if (match->begin > done) joiner.take({done, match->begin}, step.invert);
-    if (match->end > match->begin) joiner.take(*match, !step.invert);
-    done = match->end;
-    at = match->end;
-    if (match->begin == match->end) {  // an empty match: on to the next character
-      do ++at;
-      while (at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0U) == 0x80);
-    }
-  }
+  matcher.for_each(step.regex.front(), text, [&](RegexMatch match) {
+    if (match.begin > done) joiner.take({done, match.begin}, step.invert);
+    joiner.take(match, !step.invert);
+    done = match.end;
+  });
   if (done < text.size()) joiner.take({done, text.size()}, step.invert);
   joiner.finish();
 }
@@ -96,6 +90,8 @@ struct Run {
         apply(index + 1, piece.substr(range.begin, range.end - range.begin),
               is_first && range.begin == 0);
       });
+    } else if (step.kind == PreTokenizerStep::Kind::kSpaces) {
+      apply(index + 1, replace_all(piece, " ", step.text), is_first);
     } else if (piece.starts_with(step.text) || (step.only_at_start && !is_first)) {
       apply(index + 1, piece, is_first);
     } else {

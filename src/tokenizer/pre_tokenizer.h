@@ -15,6 +15,7 @@ struct PreTokenizerStep {
   enum class Kind {
     kSplit,    ///< at the matches of `regex`
     kPrepend,  ///< `text` goes before each piece that does not begin with it
+    kSpaces,   ///< each space becomes `text`
   };
   enum class Matches {  ///< what becomes of the matches of a kSplit
     kIsolated,

@@ -17,7 +17,8 @@ uint64_t hash_bytes(std::string_view bytes) {
     hash ^= hash >> 32;
     bytes.remove_prefix(taken);
   }
-  return hash;
+  hash *= kMultiplier;  // the last bytes of the text have reached the upper half only
+  return hash ^ hash >> 32;
 }
 
 void TokenIndex::reserve(size_t tokens) { grow(std::bit_ceil(tokens * 2 + 1)); }

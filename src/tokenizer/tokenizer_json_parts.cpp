@@ -69,9 +69,8 @@ Status read_metaspace(const JsonPart& part, BpeDescription& made) {
   if (scheme != "always" && scheme != "first" && scheme != "never") {
     return part.refuse(fmt::format("Metaspace: prepend_scheme \"{}\" is not known", scheme));
   }
-  KVCAST_TRY(Regex space, Regex::literal(" ", part.where));
-  made.normalizer.steps.push_back(
-      {NormalizerStep::Kind::kReplace, {std::move(space)}, std::string(kSpaceSymbol)});
+  made.pre_tokenizer.steps.push_back(
+      {.kind = PreTokenizerStep::Kind::kSpaces, .regex = {}, .text = std::string(kSpaceSymbol)});
   if (scheme != "never") {
     made.pre_tokenizer.steps.push_back({.kind = PreTokenizerStep::Kind::kPrepend,
                                         .regex = {},
@@ -141,7 +140,7 @@ Status read_pre_tokenizer(const JsonPart& whole, BpeDescription& made) {
           KVCAST_TRY(step.matches, read_behavior(part));
           KVCAST_TRY(step.invert, part.flag("invert", false));
         } else if (type == "Digits") {
-          KVCAST_TRY(step, split_step(R"(\p{N})", part));
+          KVCAST_TRY(step, split_step(kDigit, part));
           KVCAST_TRY(const bool one_by_one, part.flag("individual_digits", false));
           if (!one_by_one) step.matches = PreTokenizerStep::Matches::kContiguous;
         } else {

@@ -22,6 +22,9 @@ struct WordPatterns {
 /// All names, for messages.
 [[nodiscard]] std::string known_word_patterns();
 
+/// What tokenizer.json's Digits stands for.
+extern const std::string_view kDigit;
+
 /// GPT-2's words, which tokenizer.json's ByteLevel stands for.
 extern const std::string_view kGpt2Words;
 

@@ -1,8 +1,11 @@
 // tokenizer.json files that are none, or say what cannot be.
+#include <limits>
+
 #include "base/mapped_file.h"
 #include "io/json.h"
 #include "malformed/malformed.h"
 #include "tokenizer/gguf_vocabulary.h"
+#include "tokenizer/vocabulary.h"
 
 namespace kvcast {
 namespace {
@@ -74,6 +77,14 @@ TEST_F(TokenizerJson, RegexesThatCannotBeMeantAreNamed) {
                                   "[a&&[b]]", "[a[b]]", "[\\S]", "[[:alpha:"}) {
     expect_error("/pre_tokenizer", split(regex), {"pre_tokenizer: regex \"" + regex + "\""});
   }
+  for (const std::string regex :
+       {"(a+)+b", "(?:\\s|\\s\\n*)+x", "(\\p{L}*)*\\p{N}", "(.*)*.*,.*;$"}) {
+    expect_error("/pre_tokenizer", split(regex),
+                 {"pre_tokenizer: regex \"" + regex + "\": backtracks without end"});
+    expect_error("/normalizer",
+                 {{"type", "Replace"}, {"pattern", {{"Regex", regex}}}, {"content", ""}},
+                 {"normalizer: regex \"" + regex + "\": backtracks without end"});
+  }
   expect_error("/pre_tokenizer", split(std::string(20'000, 'a')), {"20000 bytes"});
   expect_error("/pre_tokenizer", split(std::string(200, '(') + std::string(200, ')')), {"regex"});
   Json unknown = split("a");
@@ -85,7 +96,14 @@ TEST_F(TokenizerJson, VocabulariesThatContradictThemselvesAreRefused) {
   expect_error("/model/vocab", Json::array(), {"vocab: expected an object"});
   expect_error("/model/vocab/a", -1, {"\"a\"", "expected an id"});
   expect_error("/model/vocab/a", 1LL << 40, {"\"a\"", "expected an id"});
+  expect_error("/model/vocab/a", 1LL << 60, {"\"a\"", "expected an id"});
+  expect_error("/model/vocab/a", std::numeric_limits<int64_t>::min(), {"\"a\"", "expected an id"});
+  expect_error("/model/vocab/a", std::numeric_limits<uint64_t>::max(), {"\"a\"", "expected an id"});
+  expect_error("/model/vocab/a", kMaxVocabulary, {"\"a\"", "expected an id"});
   expect_error("/model/vocab/a", 1.5, {"\"a\"", "expected an id"});
+  for (const Json& value : {Json(), Json(true), Json::array({1}), Json{{"id", 1}}}) {
+    expect_error("/model/vocab/a", value, {"\"a\"", "expected an id"});
+  }
   expect_error("/model/vocab/a", "7", {"\"a\"", "expected an id"});
   expect_error("/model/vocab/a", 300, {"both have id 300"});
   expect_error("/model/unk_token", "nowhere", {"unk_token \"nowhere\""});
@@ -95,11 +113,72 @@ TEST_F(TokenizerJson, VocabulariesThatContradictThemselvesAreRefused) {
   expect_error("/model/merges/1", {"a", 5}, {"merges: entry 1"});
   expect_error("/model/merges/1", {"a", "nowhere"},
                {"merge 1", "\"nowhere\"", "not in the vocabulary"});
+  expect_error("/model/merges/1", {"a", "b", "c"}, {"merges: entry 1"});
+  expect_error("/model/merges/1", Json::array({"a"}), {"merges: entry 1"});
+  expect_error("/model/merges/1", {{"left", "a"}, {"right", "b"}}, {"merges: entry 1"});
+  expect_error("/model/merges/1", Json::array({Json::array({"a", "b"})}), {"merges: entry 1"});
+  expect_error("/model/merges/1", Json(), {"merges: entry 1"});
   expect_error("/added_tokens/0/id", -5, {"added_tokens", "expected an id"});
   expect_error("/added_tokens/0/id", 300, {"added token", "300"});
   expect_error("/added_tokens/0/content", 7, {"added_tokens: content: expected a string"});
   expect_error("/added_tokens/0/special", "yes", {"special: expected true or false"});
   expect_error("/added_tokens/1/content", "<unk>", {"\"<unk>\""});
+}
+
+/// A merge that makes what it is made of would go on for ever.
+TEST_F(TokenizerJson, MergesOfNothingAreRefused) {
+  Json bad = good_;
+  bad["model"]["vocab"][""] = 483;
+  for (const Json& merge :
+       {Json("a "), Json(" a"), Json({"a", ""}), Json({"", "a"}), Json({"", ""})}) {
+    bad["model"]["merges"][1] = merge;
+    expect_text_error(bad.dump(), {"merge 1", "expected two tokens"});
+  }
+}
+
+TEST_F(TokenizerJson, WhatIsTooMuchIsRefused) {
+  std::string merges = R"({"model": {"vocab": {"a": 0, "aa": 1}, "merges": ["a a")";
+  for (int64_t i = 0; i < kMaxVocabulary; ++i) merges += R"(,"a a")";
+  expect_text_error(merges + "]}}", {"merges", "more than 4194304"});
+  std::string deep = R"({"model": {"merges": [], "vocab": {"a": )";
+  expect_text_error(deep + std::string(100'000, '['), {"\"a\"", "expected an id"});
+  expect_text_error(R"({"added_tokens": )" + std::string(100'000, '['), {"nested deeper"});
+  expect_text_error(R"({"model": {"merges": )" + std::string(100'000, '['), {"merges: entry 0"});
+  expect_error("/model/vocab/" + std::string(70'000, 'x'), 483, {"token 483: 70000 bytes"});
+}
+
+/// Two of a file's parts say different things of one token.
+TEST_F(TokenizerJson, AddedTokensThatClashAreRefused) {
+  Json bad = good_;
+  bad["added_tokens"].push_back(bad["added_tokens"][1]);
+  bad["added_tokens"].back()["id"] = 483;
+  expect_text_error(bad.dump(), {"added token \"<s>\"", "1 and 483"});
+  bad["added_tokens"].back()["content"] = "<other>";
+  bad["added_tokens"].back()["id"] = 1;
+  expect_text_error(bad.dump(), {"added token \"<other>\"", "its id 1 is \"<s>\""});
+  bad = good_;
+  bad["model"]["vocab"]["twice"] = 480;
+  expect_text_error(bad.dump(), {"its id 480 is \"twice\""});
+}
+
+/// Vocabularies with gaps, and without the bytes that a text needs, are none that must be refused:
+/// there is nothing, or <unk>, for what has no token.
+TEST_F(TokenizerJson, GapsAndMissingBytesLoad) {
+  const std::string model = R"({"model": {"vocab": {"a": 0, "b": 4194303}, "merges": []}, )"
+                            R"("pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false},)"
+                            R"("decoder": {"type": "ByteLevel"}})";
+  root_.write("tokenizer.json", model);
+  const auto gaps = Tokenizer::load(root_.path() / "tokenizer.json");
+  ASSERT_TRUE(gaps) << gaps.error().message;
+  EXPECT_EQ((*gaps)->vocab_size(), kMaxVocabulary);
+  EXPECT_THAT((*gaps)->encode("\u00e9ab c", false), testing::ElementsAre(0, 4'194'303));
+  EXPECT_EQ((*gaps)->decode(std::vector<int32_t>{0, 77, 4'194'303}), "ab");
+  Json fallback = good_;
+  fallback["model"]["vocab"].erase("<0xC3>");
+  root_.write("tokenizer.json", fallback.dump());
+  const auto missing = Tokenizer::load(root_.path() / "tokenizer.json");
+  ASSERT_TRUE(missing) << missing.error().message;
+  EXPECT_THAT((*missing)->encode("\u00ff", false), testing::Contains(0));
 }
 
 TEST_F(TokenizerJson, PostProcessorsWithoutATextOrATokenAreRefused) {

@@ -7,6 +7,7 @@
 #include "io/json.h"
 #include "tokenizer/gguf_vocabulary.h"
 #include "tokenizer/tokenizer_files.h"
+#include "tokenizer/tokenizer_json.h"
 
 namespace kvcast {
 namespace {
@@ -98,6 +99,37 @@ INSTANTIATE_TEST_SUITE_P(Kinds, GoldenTokenizer,
                            std::erase(name, '-');
                            return name;
                          });
+
+/// Every step, flag and post-processor: parts of the tokenizers above replaced by others.
+TEST(TokenizerVariants, IdsAndTextAreThoseOfTheReference) {
+  const auto folder = std::filesystem::path(KVCAST_GOLDEN_DIR) / "tokenizers";
+  const auto variants = parse_json(*read_text_file(folder / "variants.json"), "variants");
+  ASSERT_TRUE(variants) << variants.error().message;
+  ASSERT_GT(variants->size(), 50U);
+  for (const Json& variant : *variants) {
+    Json whole = *read_json_object(folder / (variant["base"].get<std::string>() + ".json"));
+    whole.merge_patch(variant["changes"]);
+    const auto made = make_tokenizer_from_json(whole.dump(), "variant");
+    ASSERT_TRUE(made) << made.error().message << variant["changes"];
+    const Tokenizer& tokenizer = **made;
+    for (const Json& one : variant["cases"]) {
+      SCOPED_TRACE(one[0].dump() + variant["changes"].dump());
+      const auto text = one[0].get<std::string>();
+      EXPECT_EQ(tokenizer.encode(text, {.add_special = true, .parse_special = true, .breaks = {}}),
+                one[1].get<std::vector<int32_t>>());
+      const auto plain = one[2].get<std::vector<int32_t>>();
+      EXPECT_EQ(tokenizer.encode(text, false), plain);
+      EXPECT_EQ(tokenizer.decode(plain), one[3].get<std::string>());
+      IncrementalDetokenizer detokenizer(tokenizer, IncrementalDetokenizer::Start::kNewText);
+      std::string pieces;
+      for (const int32_t id : plain) {
+        pieces += detokenizer.push(id);
+        EXPECT_TRUE(is_valid_utf8(pieces));
+      }
+      EXPECT_EQ(pieces + detokenizer.flush(), one[3].get<std::string>());
+    }
+  }
+}
 
 /// The same vocabulary as a GGUF file has it.
 class GoldenGgufVocabulary : public ::testing::TestWithParam<const char*> {};

@@ -1,6 +1,8 @@
 """Small tokenizers of every kind that kvcast reads, and what PyPI's `tokenizers` makes of texts.
 
-    python make.py        # writes NAME.json and NAME.cases.json beside itself
+    python make.py        # writes NAME.json and NAME.cases.json beside itself, and variants.json
+
+variants.json: parts of these tokenizers replaced by others (as RFC 7396 merges JSON), to have every step and flag.
 
 The vocabularies are trained on the texts below; the pipelines are those of the published models.
 """
@@ -110,24 +112,121 @@ def published(path, is_fallback):
     path.write_text(json.dumps(whole, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
+def added(first_id, **flags):
+    """Added tokens of all of these texts, with these flags; ids go on from `first_id`."""
+    texts = flags.pop("texts")
+    token = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=False) | flags
+    return [dict(token, id=first_id + i, content=text) for i, text in enumerate(texts)]
+
+
+def split(regex, behavior="Isolated", invert=False):
+    return dict(type="Split", pattern=dict(Regex=regex), behavior=behavior, invert=invert)
+
+
+def steps(*parts, kind="pretokenizers"):
+    return {"type": "Sequence", kind: list(parts)}
+
+
+def template(*names):
+    ids = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    part = lambda name: {"Sequence": dict(id="A", type_id=0)} if name == "$A" else {"SpecialToken": dict(id=name, type_id=0)}
+    special = {name: dict(id=name, ids=[ids[name]], tokens=[name]) for name in names if name != "$A"}
+    return dict(type="TemplateProcessing", single=[part(name) for name in names], pair=[], special_tokens=special)
+
+
+def variants():
+    """(base, what replaces its parts)"""
+    special = lambda base: [t for t in json.loads((HERE / f"{base}.json").read_text())["added_tokens"] if t["special"]]
+    mapped = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=False)
+    byte_offsets = dict(type="ByteLevel", add_prefix_space=True, trim_offsets=False, use_regex=True)
+    yield "gpt-2", dict(post_processor=template("<s>", "$A", "</s>"))
+    yield "gpt-2", dict(post_processor=template("$A", "</s>"))
+    yield "qwen2", dict(post_processor=steps(byte_offsets, template("<s>", "<unk>", "$A"), kind="processors"))
+    yield "llama-2", dict(post_processor=template("$A"))
+    names = ["[M]", "  ", "word", "\n", "\u65e5", "\u24b6"]
+    for base, first in (("gpt-2", 420), ("llama-2", 480), ("mistral", 480)):
+        vocabulary = json.loads((HERE / f"{base}.json").read_text())["model"]["vocab"]
+        texts = [name for name in names if name not in vocabulary]
+        listed = [dict(added(vocabulary[name], texts=[name], normalized=True)[0], lstrip=True) for name in names if name in vocabulary]
+        for flags in (dict(lstrip=True), dict(rstrip=True), dict(lstrip=True, rstrip=True), dict(single_word=True), dict(normalized=True),
+                      dict(normalized=True, rstrip=True), dict(normalized=True, single_word=True), dict(special=True, lstrip=True)):
+            tokens = special(base) + added(first, texts=texts, **flags) + (listed if "special" not in flags else [])
+            yield base, dict(added_tokens=sorted(tokens, key=lambda token: token["id"]))
+    yield "qwen2", dict(added_tokens=special("qwen2") + added(420, texts=["caf\u00e9", "cafe\u0301", " x"], normalized=True))
+    for behavior in ("Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"):
+        for invert in (False, True):
+            yield "gpt-2", dict(pre_tokenizer=steps(split(r"\d| ", behavior, invert), split("a*", behavior), mapped))
+    yield "gpt-2", dict(pre_tokenizer=steps(dict(type="Digits", individual_digits=False), mapped))
+    yield "gpt-2", dict(pre_tokenizer=dict(mapped, add_prefix_space=True, use_regex=True))
+    for regex in (r"^a|b$", r"(?m).x", r"\h+", r"a{,2}", r"\b\w", r"\W+", r"\p{Han}+", r"[[:space:]]", r"\p{^L}"):
+        yield "gpt-2", dict(pre_tokenizer=steps(split(regex), mapped))
+    for content, regex in (("x", "a+"), ("", r"\s"), (" ", r"\p{P}")):
+        replace = dict(type="Replace", pattern=dict(Regex=regex), content=content)
+        yield "gpt-2", dict(normalizer=steps(dict(type="NFKC"), replace, kind="normalizers"))
+    for scheme in ("first", "always", "never"):
+        for is_split in (False, True):
+            yield "mistral", dict(pre_tokenizer=dict(type="Metaspace", replacement="\u2581", prepend_scheme=scheme, split=is_split))
+
+
+VARIANT_TEXTS = [
+    "", " ", "a[M]  b", "[M]  ", "  [M]\u3000 x", "[M][M]  [M]", "word words sword word\u24b6 word\u200d word_ word", "wordword word", "\n\n\n", " \n \n",
+    "x \u65e5\u672c \u65e5", "<s> [M]</s>", "caf\u00e9 cafe\u0301 x x", "aaxbaa 12 345 a1b2", "a\nb\nab\n", "09af Gg 0x1F", "\u4e2d\u3001\u3005 \u6587",
+    "\ufb01 \u2460 \u00bd \u1e9b\u0323 \u32ff \U0001fbf5", "A\u0301\u0323 \U00011935\U00011930 \U000105d2\u0307", "\U00010d40\U00011de0 \U00031350x \u1c89y",
+    "\u00a0a\u2003b\u180ec", "It's a don't, aren't it? (Yes!)", "<tool>\u2581x \u2581"]
+
+
 def main():
     for name, tokenizer, trainer in kinds():
-        tokenizer.train_from_iterator(TRAINING if name not in ("llama-2",) else
-                                      [line.replace(" ", "\n") for line in TRAINING], trainer)
-        tokenizer.add_tokens(WORDS)
-        path = HERE / f"{name}.json"
-        tokenizer.save(str(path), pretty=False)
-        published(path, tokenizer.model.byte_fallback)
-        tokenizer = Tokenizer.from_file(str(path))
-        cases = []
-        for text in TEXTS:
-            tokenizer.encode_special_tokens = False
-            parsed = tokenizer.encode(text).ids
-            tokenizer.encode_special_tokens = True
-            plain = tokenizer.encode(text, add_special_tokens=False).ids
-            cases.append({"text": text, "plain": plain, "parsed": parsed, "decoded": tokenizer.decode(plain)})
-        (HERE / f"{name}.cases.json").write_text(
-            "[" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) + "]\n")
+        make_kind(name, tokenizer, trainer)
+    make_variants()
+
+
+def make_variants():
+    made = []
+    for base, changes in variants():
+        whole = json.loads((HERE / f"{base}.json").read_text())
+        tokenizer = Tokenizer.from_str(json.dumps({**whole, **changes}))
+        # Flags of added tokens matter to the first half of the texts, steps to the second.
+        half = len(VARIANT_TEXTS) // 2
+        texts = VARIANT_TEXTS[:half] if "added_tokens" in changes else VARIANT_TEXTS[half:]
+        cases = [[text, *case] for text in texts if (case := variant_case(tokenizer, text))]
+        made.append(json.dumps(dict(base=base, changes=changes, cases=cases), separators=(",", ":")))
+    (HERE / "variants.json").write_text("[" + ",\n".join(made) + "]\n")
+
+
+def cases_of(tokenizer, text):
+    """Ids with control tokens parsed and with what the post-processor adds, ids of plain text, and what these decode to."""
+    tokenizer.encode_special_tokens = False
+    parsed = tokenizer.encode(text).ids
+    tokenizer.encode_special_tokens = True
+    plain = tokenizer.encode(text, add_special_tokens=False).ids
+    return [parsed, plain, tokenizer.decode(plain)]
+
+
+def variant_case(tokenizer, text):
+    """None where `tokenizers` panics."""
+    try:
+        return cases_of(tokenizer, text)
+    except BaseException as error:  # noqa: BLE001: a panic is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        return None
+
+
+def make_kind(name, tokenizer, trainer):
+    tokenizer.train_from_iterator(TRAINING if name not in ("llama-2",) else
+                                  [line.replace(" ", "\n") for line in TRAINING], trainer)
+    tokenizer.add_tokens(WORDS)
+    path = HERE / f"{name}.json"
+    tokenizer.save(str(path), pretty=False)
+    published(path, tokenizer.model.byte_fallback)
+    tokenizer = Tokenizer.from_file(str(path))
+    cases = []
+    for text in TEXTS:
+        parsed, plain, decoded = cases_of(tokenizer, text)
+        cases.append({"text": text, "plain": plain, "parsed": parsed, "decoded": decoded})
+    (HERE / f"{name}.cases.json").write_text(
+        "[" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) + "]\n")
 
 
 if __name__ == "__main__":

@@ -238,8 +238,9 @@ void Api::metrics(Call& call) {
 /// The strategies that the model can run.
 OrderedJson Api::strategies_json() const {
   std::vector<std::string> available;
-  for (const auto* spec : {"exact", "kv-prediction", "kv-prediction:tail=16",
-                           "kv-prediction:refine=auto", "auxiliary", "random:0.5", "static:0.5", "lazy:0.75-0.25", "zero-cache"}) {
+  for (const auto* spec :
+       {"exact", "kv-prediction", "kv-prediction:tail=16", "kv-prediction:refine=auto", "auxiliary",
+        "random:0.5", "static:0.5", "lazy:0.75-0.25", "zero-cache"}) {
     if (scheduler_->check_strategy(spec)) available.emplace_back(spec);
   }
   if (std::ranges::find(available, scheduler_->default_prefill()) == available.end()) {

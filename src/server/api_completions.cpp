@@ -244,6 +244,9 @@ void Api::answer_chat(Call& call, const ApiResult<ChatRequest>& asked, AnswerKin
   prompt.request.tokenize_ms = watch.elapsed_ms();
   if (auto ok = check_room(prompt.request, model); !ok) return refuse(call, ok.error());
   for (std::string& stop : chat_->stop_strings()) prompt.request.stop.push_back(std::move(stop));
+  if (options.tools && !tools.parallel && chat_->tool_calls() == ToolCallForm::kTagged) {
+    prompt.request.stop.emplace_back("</tool_call>");  // nothing after it would be shown
+  }
   std::vector<TaskPrompt> prompts;
   prompts.push_back(std::move(prompt));
   start_task(call, asked->fields, kind, std::move(prompts), std::move(options));

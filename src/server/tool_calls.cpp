@@ -180,9 +180,10 @@ void ToolCallReader::begin_call(std::string_view close) {
 
 void ToolCallReader::add_to_call(char c, AnswerParts& parts) {
   const bool taken = call_.add(c);
-  const bool is_unknown =
-      !call_.name().empty() && std::ranges::find(tools_, call_.name()) == tools_.end();
-  if (!announced_ && (call_.is_broken() || is_unknown)) {  // text after all
+  const bool names_none = call_.name().empty()
+                              ? call_.is_complete()
+                              : std::ranges::find(tools_, call_.name()) == tools_.end();
+  if (!announced_ && (call_.is_broken() || names_none)) {  // text after all
     state_ = State::kText;
     parts.content += held_ + c;
     return drop_held();

@@ -96,6 +96,7 @@ def check_race(browser):
 def check_chat(browser):
     watched = Watched(browser)
     page = watched.open("chat")
+    shots(page, "examples")
     # By keyboard only: an example, then a message.
     page.locator("#chat-examples button").first.focus()
     page.keyboard.press("Enter")
@@ -120,6 +121,7 @@ def check_chat(browser):
     assert page.locator("#log .text").all_inner_texts() == said
     # Settings in one place, kept too.
     page.get_by_role("button", name="Settings").click()
+    shots(page, "settings")
     page.fill("#chat-tokens", "1500")
     page.select_option("#theme", "dark")
     page.keyboard.press("Escape")

@@ -73,6 +73,7 @@ TEST_F(ServedQwenCoder, CallsATool) {
       {"messages", {{{"role", "user"}, {"content", "How is the weather in Paris?"}}}},
       {"tools", {weather}},
       {"tool_choice", "required"},
+      {"parallel_tool_calls", false},
       {"max_tokens", 48},
       {"temperature", 0}};
   const json choice = answer("/v1/chat/completions", body);

@@ -70,6 +70,8 @@ TEST(ToolCallReader, SeparatesCallsFromTextHoweverItComes) {
       {R"({"arguments": ]})", R"({"arguments": ]})"},
       {R"({"name": "look")", R"(|look())"},  // cut
       {"{}", "{}"},
+      {R"({"a": 1}, {"name": "look"})", R"({"a": 1}, {"name": "look"})"},
+      {R"({"arguments": {"x": 1}} is all.)", R"({"arguments": {"x": 1}} is all.)"},
       {"```json\n[1]\n```", "```json\n[1]\n```"},
       {R"(The object {"name": "look", "arguments": {}} is text.)",
        R"(The object {"name": "look", "arguments": {}} is text.)"},

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <system_error>
 
+#include "base/remove_tree.h"
+
 namespace kvcast {
 namespace {
 
@@ -28,8 +30,7 @@ Result<std::unique_ptr<AtomicDirectory>> AtomicDirectory::create(const fs::path&
   fs::path path = requested.lexically_normal();
   if (!path.has_filename()) path = path.parent_path();
   const fs::path staging = path.string() + ".partial";
-  std::error_code error;
-  fs::remove_all(staging, error);
+  std::error_code error = remove_tree(staging);
   if (!error) fs::create_directories(staging, error);
   if (error) {
     return fail(fmt::format("{}: cannot create: {}", staging.string(), error.message()));
@@ -37,10 +38,7 @@ Result<std::unique_ptr<AtomicDirectory>> AtomicDirectory::create(const fs::path&
   return std::unique_ptr<AtomicDirectory>(new AtomicDirectory(path, staging));
 }
 
-AtomicDirectory::~AtomicDirectory() {
-  std::error_code ignored;
-  fs::remove_all(staging_, ignored);
-}
+AtomicDirectory::~AtomicDirectory() { (void)remove_tree(staging_); }
 
 Status AtomicDirectory::commit() {
   const auto failed = [this](const std::string& why) {
@@ -60,7 +58,7 @@ Status AtomicDirectory::commit() {
              0) {
     // A file system without exchange: for a moment there is only the complete staging directory.
     if (errno != EINVAL && errno != ENOSYS) return failed(strerror(errno));
-    fs::remove_all(path_, error);
+    error = remove_tree(path_);
     if (!error) fs::rename(staging_, path_, error);
   }
   if (error) return failed(error.message());

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 
+#include "base/remove_tree.h"
 #include "train/batch_loader.h"
 #include "train/checkpoint.h"
 #include "train/data/error.h"
@@ -217,7 +218,7 @@ class Loop {
     objective_.write(target.staging(), output.directory, values, stored_as(output),
                      /*checkpoint=*/false, about());
     target.commit();
-    std::filesystem::remove_all(output.checkpoint);
+    (void)remove_tree(output.checkpoint);
   }
 
   [[nodiscard]] Json about() const {

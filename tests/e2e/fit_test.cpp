@@ -113,9 +113,9 @@ TEST_F(FitCommand, AnotherFitsSumsAreRefused) {
 TEST_F(FitCommand, GoesOnWhereItWasInterrupted) {
   ASSERT_EQ(fit("whole").exit_code, 0);
   // Interrupted at once, or a little later: whatever was read is not read again.
-  Program first({KVCAST_BINARY_DIR "/kvcast", "fit", (files_.path() / "base").string(), "self:2",
-                 "--window", "32", "--tokens", "3840", "--sink-tokens", "2", "--data",
-                 (files_.path() / "text.txt").string(), "--out",
+  Program first({std::string(KVCAST_BINARY_DIR) + "/kvcast", "fit",
+                 (files_.path() / "base").string(), "self:2", "--window", "32", "--tokens", "3840",
+                 "--sink-tokens", "2", "--data", (files_.path() / "text.txt").string(), "--out",
                  (files_.path() / "resumed").string()});
   ASSERT_TRUE(first.has_blocked(SIGINT));
   first.send(SIGINT);
@@ -130,12 +130,19 @@ TEST_F(FitCommand, GoesOnWhereItWasInterrupted) {
 }
 
 TEST_F(FitCommand, AnotherTokenizerIsAClearNo) {
-  const std::string other = std::string(KVCAST_GOLDEN_DIR) + "/families/qwen2";
-  const auto result = run_kvcast("fit " + path("base") + " '" + other + "' --data " +
+  ModelConfig shape = tiny_auxiliary_shape();
+  shape.vocab_size = 20'000;
+  shape.max_context_tokens = 64;
+  ModelFiles::of(shape, 5).write(files_, "other");
+  std::filesystem::copy_file(
+      std::filesystem::path(KVCAST_SOURCE_DIR) / "models/kvcast-65m/base/tokenizer.model",
+      files_.path() / "other/tokenizer.model");
+  const auto result = run_kvcast("fit " + path("base") + " " + path("other") + " --data " +
                                  path("text.txt") + " --out " + path("x"));
   EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.error, HasSubstr("tokenizer"));
+  EXPECT_THAT(result.error, HasSubstr("other: another tokenizer than that of"));
   EXPECT_EQ(std::ranges::count(result.error, '\n'), 1) << result.error;
+  EXPECT_FALSE(std::filesystem::exists(files_.path() / "x"));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/remove_tree.h"
 #include "io/json.h"
 #include "train/data/error.h"
 
@@ -11,7 +12,10 @@ namespace fs = std::filesystem;
 
 RunStart start_run(const OutputRecipe& output, const RerunOptions& options) {
   if (options.overwrite) {
-    fs::remove_all(output.checkpoint);
+    if (const auto error = remove_tree(output.checkpoint)) {
+      throw TrainError(
+          fmt::format("{}: cannot remove: {}", output.checkpoint.string(), error.message()));
+    }
     return RunStart::kFresh;
   }
   if (fs::exists(output.checkpoint)) {

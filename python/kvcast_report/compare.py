@@ -17,9 +17,9 @@ import pandas as pd
 _NAMES = {"nll": "Held-out text", "triviaqa": "TriviaQA", "humaneval": "HumanEval", "arc_challenge": "ARC-c",
           "arc_easy": "ARC-e", "boolq": "BoolQ", "hellaswag": "HellaSwag", "piqa": "PIQA", "sciq": "SciQ",
           "winogrande": "WinoGrande", "next_line": "Next line", "passkey": "Passkey", "recall": "Recall",
-          "agreement": "Agreement"}
+          "agreement": "Agreement", "chats": "Chats"}
 MULTIPLE_CHOICE = ("arc_challenge", "arc_easy", "boolq", "hellaswag", "piqa", "sciq", "winogrande")
-_SHARES = ("acc_norm", "acc", "agreement", "exact_match", "pass@1", "edit_similarity")
+_SHARES = ("acc_norm", "acc", "agreement", "exact_match", "pass@1", "edit_similarity", "top1", "first")
 _METHODS = ("exact", "KV prediction", "alone", "its auxiliary", "LazyLLM", "static", "random")
 COSTS = {"flops": "prefill FLOPs", "ttft": "measured TTFT"}
 
@@ -34,7 +34,7 @@ def short_parameters(count):
 
 def choose_metric(task, metrics):
     """What a task is judged by, of the metrics that there are."""
-    if task == "nll" and "nll" in metrics:
+    if task in ("nll", "chats") and "nll" in metrics:
         return "nll"
     wanted = _SHARES[1:] if task in ("boolq", "winogrande") else _SHARES  # answers of one word: length says nothing
     return next((metric for metric in wanted if metric in metrics), sorted(metrics)[0])

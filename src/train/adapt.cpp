@@ -9,6 +9,7 @@
 
 #include "base/mapped_file.h"
 #include "model/bundle.h"
+#include "model/flops.h"
 #include "model/plan_json.h"
 #include "model/weights.h"
 #include "train/data/error.h"
@@ -62,7 +63,7 @@ class AdaptedBundle {
  public:
   AdaptedBundle(const ModelConfig& base, const ForecastShape& shape,
                 const std::vector<int64_t>& trained, const std::vector<int64_t>& sources)
-      : shape_(shape), config_(base) {
+      : shape_(shape), base_(base), config_(base) {
     for (int64_t i = 0; i < shape.start(); ++i) shared_.push_back(i);
     shared_.insert(shared_.end(), trained.size(), kOwnLayer);
     shared_.push_back(std::min(trained.back() + 1, base.n_layers() - 1));
@@ -80,7 +81,8 @@ class AdaptedBundle {
     }
   }
 
-  [[nodiscard]] const ModelConfig& config() const { return config_; }
+  [[nodiscard]] const ModelConfig& base() const { return base_; }
+  [[nodiscard]] const ModelConfig& config() const { return config_; }  ///< the auxiliary's
   [[nodiscard]] const std::vector<int64_t>& shared_layers() const { return shared_; }
   [[nodiscard]] const ForecastPlan& plan() const { return plan_; }
 
@@ -109,10 +111,45 @@ class AdaptedBundle {
 
  private:
   ForecastShape shape_;
-  ModelConfig config_;
+  ModelConfig base_, config_;
   std::vector<int64_t> shared_;
   ForecastPlan plan_;
 };
+
+/// README.md of the bundle: what it is, how it was made, how to see what it keeps.
+std::string model_card(const std::string& base, const AdaptedBundle& bundle, const Json& training) {
+  constexpr int64_t kTokens[] = {128, 512, 2048};
+  std::string reductions;
+  for (const int64_t tokens : kTokens) {
+    const double reduction =
+        exact_cost(bundle.base(), tokens).total() /
+        kv_prediction_cost(bundle.base(), bundle.config(), bundle.plan(), tokens).total();
+    reductions += fmt::format("{}{:.2f} at {}", reductions.empty() ? "" : ", ", reduction, tokens);
+  }
+  return fmt::format(
+      R"(# A forecast for {0}
+
+Lets {0} answer sooner: its own first {1} layers and copies of layers {2}, trained, read the prompt; maps from
+what leaves them give the keys and values of the other layers. Answers are the base's own.
+
+| | |
+|---|---|
+| operations to the first token, times fewer, by prompt tokens | {3} |
+| trained on | {4} tokens, {5} steps of {6}, sequences of {7} |
+| last training losses | KL {8:.4f} from the exact distribution, cross-entropy {9:.4f} |
+
+What it keeps on your text and chats:
+
+    kvcast eval . --task nll --data TEXT --prefill exact,kv-prediction,kv-prediction:tail=16
+    kvcast eval . --task chats --data CHATS.jsonl --prefill exact,kv-prediction,kv-prediction:tail=16
+)",
+      base, training.at("exact_layers").get<int64_t>() - 1,
+      fmt::join(training.at("trained_layers").get<std::vector<int64_t>>(), ", "), reductions,
+      training.at("tokens").get<int64_t>(), training.at("steps").get<int64_t>(),
+      training.at("tokens_per_step").get<int64_t>(), training.at("sequence_tokens").get<int64_t>(),
+      training.at("final_training_losses").value("kl", 0.0),
+      training.at("final_training_losses").value("base", 0.0));
+}
 
 class AdaptObjective : public Objective {
  public:
@@ -166,7 +203,7 @@ class AdaptObjective : public Objective {
   }
 
   void write(const std::filesystem::path& directory, const std::filesystem::path& final_directory,
-             const TensorMap& values, const StoreOptions& store, bool /*checkpoint*/,
+             const TensorMap& values, const StoreOptions& store, bool checkpoint,
              const Json& about) const override {
     TensorMap layers, maps;
     for (const auto& [name, value] : values) {
@@ -198,6 +235,10 @@ class AdaptObjective : public Objective {
         {"training", training}};
     write_plan(bundle.plan(), manifest);
     write_json(directory / kManifestName, manifest);
+    if (checkpoint) return;
+    unwrap(
+        write_file_atomically(directory / "README.md",
+                              model_card(recipe_.pair.base.filename().string(), bundle, training)));
   }
 
   [[nodiscard]] TensorMap read(const std::filesystem::path& directory) const override {

@@ -259,8 +259,10 @@ TEST_F(EvalCommand, EveryTaskRuns) {
   for (int i = 0; i < 400; ++i)
     text += "x_" + std::to_string(i) + " = the_word(" + std::to_string(i * i) + ")\n";
   directory_.write("text.txt", text);
+  directory_.write("chats.jsonl", R"({"prompt": "a word", "answer": "another word"})");
   for (const std::string& task :
        {"nll --prefix 40 --suffix 16 --limit 5 --data " + file("text.txt"),
+        "chats --data " + file("chats.jsonl"),
         "agreement --prefix 40 --max-tokens 8 --limit 5 --data " + file("text.txt"),
         "next_line --prefix 40 --max-tokens 8 --limit 5 --data " + file("text.txt"),
         std::string("passkey --lengths 180,220 --limit 4"),
@@ -275,6 +277,8 @@ TEST_F(EvalCommand, EveryTaskRuns) {
       if (one["prefill"] != "exact") continue;
       if (one["task"] == "nll") {
         EXPECT_NEAR(one["kl"]["value"].get<double>(), 0, 1e-9);
+        EXPECT_EQ(one["top1"]["value"], 1.0);
+        EXPECT_EQ(one["first"]["value"], 1.0);
       } else if (one["task"] == "agreement") {
         EXPECT_EQ(one["agreement"]["value"], 1.0);
       }

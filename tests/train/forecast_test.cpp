@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/mapped_file.h"
 #include "model/bundle.h"
 #include "prefill/strategy.h"
 #include "small_models.h"
@@ -151,6 +152,10 @@ TEST(Adapt, TheBundleOfWholeCopiesIsExactInTheRuntime) {
   const auto models = load_models(files.path() / "bundle", WeightType::kF32, 1);
   ASSERT_TRUE(models) << models.error().message;
   EXPECT_EQ(models->shared_layers, (std::vector<int64_t>{0, kOwnLayer, kOwnLayer, 3}));
+  EXPECT_NE(read_text_file(files.path() / "bundle/README.md")
+                .value_or("")
+                .find("copies of layers 1, 2, trained"),
+            std::string::npos);
   // What is shared is there once.
   EXPECT_EQ(models->auxiliary->weights().embeddings.data().data(),
             models->base->weights().embeddings.data().data());

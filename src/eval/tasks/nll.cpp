@@ -63,9 +63,12 @@ class NllTask final : public Task {
       std::vector<double>& metrics = scores[i].metrics;
       metrics[0] -= share * log_probability(logits, following[t]);
       metrics[1] += share * kl_divergence(exact, logits);
-      metrics[2] += same ? share : 0.0;
+      metrics[2] += same ? 1.0 : 0.0;
       if (t == 0) metrics[3] = same ? 1.0 : 0.0;
     });
+    for (size_t i = 0; i < examples.size(); ++i) {
+      scores[i].metrics[2] /= static_cast<double>(examples_[examples[i]].following.size());
+    }
     return scores;
   }
 

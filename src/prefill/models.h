@@ -23,6 +23,8 @@ struct Models {
   std::unique_ptr<Transformer> auxiliary;
   std::unique_ptr<Predictor> predictor;
   ForecastPlan plan;  ///< no inputs for a plain model
+  /// Below which a forecast is not to be trusted (GateDecision), as calibrated for the bundle.
+  std::optional<double> gate = {};
   /// How the caches of a Sequence hold keys and values.
   KvType kv_type = KvType::kF32;
   /// What this machine can refine beside decode steps of the base.

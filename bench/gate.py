@@ -36,7 +36,8 @@ class Prompts:
         self.passages = mine(rows(data / "boolq.jsonl.gz"))
         self.lessons = mine([row for row in rows(data / "sciq_validation.jsonl.gz") if row["support"]])
         self.questions = mine(rows(data / "triviaqa-validation.jsonl.gz"))
-        self.documents = mine([part for part in text.read_text(encoding="utf-8").split("<|endoftext|>") if len(part) > 6000])
+        whole = text.read_text(encoding="utf-8").replace("<|endoftext|>", "")
+        self.documents = mine([whole[begin:begin + 12000] for begin in range(0, len(whole) - 12000, 12000)])
 
     def cut(self, text, most):
         return [int(token) for token in self.model.tokenize(text)[:most]]
@@ -133,7 +134,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("bundle", type=pathlib.Path)
     options.add_argument("--data", type=pathlib.Path, required=True, help="folder of HumanEval.jsonl.gz, boolq, sciq_validation, triviaqa-validation")
-    options.add_argument("--text", type=pathlib.Path, required=True, help="documents with <|endoftext|> between them")
+    options.add_argument("--text", type=pathlib.Path, required=True, help="held-out text, of at least 100,000 characters")
     options.add_argument("--per-kind", type=int, default=40)
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--out", type=pathlib.Path, required=True)

@@ -119,6 +119,9 @@ typedef struct kvcast_completion {
   int64_t prompt_tokens;
   int64_t predicted_tokens; /* of the prompt, whose keys and values were forecast */
   int64_t decode_tokens;    /* that decode_ms covers */
+  /* What the gate said of the forecast (`gate=` in the strategy): below the threshold the prompt
+   * was read exactly. Not a number: no forecast was judged. */
+  double gate_score, gate_threshold;
 } kvcast_completion;
 
 /* A conversation. Each prompt continues it. */

@@ -73,6 +73,12 @@ nlohmann::ordered_json to_json(const Answer& answer) {
     json["chosen"] = t.prefill;
     json["estimated_ttft_ms"] = *t.estimated_ttft_ms;
   }
+  if (t.gate) {
+    json["gate"] = {{"trusted", t.gate->trusted()},
+                    {"score", t.gate->score},
+                    {"threshold", t.gate->threshold},
+                    {"ms", t.gate->ms}};
+  }
   if (t.refinement) {
     const Refinement& r = *t.refinement;
     const auto agreement = r.agreement();
@@ -114,6 +120,15 @@ void print_timings(const std::vector<Answer>& answers) {
   row("decode", [](const Answer& a) {
     return fmt::format("{:.1f} tokens/s", a.completion.timings.decode_tokens_per_s());
   });
+  const auto judged = [](const Answer& a) { return a.completion.timings.gate.has_value(); };
+  if (std::ranges::any_of(answers, judged)) {
+    row("gate", [](const Answer& a) {
+      const auto& gate = a.completion.timings.gate;
+      if (!gate) return std::string("-");
+      return fmt::format("{} ({:.2f}, {:.1f} ms)", gate->trusted() ? "trusted" : "read exactly",
+                         gate->score, gate->ms);
+    });
+  }
   const auto refined = [](const Answer& a) { return a.completion.timings.refinement.has_value(); };
   if (std::ranges::any_of(answers, refined)) {
     row("exact", [](const Answer& a) {

@@ -66,6 +66,16 @@ struct Refinement {
   }
 };
 
+/// Whether a forecast was trusted (`gate=` in the strategy): if not, the prompt was read exactly.
+struct GateDecision {
+  /// Log-probability of the base's first choice over the forecast, and half of what it predicts
+  /// the prompt's last tokens better than the auxiliary (mean over them), in nats.
+  double score = 0;
+  double threshold = 0;
+  double ms = 0;  ///< what judging took, beside the forecast
+  [[nodiscard]] bool trusted() const { return score >= threshold; }
+};
+
 /// Where the time went, in milliseconds. TTFT runs from the call to the first sampled token and is
 /// the sum of tokenize, auxiliary, predictor, base and the sampling of one token.
 struct Timings {
@@ -80,6 +90,7 @@ struct Timings {
   int64_t decode_tokens = 0;                ///< tokens that decode_ms covers
   std::string prefill;                      ///< the strategy that ran: for `auto` what it decided
   std::optional<double> estimated_ttft_ms;  ///< what `auto` decided by
+  std::optional<GateDecision> gate;         ///< none where no forecast was judged
   std::optional<Refinement> refinement;     ///< none where nothing is refined
 
   [[nodiscard]] double decode_tokens_per_s() const {

@@ -40,7 +40,8 @@ class Completion(_Struct):
     _fields_ = [("struct_size", c_size_t), ("text", c_void_p), ("text_bytes", c_size_t), ("tokens", POINTER(c_int32)),
                 ("token_count", c_size_t), ("finish_reason", c_char_p), ("tokenize_ms", c_double), ("auxiliary_ms", c_double),
                 ("predictor_ms", c_double), ("base_ms", c_double), ("ttft_ms", c_double), ("decode_ms", c_double),
-                ("prompt_tokens", c_int64), ("predicted_tokens", c_int64), ("decode_tokens", c_int64)]
+                ("prompt_tokens", c_int64), ("predicted_tokens", c_int64), ("decode_tokens", c_int64),
+                ("gate_score", c_double), ("gate_threshold", c_double)]
 
 
 class BatchOptions(_Struct):

@@ -32,6 +32,8 @@ class Timings:
     prompt_tokens: int
     predicted_tokens: int  #: of the prompt, whose keys and values were forecast
     decode_tokens: int  #: that decode_ms covers
+    gate_score: float  #: how far the forecast was found to be trusted, in nats; below the threshold
+    gate_threshold: float  #: the prompt was read exactly; both are NaN where no forecast was judged
 
     @property
     def decode_tokens_per_s(self) -> float:

@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "kvcast.h"
@@ -287,7 +289,9 @@ void kvcast_answer_end(kvcast_answer* answer) {
 }
 
 void kvcast_answer_completion(const kvcast_answer* answer, kvcast_completion* completion) {
+  constexpr double kNoNumber = std::numeric_limits<double>::quiet_NaN();
   const Completion& found = answer->completion();
+  const std::optional<GateDecision>& gate = found.timings.gate;
   hand_out({.struct_size = 0,
             .text = found.text.c_str(),
             .text_bytes = found.text.size(),
@@ -302,7 +306,9 @@ void kvcast_answer_completion(const kvcast_answer* answer, kvcast_completion* co
             .decode_ms = found.timings.decode_ms,
             .prompt_tokens = found.timings.prompt_tokens,
             .predicted_tokens = found.timings.predicted_tokens,
-            .decode_tokens = found.timings.decode_tokens},
+            .decode_tokens = found.timings.decode_tokens,
+            .gate_score = gate ? gate->score : kNoNumber,
+            .gate_threshold = gate ? gate->threshold : kNoNumber},
            completion);
 }
 

@@ -216,6 +216,9 @@ Result<BundleManifest> read_bundle_manifest(const std::filesystem::path& directo
   if (fields.contains("default_prefill")) {
     KVCAST_TRY(manifest.default_prefill, fields.string("default_prefill"));
   }
+  if (fields.contains("gate")) {
+    KVCAST_TRY(manifest.gate, fields.number("gate", -1e3, 1e3));
+  }
 
   KVCAST_TRY(const ModelConfig base, read_model_config(manifest.base));
   ModelConfig auxiliary;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct BundleManifest {
   std::vector<int64_t> shared_layers;
   std::filesystem::path predictor;  ///< safetensors file
   ForecastPlan plan;
+  std::optional<double> gate;   ///< threshold below which a forecast is not to be trusted
   std::string default_prefill;  ///< strategy spec to use when none is asked for; may be empty
 };
 

@@ -1,9 +1,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/stopwatch.h"
-#include "prefill/strategy.h"
+#include "prefill/gate.h"
 #include "prefill/tail_run.h"
 
 namespace kvcast {
@@ -17,12 +18,13 @@ namespace {
 class KvPredictionStrategy final : public PrefillStrategy {
  public:
   explicit KvPredictionStrategy(const KvPredictionOptions& options)
-      : tail_(options.tail), refine_(options.refine) {}
+      : tail_(options.tail), refine_(options.refine), gate_(options.gate) {}
 
   [[nodiscard]] std::string spec() const override {
     std::string options = tail_ == 1 ? "" : fmt::format(",tail={}", tail_);
     if (refine_ == kRefineAuto) options += ",refine=auto";
     if (refine_ > 0) options += fmt::format(",refine={}", refine_);
+    if (gate_) options += *gate_ == kGateAuto ? ",gate=auto" : fmt::format(",gate={}", *gate_);
     return options.empty() ? "kv-prediction" : "kv-prediction:" + options.substr(1);
   }
   [[nodiscard]] bool needs_bundle() const override { return true; }
@@ -43,6 +45,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
             .auxiliary_reads = true};
   }
   [[nodiscard]] int64_t refine_rows() const override { return refine_; }
+  [[nodiscard]] std::optional<double> gate() const override { return gate_; }
   [[nodiscard]] int64_t reusable_rows(int64_t prompt_tokens) const override {
     return std::max<int64_t>(prompt_tokens - tail_, 0);
   }
@@ -124,7 +127,12 @@ class KvPredictionStrategy final : public PrefillStrategy {
   PrefillState next(const PrefillStep& step, PrefillReport& report) const override {
     for (Sequence* sequence : step.sequences) sequence->answerer = Sequence::Answerer::kBase;
     const Unforecast short_of = unforecast(step);
-    if (short_of.sequences.empty()) return run_pending(step, &Sequence::base, report);
+    if (short_of.sequences.empty()) {
+      const bool asked = std::ranges::any_of(
+          step.sequences, [this](const Sequence* sequence) { return is_unjudged(*sequence); });
+      return asked ? run_to_judge(step, short_of, report)
+                   : run_pending(step, &Sequence::base, report);
+    }
     if (const TokenPass first = sinks(step.models, short_of.sequences, short_of.ends);
         !first.sequences.empty()) {
       const Stopwatch watch;
@@ -148,18 +156,29 @@ class KvPredictionStrategy final : public PrefillStrategy {
       return PrefillState::kMore;
     }
     const bool alone = step.max_rows == PrefillStep::kAllRows;
-    if (short_of.tail_rows > TailRun::kMostRows ||
-        (!alone && short_of.rows < kRowsThatCarryTheTail)) {
-      report.stopped = !forecast(step.models, short_of.sequences, short_of.ends, step.workspace,
-                                 step.stop, report);
-      return PrefillState::kLastRun;
+    const bool carried = short_of.tail_rows <= TailRun::kMostRows &&
+                         (alone || short_of.rows >= kRowsThatCarryTheTail);
+    std::optional<TailRun> tail;
+    if (carried) {
+      tail.emplace(step.models, step.sequences, short_of.begins, step.workspace.base, step.stop);
     }
-    TailRun tail(step.models, step.sequences, short_of.begins, step.workspace.base, step.stop);
     report.stopped = !forecast(step.models, short_of.sequences, short_of.ends, step.workspace,
-                               step.stop, report, &tail);
-    if (!report.stopped) finish_tail(tail, step.logits, report);
+                               step.stop, report, tail ? &*tail : nullptr);
+    if (report.stopped) return PrefillState::kDone;
+    if (!carried && !gate_) return PrefillState::kLastRun;
+    if (!carried) return run_to_judge(step, short_of, report);
+    const Stopwatch watch;
+    const float* const rows = tail->finish(gate_.has_value());
     report.computed_tokens += short_of.tail_rows;
-    return PrefillState::kDone;
+    report.stopped = rows == nullptr;
+    PrefillState state = PrefillState::kDone;
+    if (gate_ && !report.stopped) {
+      state = judge(step, short_of, rows, report);
+    } else if (!report.stopped) {
+      step.models.base->logits(rows, std::ssize(step.sequences), step.logits, step.workspace.base);
+    }
+    report.base_ms += watch.elapsed_ms();
+    return state;
   }
 
   /// The sequences with something to forecast, and how far this step may go.
@@ -176,8 +195,9 @@ class KvPredictionStrategy final : public PrefillStrategy {
     for (Sequence* sequence : step.sequences) {
       const auto tokens = static_cast<int64_t>(sequence->tokens.size());
       const int64_t start = sequence->base.next_position();
+      const bool refused = sequence->gate && !sequence->gate->trusted();
       const int64_t end =
-          reads_itself(step.models, *sequence) ? start : std::max(tokens - tail_, start);
+          refused || reads_itself(step.models, *sequence) ? start : std::max(tokens - tail_, start);
       sequence->base.reserve(tokens);
       found.begins.push_back(end);
       found.tail_rows += tokens - end;
@@ -205,10 +225,86 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return rows <= TailRun::kMostRows || rows * base_bytes <= (rows + unread) * reader_bytes;
   }
 
-  static void finish_tail(TailRun& tail, float* logits, PrefillReport& report) {
+  /// The cache goes on over a forecast of which nothing has been said yet.
+  [[nodiscard]] bool is_unjudged(const Sequence& sequence) const {
+    return gate_ && !sequence.gate && sequence.base.exact_rows() < sequence.base.next_position();
+  }
+
+  /// The base's own run of what is pending, the last kJudgedRows of each sequence to be judged by.
+  PrefillState run_to_judge(const PrefillStep& step, const Unforecast& short_of,
+                            PrefillReport& report) const {
     const Stopwatch watch;
-    report.stopped = !tail.finish(logits);
+    RunLayersOptions options;
+    options.stop = step.stop;
+    TokenPass before;
+    std::vector<int64_t> ends;
+    bool more = false;
+    for (Sequence* sequence : step.sequences) {
+      const int64_t pending = sequence->pending_tokens();
+      const int64_t first = std::min(pending - kJudgedRows, step.max_rows);
+      ends.push_back(std::ssize(sequence->tokens));
+      report.computed_tokens += pending;
+      if (first <= 0) continue;
+      before.sequences.push_back(sequence);
+      before.ends.push_back(sequence->base.next_position() + first);
+      more = more || pending > step.max_rows;
+      if (more) report.computed_tokens += first - pending;
+    }
+    report.stopped = !before.sequences.empty() &&
+                     !run_without_output(*step.models.base, &Sequence::base, before.sequences,
+                                         before.ends, options, step.workspace.base);
+    PrefillState state = more ? PrefillState::kMore : PrefillState::kDone;
+    if (!more && !report.stopped) {
+      const float* const rows =
+          run_tokens({step.models.base.get(), &Sequence::base, step.sequences, ends, options},
+                     step.workspace.base);
+      report.stopped = rows == nullptr;
+      if (!report.stopped) state = judge(step, short_of, rows, report);
+    }
     report.base_ms += watch.elapsed_ms();
+    return state;
+  }
+
+  /// The logits of each sequence's last token; where its forecast is not trusted it is read exactly
+  /// for that. `rows` [for each sequence its last tokens, model_dim].
+  PrefillState judge(const PrefillStep& step, const Unforecast& short_of, const float* rows,
+                     PrefillReport& report) const {
+    const ModelConfig& config = step.models.base->config();
+    std::vector<Sequence*> judged;
+    std::vector<int64_t> counts, begins;
+    std::vector<const float*> hidden;
+    std::vector<float*> logits;
+    for (size_t s = 0; s < step.sequences.size(); ++s) {
+      Sequence* const sequence = step.sequences[s];
+      const int64_t tail = std::ssize(sequence->tokens) - short_of.begins[s];
+      const int64_t count = std::min(tail, kJudgedRows);
+      float* const out = step.logits + static_cast<int64_t>(s) * config.vocab_size;
+      const float* const first = std::exchange(rows, rows + count * config.model_dim);
+      if (!is_unjudged(*sequence)) {
+        step.models.base->logits(rows - config.model_dim, 1, out, step.workspace.base);
+        continue;
+      }
+      judged.push_back(sequence);
+      counts.push_back(count);
+      begins.push_back(short_of.begins[s]);
+      hidden.push_back(first);
+      logits.push_back(out);
+    }
+    const double threshold = *gate_ == kGateAuto ? step.models.gate.value_or(0) : *gate_;
+    report.stopped = !judge_forecasts(step.models, {judged, counts, hidden, logits}, threshold,
+                                      step.workspace, step.stop);
+    for (size_t s = 0; s < judged.size() && !report.stopped; ++s) {
+      Sequence* const sequence = judged[s];
+      if (sequence->gate->trusted()) continue;
+      const int64_t exact = sequence->base.exact_rows();
+      report.predicted_tokens -= std::min(report.predicted_tokens, begins[s] - exact);
+      sequence->base.truncate(exact);
+      if (step.max_rows < PrefillStep::kAllRows) return PrefillState::kMore;  // it is the only one
+      report.computed_tokens += sequence->pending_tokens();
+      Sequence* const one[] = {sequence};
+      report.stopped = !decode_step(step.models, one, logits[s], step.workspace, step.stop);
+    }
+    return PrefillState::kDone;
   }
 
   /// One pass of forecast(): the auxiliary caches end where the base caches do.
@@ -272,6 +368,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
   }
 
   int64_t tail_, refine_;
+  std::optional<double> gate_;
 };
 
 }  // namespace

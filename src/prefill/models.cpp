@@ -80,6 +80,7 @@ Result<Models> load_models(const std::filesystem::path& directory, std::optional
              Predictor::load(manifest.predictor, models.base->config(), models.shapes().auxiliary,
                              manifest.plan, predictor_type, threads));
   models.plan = manifest.plan;
+  models.gate = manifest.gate;
   return models;
 }
 

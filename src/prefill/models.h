@@ -26,6 +26,8 @@ struct Models {
   /// Which of the base's layers the auxiliary has (BundleManifest); empty: it is a model of its
   /// own.
   std::vector<int64_t> shared_layers;
+  /// Below which a forecast is not to be trusted (GateDecision), as calibrated for the bundle.
+  std::optional<double> gate = {};
   /// How the caches of a Sequence hold keys and values.
   KvType kv_type = KvType::kF32;
   /// What this machine can refine beside decode steps of the base.

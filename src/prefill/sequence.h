@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "kvcast/session.h"
 #include "model/kv_cache.h"
 #include "prefill/models.h"
 
@@ -21,6 +23,8 @@ struct Sequence {
   KVCache auxiliary;  // no layers for a plain model
   /// Who decodes: the base, except after prefill with the strategy `auxiliary`.
   enum class Answerer { kBase, kAuxiliary } answerer = Answerer::kBase;
+  /// What was said of this turn's forecast, if it was judged.
+  std::optional<GateDecision> gate;
 
   [[nodiscard]] const Transformer& answering_model(const Models& models) const {
     return answerer == Answerer::kBase ? *models.base : *models.auxiliary;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <optional>
 #include <utility>
 
@@ -17,7 +18,7 @@ namespace {
 
 using Strategy = Result<std::unique_ptr<PrefillStrategy>>;
 
-constexpr std::string_view kTail = "tail=", kRefine = "refine=", kTtft = "ttft=";
+constexpr std::string_view kTail = "tail=", kRefine = "refine=", kGate = "gate=", kTtft = "ttft=";
 constexpr int64_t kMostRefined = 512;  // rows a step: more would keep an answer waiting
 
 /// The whole text as a number.
@@ -35,10 +36,10 @@ std::optional<double> parse_fraction(std::string_view text) {
   return fraction && *fraction > 0 && *fraction <= 1 ? fraction : std::nullopt;
 }
 
-/// `tail=N` and, where it `may_refine`, `refine=auto|N|off`, with commas between. None: another
-/// option.
+/// `tail=N` and, where it `forecasts`, `refine=auto|N|off` and `gate=auto|X|off`, with commas
+/// between. None: another option.
 Result<std::optional<KvPredictionOptions>> parse_options(std::string_view spec,
-                                                         std::string_view text, bool may_refine) {
+                                                         std::string_view text, bool forecasts) {
   KvPredictionOptions options;
   while (!text.empty()) {
     const std::string_view option = text.substr(0, text.find(','));
@@ -50,7 +51,7 @@ Result<std::optional<KvPredictionOptions>> parse_options(std::string_view spec,
             "prefill strategy \"{}\": tail must be a whole number of at least 1", spec));
       }
       options.tail = *tail;
-    } else if (may_refine && option.starts_with(kRefine)) {
+    } else if (forecasts && option.starts_with(kRefine)) {
       const std::string_view value = option.substr(kRefine.size());
       const auto rows = parse_number<int64_t>(value);
       if (value != "auto" && value != "off" && (!rows || *rows < 1 || *rows > kMostRefined)) {
@@ -60,6 +61,15 @@ Result<std::optional<KvPredictionOptions>> parse_options(std::string_view spec,
                         spec, kMostRefined));
       }
       options.refine = value == "auto" ? kRefineAuto : rows.value_or(0);
+    } else if (forecasts && option.starts_with(kGate)) {
+      const std::string_view value = option.substr(kGate.size());
+      options.gate = value == "auto" ? kGateAuto : parse_number<double>(value);
+      if (value != "auto" && value != "off" && !(options.gate && std::isfinite(*options.gate))) {
+        return fail(
+            fmt::format("prefill strategy \"{}\": gate must be auto, off or a threshold in nats, "
+                        "as in gate=-1",
+                        spec));
+      }
     } else {
       return std::nullopt;
     }
@@ -114,16 +124,18 @@ Strategy PrefillStrategy::parse(std::string_view spec) {
   if (name == "random") return parse_keep(spec, argument, make_random_strategy);
   if (name == "static") return parse_keep(spec, argument, make_static_strategy);
   if (name == "lazy") return parse_lazy(spec, argument);
-  return fail(fmt::format(
-      "unknown prefill strategy \"{}\": expected exact, auxiliary, kv-prediction, "
-      "kv-prediction:tail=N,refine=auto, auto:ttft=MS, random:R, static:R, lazy:A-B or zero-cache",
-      spec));
+  return fail(
+      fmt::format("unknown prefill strategy \"{}\": expected exact, auxiliary, kv-prediction, "
+                  "kv-prediction:tail=N,refine=auto,gate=auto, auto:ttft=MS, random:R, static:R, "
+                  "lazy:A-B or zero-cache",
+                  spec));
 }
 
 PrefillReport PrefillStrategy::prefill(const Models& models, std::span<Sequence* const> sequences,
                                        float* logits, PrefillWorkspace& workspace,
                                        const std::stop_token& stop) const {
   CacheRollback rollback(sequences);
+  for (Sequence* sequence : sequences) sequence->gate.reset();
   const PrefillStep step{.models = models,
                          .sequences = sequences,
                          .logits = logits,
@@ -192,6 +204,13 @@ PrefillState run_pending(const PrefillStep& step, CacheMember cache, PrefillRepo
 
 Status check_strategy(const PrefillStrategy& strategy, const Models& models) {
   if (!strategy.needs_bundle()) return {};
+  if (strategy.gate() == kGateAuto && models.is_bundle() && !models.gate) {
+    return fail(
+        fmt::format("prefill strategy {}: this bundle has no calibrated gate (key \"gate\" of "
+                    "kvcast.json): give a threshold, as in gate=-1, or calibrate one "
+                    "(bench/gate.py)",
+                    strategy.spec()));
+  }
   if (models.is_bundle()) {
     const bool answers = strategy.cache_use().answerer == Sequence::Answerer::kAuxiliary;
     if (models.auxiliary_answers() || !answers) return {};

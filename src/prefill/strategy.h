@@ -105,6 +105,8 @@ class PrefillStrategy {
   [[nodiscard]] virtual CacheUse cache_use() const = 0;
   /// Rows to be refined beside each decode step: 0 is none, or kRefineAuto.
   [[nodiscard]] virtual int64_t refine_rows() const { return 0; }
+  /// KvPredictionOptions::gate.
+  [[nodiscard]] virtual std::optional<double> gate() const { return std::nullopt; }
   /// How many leading rows of a prompt's cache may come from its family's earlier prompts.
   [[nodiscard]] virtual int64_t reusable_rows(int64_t /*prompt_tokens*/) const { return 0; }
 
@@ -167,7 +169,11 @@ std::unique_ptr<PrefillStrategy> make_auxiliary_strategy();
 struct KvPredictionOptions {
   int64_t tail = 1;    ///< at least 1: last prompt tokens that the base runs itself; 1 is the paper
   int64_t refine = 0;  ///< PrefillStrategy::refine_rows
+  /// A forecast of which GateDecision::score is lower is given up: the prompt is read exactly.
+  std::optional<double> gate = {};
 };
+/// KvPredictionOptions::gate, in place of a threshold: the bundle's own (Models::gate).
+constexpr double kGateAuto = std::numeric_limits<double>::infinity();
 std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(const KvPredictionOptions& options);
 /// Exact if the first token comes within so many milliseconds, else the forecast that does.
 std::unique_ptr<PrefillStrategy> make_auto_strategy(int64_t ttft_ms);

@@ -51,7 +51,7 @@ void TailRun::begin_products() {
   }
 }
 
-bool TailRun::finish(float* logits) {
+const float* TailRun::finish(bool all_tokens) {
   carried_.reset();
   while (!error_ && !steps_->between_layers()) {
     products_->finish();
@@ -62,13 +62,12 @@ bool TailRun::finish(float* logits) {
   RunLayersOptions options;
   options.first = steps_->layer();
   options.last = models_.base->config().n_layers();
-  options.output = LastLayerOutput::kLastRows;
+  options.output = all_tokens ? LastLayerOutput::kAllRows : LastLayerOutput::kLastRows;
   options.stop = stop_;
-  if (!models_.base->run_layers(workspace_.rows.data(), rows_, options, workspace_)) return false;
+  float* const rows = workspace_.rows.data();
+  if (!models_.base->run_layers(rows, rows_, options, workspace_)) return nullptr;
   for (const SequenceRows& sequence : rows_) sequence.cache->advance(sequence.rows);
-  models_.base->logits(workspace_.rows.data(), static_cast<int64_t>(rows_.size()), logits,
-                       workspace_);
-  return true;
+  return rows;
 }
 
 }  // namespace kvcast

@@ -61,6 +61,7 @@ class Collector final : public RequestObserver {
                           .decode_tokens = timings.decode_tokens,
                           .prefill = timings.prefill,
                           .estimated_ttft_ms = timings.estimated_ms,
+                          .gate = timings.gate,
                           .refinement = timings.refinement};
     end({});
   }

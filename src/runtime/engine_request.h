@@ -66,6 +66,7 @@ struct EngineTimings {
   std::string prefill;           ///< the strategy that ran
   /// What `auto` decided by: from the end of the queue to the first token, with nothing beside it.
   std::optional<double> estimated_ms;
+  std::optional<GateDecision> gate;      ///< none where no forecast was judged
   std::optional<Refinement> refinement;  ///< of all choices; none where nothing is refined
 };
 

@@ -143,7 +143,8 @@ bool Job::may_refine(const Choice& choice) const {
 void Job::store_prefix(PrefixPool& pool) {
   if (choices.empty() || !request.reuse_prefix) return;
   Sequence& sequence = choices.front()->sequence;
-  const CacheFamily family = strategy->cache_use().family;
+  const bool refused = sequence.gate && !sequence.gate->trusted();
+  const CacheFamily family = refused ? CacheFamily::kExact : strategy->cache_use().family;
   // Of a forecast cache only the forecast rows: what the base read itself over them depends on
   // where this prompt ended.
   const int64_t forecast = timings.cached_tokens + report.predicted_tokens;
@@ -173,6 +174,7 @@ void Job::finish() {
   timings.predictor_ms = report.predictor_ms;
   timings.base_ms = report.base_ms;
   timings.predicted_tokens = report.predicted_tokens;
+  if (!choices.empty()) timings.gate = choices.front()->sequence.gate;
   for (const auto& choice : choices) {
     if (!choice->refiner) continue;
     const Refinement& of_choice = choice->refiner->report();

@@ -165,6 +165,7 @@ Status AnswerStream::Impl::prefill() {
   answer.timings.predictor_ms = report.predictor_ms;
   answer.timings.base_ms = report.base_ms;
   answer.timings.predicted_tokens = report.predicted_tokens;
+  answer.timings.gate = sequence.gate;
   if (report.stopped) {
     end();
     return {};

@@ -1,21 +1,11 @@
 #include "runtime/token_score.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
+#include "base/log_sum_exp.h"
+
 namespace kvcast {
-namespace {
-
-/// log of the sum of exp(logits).
-double log_sum_exp(std::span<const float> logits) {
-  const float largest = *std::ranges::max_element(logits);
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
-  return static_cast<double>(largest) + std::log(sum);
-}
-
-}  // namespace
 
 double log_probability(std::span<const float> logits, int32_t token) {
   return static_cast<double>(logits[static_cast<size_t>(token)]) - log_sum_exp(logits);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace kvcast {
 namespace {
@@ -19,6 +20,7 @@ const std::vector<double> kRequestBounds = {0.01, 0.03, 0.1, 0.3, 0.5, 0.8, 1,  
                                             2.5,  5,    10,  15,  20,  30,  60, 120, 240};
 const std::vector<double> kShareBounds = {0.1, 0.2, 0.3, 0.4,  0.5,  0.6,
                                           0.7, 0.8, 0.9, 0.95, 0.99, 1};
+const std::vector<double> kScoreBounds = {-8, -6, -5, -4, -3, -2, -1.5, -1, -0.5, -0.2, 0, 0.5};
 const std::vector<double> kCountBounds = {0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 
 std::string family(std::string_view name, std::string_view type, std::string_view help) {
@@ -68,7 +70,8 @@ Metrics::Metrics()
       prefill_(kLatencyBounds),
       decode_(kRequestBounds),
       agreement_(kShareBounds),
-      exact_after_tokens_(kCountBounds) {}
+      exact_after_tokens_(kCountBounds),
+      gate_score_(kScoreBounds) {}
 
 void Metrics::observe_first_token(double seconds) {
   const std::lock_guard lock(mutex_);
@@ -92,6 +95,10 @@ void Metrics::observe_finished(const EngineTimings& timings, double end_to_end_s
   prompt_tokens_ += timings.prompt_tokens;
   predicted_tokens_ += timings.predicted_tokens;
   cached_tokens_ += timings.cached_tokens;
+  if (timings.gate) {
+    if (std::isfinite(timings.gate->score)) gate_score_.observe(timings.gate->score);
+    ++(timings.gate->trusted() ? trusted_forecasts_ : refused_forecasts_);
+  }
   if (!timings.refinement) return;
   const Refinement& refinement = *timings.refinement;
   refined_rows_ += refinement.refined_rows;
@@ -142,6 +149,7 @@ std::string Metrics::expose(std::string_view model, const Gauges& gauges) const 
             "Share of an answer's tokens, of those compared, that exact would have chosen.");
   histogram("exact_after_tokens", exact_after_tokens_,
             "Answer tokens that were written before the cache was exact.");
+  histogram("gate_score", gate_score_, "How far forecasts were found to be trusted, in nats.");
   const SchedulerStats& stats = gauges.scheduler;
   single("num_requests_running", "gauge", stats.running, "Requests in prefill or decode.");
   single("num_requests_waiting", "gauge", stats.waiting, "Requests in the queue.");
@@ -160,6 +168,10 @@ std::string Metrics::expose(std::string_view model, const Gauges& gauges) const 
          "Prompt tokens taken over from an earlier request.");
   single("refined_rows_total", "counter", refined_rows_, "Forecast rows that were made exact.");
   single("revised_tokens_total", "counter", revised_tokens_, "Tokens that were taken back.");
+  single("trusted_forecasts_total", "counter", trusted_forecasts_,
+         "Forecasts that the gate let pass.");
+  single("refused_forecasts_total", "counter", refused_forecasts_,
+         "Forecasts that the gate did not trust: their prompts were read exactly.");
   single("requests_cancelled_total", "counter", cancelled_, "Clients that went away.");
   text += family("request_success_total", "counter", "Answers completed, by reason.");
   for (const auto& [reason, count] : finished_) {

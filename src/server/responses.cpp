@@ -94,6 +94,12 @@ OrderedJson to_json(const EngineTimings& t) {
                       {"generated_tokens", t.generated_tokens},
                       {"decode_tokens_per_s", per_second}};
   if (t.estimated_ms) json["estimated_ms"] = *t.estimated_ms;
+  if (t.gate) {
+    json["gate"] = {{"trusted", t.gate->trusted()},
+                    {"score", t.gate->score},
+                    {"threshold", t.gate->threshold},
+                    {"ms", t.gate->ms}};
+  }
   if (t.refinement) {
     const Refinement& r = *t.refinement;
     const auto agreement = r.agreement();

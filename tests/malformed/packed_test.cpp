@@ -106,7 +106,7 @@ TEST_F(Packed, TypesThatNoMatrixIsPackedInAreRefused) {
     bad.bytes.resize(bad.bytes.size() * static_cast<size_t>(size));
     write(changed);
     expect_error(
-        {kFile, kQuery, dtype, "expected F32, BF16, I8, or U8 in blocks of 1216 or 2176 bytes"});
+        {kFile, kQuery, dtype, "expected F32, BF16, I8, or U8 in blocks of 1280 or 2176 bytes"});
   }
 }
 
@@ -120,7 +120,7 @@ TEST_F(Packed, AnotherTypeNeedsItsOwnShape) {
 }
 
 TEST_F(Packed, BlocksNeedTheirOwnShape) {
-  for (const int64_t block_bytes : {1216, 2176}) {
+  for (const int64_t block_bytes : {1280, 2176}) {
     StoredTensors changed = tensors_;
     changed[std::string(kQuery)] = {
         "U8", {1, 1, block_bytes}, std::string(static_cast<size_t>(block_bytes), '\0')};

@@ -57,6 +57,7 @@ Evaluator::Evaluator(const Models& models, const Tokenizer& tokenizer, int64_t m
 PrefilledBatch Evaluator::prefill(const EvalStrategy& strategy, std::span<const EvalPrompt> prompts,
                                   int64_t shared_tokens) {
   PrefilledBatch batch;
+  batch.refine_rows = strategy.prefill->refine_rows();
   batch.sequences.reserve(prompts.size());
   const CacheFamily family =
       strategy.wrong_cache ? CacheFamily::kNone : strategy.prefill->cache_use().family;
@@ -232,7 +233,9 @@ std::vector<Evaluator::Answer> Evaluator::answer(PrefilledBatch batch,
   std::vector<Answer> answers(batch.sequences.size());
   std::vector<AnswerWriter> writers;
   std::vector<Answering> answering;
+  std::vector<AnswerRefiner> refiners;
   writers.reserve(answers.size());
+  refiners.reserve(answers.size());
   for (size_t s = 0; s < answers.size(); ++s) {
     AnswerRules rules{.max_tokens = options.max_tokens,
                       .sampling = options.sampling,
@@ -241,6 +244,9 @@ std::vector<Evaluator::Answer> Evaluator::answer(PrefilledBatch batch,
     if (!options.seeds.empty()) rules.sampling.seed = options.seeds[s];
     writers.emplace_back(std::move(rules), &tokenizer_);
     answering.push_back({&batch.sequences[s], &writers.back()});
+    if (batch.refine_rows == 0) continue;
+    refiners.emplace_back(batch.sequences[s], RefineOptions{.rows = batch.refine_rows});
+    answering.back().refiner = &refiners.back();
   }
   // Logits without a number end the answers where they are.
   (void)write_answers(models_, answering, std::move(batch.logits), workspace_,
@@ -254,6 +260,7 @@ std::vector<Evaluator::Answer> Evaluator::answer(PrefilledBatch batch,
 
 PrefilledBatch Evaluator::replicate(const PrefilledBatch& batch, int64_t copies) {
   PrefilledBatch out;
+  out.refine_rows = batch.refine_rows;
   const auto vocab = static_cast<size_t>(vocab_size());
   for (size_t s = 0; s < batch.sequences.size(); ++s) {
     const Sequence& from = batch.sequences[s];

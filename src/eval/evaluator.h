@@ -47,6 +47,7 @@ struct EvalPrompt {
 struct PrefilledBatch {
   std::vector<Sequence> sequences;
   std::vector<float> logits;
+  int64_t refine_rows = 0;  ///< PrefillStrategy::refine_rows: what answer() refines beside a step
 };
 
 struct AnswerOptions {

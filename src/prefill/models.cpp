@@ -34,20 +34,14 @@ ModelPair Models::shapes() const {
   return {base->config(), auxiliary ? auxiliary->config() : ModelConfig{}, plan};
 }
 
-namespace {
-
-/// What maps are held as: as asked for, as they are packed, or as most of the base; but not unasked
-/// in 4 bits, where a forecast loses more than its few weights save.
-Result<std::optional<WeightType>> type_of_maps(const BundleManifest& manifest,
+Result<std::optional<WeightType>> type_of_maps(const std::filesystem::path& predictor,
                                                std::optional<WeightType> asked,
                                                WeightType main_type) {
   if (asked) return asked;
-  KVCAST_TRY(const auto file, Safetensors::open(manifest.predictor));
+  KVCAST_TRY(const auto file, Safetensors::open(predictor));
   if (is_packed(*file)) return std::nullopt;
   return main_type == WeightType::kInt4Blocks ? WeightType::kInt8Blocks : main_type;
 }
-
-}  // namespace
 
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,
                            int threads) {
@@ -75,7 +69,7 @@ Result<Models> load_models(const std::filesystem::path& directory, std::optional
                                  {models.base->weights(), models.shared_layers}, type, threads));
   }
   KVCAST_TRY(const auto predictor_type,
-             type_of_maps(manifest, type, models.base->weights().main_type()));
+             type_of_maps(manifest.predictor, type, models.base->weights().main_type()));
   KVCAST_TRY(models.predictor,
              Predictor::load(manifest.predictor, models.base->config(), models.shapes().auxiliary,
                              manifest.plan, predictor_type, threads));

@@ -43,6 +43,13 @@ struct Models {
   [[nodiscard]] ModelPair shapes() const;
 };
 
+/// What the maps of a predictor file are held as: as asked for, as they are packed (nullopt), or as
+/// most of the base
+/// (`main_type`); but not unasked in 4 bits, where a forecast loses more than its few weights save.
+Result<std::optional<WeightType>> type_of_maps(const std::filesystem::path& predictor,
+                                               std::optional<WeightType> asked,
+                                               WeightType main_type);
+
 /// Loads a bundle, or a plain model directory as a base alone. `type` null: as stored, a
 /// predictor that is not packed as most of the base, in 8 bits at least.
 Result<Models> load_models(const std::filesystem::path& directory, std::optional<WeightType> type,

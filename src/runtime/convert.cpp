@@ -9,6 +9,7 @@
 #include "model/bundle.h"
 #include "model/checkpoint.h"
 #include "model/weights.h"
+#include "prefill/models.h"
 #include "prefill/predictor.h"
 
 namespace kvcast {
@@ -63,9 +64,9 @@ class Converter {
     const bool apart = json["base"].is_object();
     KVCAST_TRY(const WeightType type,
                apart ? type_of(manifest.base) : model(manifest.base, to / kBase));
-    KVCAST_TRY(const auto predictor,
-               Predictor::load(manifest.predictor, base, auxiliary, manifest.plan, map_type(type),
-                               options_.threads));
+    KVCAST_TRY(const auto map_type, type_of_maps(manifest.predictor, options_.type, type));
+    KVCAST_TRY(const auto predictor, Predictor::load(manifest.predictor, base, auxiliary,
+                                                     manifest.plan, map_type, options_.threads));
     KVCAST_CHECK(
         write_safetensors(to / kPredictor, predictor->packed_tensors(), packed_metadata()));
     if (!manifest.shared_layers.empty()) {
@@ -106,12 +107,6 @@ class Converter {
     KVCAST_TRY(const ModelWeights weights,
                load_weights(checkpoint, options_.type, options_.threads));
     return weights.main_type();
-  }
-
-  /// As load_models() would hold them.
-  [[nodiscard]] WeightType map_type(WeightType main_type) const {
-    const bool small = !options_.type && main_type == WeightType::kInt4Blocks;
-    return small ? WeightType::kInt8Blocks : main_type;
   }
 
   static Status write_manifest(Json json, const fs::path& to) {

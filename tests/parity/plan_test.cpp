@@ -192,7 +192,8 @@ TEST(Plan, TheAuxiliaryAloneIsRefusedWhereThereIsNone) {
   const auto strategy = *PrefillStrategy::parse("auxiliary");
   const auto refused = check_strategy(*strategy, models);
   ASSERT_FALSE(refused);
-  EXPECT_NE(refused.error().message.find("needs a bundle with an auxiliary that is a model"), std::string::npos);
+  EXPECT_NE(refused.error().message.find("needs a bundle with an auxiliary that is a model"),
+            std::string::npos);
 }
 
 TEST(Plan, CountsWhatItRuns) {

@@ -77,6 +77,9 @@ class TerminalInput final : public LineInput {
 
   std::optional<std::string> read() override {
     given_up_ = false;
+    // Before the prompt, which libedit shows first: keys that answer it would else be the
+    // terminal's, which keeps 4,095 characters of a line.
+    el_wset(editor_, EL_PREP_TERM, 1);
     ask_terminal(kAskForBrackets);
     int characters = 0;
     errno = 0;

@@ -12,7 +12,7 @@ import statistics
 import time
 
 import kvcast
-from kvcast import _library
+from kvcast._library import library
 
 parser = argparse.ArgumentParser()
 parser.add_argument("model", nargs="?", default="models/kvcast-65m")
@@ -21,7 +21,7 @@ parser.add_argument("--rounds", type=int, default=30)
 arguments = parser.parse_args()
 
 model = kvcast.Model.load(arguments.model)
-_library.library.kvcast_answer_run.argtypes = [ctypes.c_void_p] * 4
+library.kvcast_answer_run.argtypes = [ctypes.c_void_p] * 4
 prompt = model.tokenize("The city of Rome was founded")
 
 
@@ -39,7 +39,7 @@ def in_python():
 
 def in_cpp():
     answer, start = begin()
-    assert _library.library.kvcast_answer_run(answer._handle, None, None, None) == 0
+    assert library.kvcast_answer_run(answer._handle, None, None, None) == 0
     return time.perf_counter() - start, len(answer.text)
 
 

@@ -82,8 +82,8 @@ class Evaluator {
   LogProbabilities score_predicted(std::span<const EvalPrompt> prompts,
                                    const Continuations& continuations);
 
-  /// Logits that predict each token of one continuation per sequence, row by row in the order of
-  /// the sequences, handed out one at a time: [vocab_size]. `token` is the index within it.
+  /// Logits [vocab_size] that predict each token of one continuation per sequence; `token` is the
+  /// index within it. Each is handed out once, in any order, by several threads at a time.
   using LogitsSink = std::function<void(size_t sequence, size_t token, std::span<const float>)>;
   void continuation_logits(PrefilledBatch& batch, std::span<const Tokens> continuations,
                            const LogitsSink& sink);

@@ -4,9 +4,9 @@
 // with a minimum's part, it is added to the element's f32 sum, block after block from first to
 // last, whatever the number of rows, the tile or the division along k: results do not depend on how
 // rows are batched. The f32 sums stay in memory, where a block passes once; the integer ones in
-// registers. One to few rows unpack 4-bit codes in registers. For more, a piece of the panel
-// becomes 8-bit blocks in the second-level cache, and all row tiles read it there. Included after
-// the file's Simd and dot_inl.h.
+// registers. One to few rows unpack 4-bit codes in registers. For more, a piece of the panel is
+// unpacked to bytes in the second-level cache, and all row tiles read it there. Included after the
+// file's Simd and dot_inl.h.
 #pragma once
 
 #include "kernels/blocks_convert_inl.h"
@@ -15,8 +15,9 @@
 namespace kvcast {
 namespace {
 
-/// Blocks along k in a piece: 8-bit blocks of 2 KiB, in the second-level cache. Long, since rows of
-/// activations are fetched well only in long runs (12 blocks at a time: a third of the rate lost).
+/// Blocks along k in a piece: unpacked, some 2 KiB each, in the second-level cache. Long, since
+/// rows of activations are fetched well only in long runs (12 blocks at a time: a third of the rate
+/// lost).
 constexpr int64_t kBlocksPerPiece = Simd::kWidth == 16 ? 96 : 16;
 /// Most rows for which 4-bit codes are unpacked in registers.
 constexpr int kRowsUnpackedInRegisters = Simd::kWidth == 16 ? 4 : 1;
@@ -88,11 +89,6 @@ struct ScaledByBlock {
         Simd::store(out, sum);
       }
     }
-  }
-  /// One vector of sums of a finished row.
-  static KVCAST_INLINE Simd::F finish(const MultiplyArgs&, int64_t, int64_t,
-                                      const std::byte* sums) {
-    return Simd::load(reinterpret_cast<const float*>(sums));
   }
 };
 
@@ -230,9 +226,9 @@ void run_block_strips(const BlockTile& t, Prefetch& prefetch) {
   if (t.block_end * kBlockGroups < m.groups) return;
   KVCAST_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    const std::byte* const sums = m.scratch + (t.row + r) * 64 * 4;
+    const auto* const sums = reinterpret_cast<const float*>(m.scratch) + (t.row + r) * 64;
     for (int64_t column = m.column_begin; column < m.column_end; column += Simd::kWidth) {
-      finish_vector(m, t.row + r, column, Codes::finish(m, t.row + r, column, sums + column * 4));
+      finish_vector(m, t.row + r, column, Simd::load(sums + column));
     }
   }
 }

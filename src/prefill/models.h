@@ -44,8 +44,8 @@ struct Models {
 };
 
 /// What the maps of a predictor file are held as: as asked for, as they are packed (nullopt), or as
-/// most of the base
-/// (`main_type`); but not unasked in 4 bits, where a forecast loses more than its few weights save.
+/// most of the base (`main_type`); but not unasked in 4 bits, where a forecast loses more than its
+/// few weights save.
 Result<std::optional<WeightType>> type_of_maps(const std::filesystem::path& predictor,
                                                std::optional<WeightType> asked,
                                                WeightType main_type);

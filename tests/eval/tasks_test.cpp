@@ -123,6 +123,14 @@ TEST_F(Tasks, HumanEvalRunsNothingUnlessAllowed) {
   EXPECT_NE(task.error().message.find("--allow-code-execution"), std::string::npos);
 }
 
+std::string lines_of_code(int count) {
+  std::string text;
+  for (int i = 0; i < count; ++i) {
+    text += "x_" + std::to_string(i) + " = the_word(" + std::to_string(i * i) + ")\n";
+  }
+  return text;
+}
+
 std::string choice_rows(int count) {
   std::string rows;
   for (int i = 0; i < count; ++i) {
@@ -253,12 +261,27 @@ TEST_F(EvalCommand, WritesTheResultsThatTheFormatPromises) {
   EXPECT_EQ(lines, 45);
 }
 
+// With the shipped bundle: a tiny model's logits are scored too fast for threads to meet.
+TEST_F(EvalCommand, ThreadsDoNotChangeAScore) {
+  directory_.write("text.txt", lines_of_code(4000));
+  nlohmann::json first;
+  for (const char* threads : {"1", "2", "2", "2", "2"}) {
+    const auto result =
+        run_kvcast("eval '" + std::string(KVCAST_SOURCE_DIR) +
+                   "/models/kvcast-65m' --timing-repetitions 0 --json --task nll --prefix 16 "
+                   "--suffix 112 --limit 48 --prefill exact --threads " +
+                   threads + " --data " + file("text.txt"));
+    ASSERT_EQ(result.exit_code, 0) << result.error;
+    const auto scored = nlohmann::json::parse(result.out)["results"][0];
+    const nlohmann::json scores = {scored["nll"], scored["kl"], scored["top1"], scored["first"]};
+    if (first.is_null()) first = scores;
+    EXPECT_EQ(scores, first) << threads << " threads";
+  }
+}
+
 TEST_F(EvalCommand, EveryTaskRuns) {
   directory_.write("trivia.jsonl", R"({"question": "who", "aliases": ["me", "Me.", "you"]})");
-  std::string text;
-  for (int i = 0; i < 400; ++i)
-    text += "x_" + std::to_string(i) + " = the_word(" + std::to_string(i * i) + ")\n";
-  directory_.write("text.txt", text);
+  directory_.write("text.txt", lines_of_code(400));
   directory_.write("chats.jsonl", R"({"prompt": "a word", "answer": "another word"})");
   for (const std::string& task :
        {"nll --prefix 40 --suffix 16 --limit 5 --data " + file("text.txt"),

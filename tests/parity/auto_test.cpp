@@ -2,25 +2,16 @@
 #include <gtest/gtest.h>
 
 #include "prefill/strategy.h"
+#include "support/small_openelm.h"
 
 namespace kvcast {
 namespace {
-
-ModelConfig small_config(int64_t layers, int64_t model_dim) {
-  return make_openelm_config({.n_layers = layers,
-                              .model_dim = model_dim,
-                              .head_dim = 16,
-                              .gqa_groups = 2,
-                              .ffn_dim_divisor = 16,
-                              .vocab_size = 211,
-                              .max_context_tokens = 4000});
-}
 
 /// A machine on which prompts take what is said here, at any length.
 class Budget : public testing::Test {
  protected:
   Budget() {
-    const ModelConfig base = small_config(6, 96), auxiliary = small_config(3, 64);
+    const ModelConfig base = small_openelm(6, 96, 4000), auxiliary = small_openelm(3, 64, 4000);
     models_ = random_models(base, &auxiliary, canonical_layer_map(6, 3), WeightType::kF32, 1);
     models_.prefill_pace->measure_once(models_);
     for (int i = 0; i < 60; ++i) {  // outweighs what was measured
@@ -58,7 +49,7 @@ TEST_F(Budget, ExactRowsThatAreThereCount) {
   Sequence sequence(models_);
   sequence.tokens.assign(900, 5);
   Sequence* const one[] = {&sequence};
-  std::vector<float> logits(211);
+  std::vector<float> logits(kSmallVocab);
   PrefillWorkspace workspace;
   make_exact_strategy()->prefill(models_, one, logits.data(), workspace, {});
   sequence.tokens.assign(1000, 5);

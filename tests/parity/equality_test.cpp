@@ -7,38 +7,19 @@
 #include <limits>
 
 #include "prefill/strategy.h"
+#include "support/small_openelm.h"
 #include "support/tensors.h"
 #include "support/weight_types.h"
 
 namespace kvcast {
 namespace {
 
-/// A model big enough to have several panels, odd widths and GQA, small enough for the plain
-/// reference kernels.
-ModelConfig small_config(int64_t layers, int64_t model_dim) {
-  return make_openelm_config({.n_layers = layers,
-                              .model_dim = model_dim,
-                              .head_dim = 16,
-                              .gqa_groups = 2,
-                              .ffn_dim_divisor = 16,
-                              .vocab_size = 211,
-                              .max_context_tokens = 1600});
-}
-
 Models pair(WeightType type, int threads) {
-  const ModelConfig base = small_config(6, 96), auxiliary = small_config(3, 64);
+  const ModelConfig base = small_openelm(6, 96), auxiliary = small_openelm(3, 64);
   Models models = random_models(base, &auxiliary, canonical_layer_map(6, 3), type, threads);
   // As Model::load chooses: beside bf16 weights a bf16 cache.
   models.kv_type = type == WeightType::kF32 ? KvType::kF32 : KvType::kBf16;
   return models;
-}
-
-std::vector<int32_t> some_tokens(size_t count, int32_t salt = 0) {
-  std::vector<int32_t> tokens;
-  for (size_t i = 0; i < count; ++i) {
-    tokens.push_back(static_cast<int32_t>((i * 37 + 11 + static_cast<size_t>(salt) * 53) % 211));
-  }
-  return tokens;
 }
 
 /// Prefill of each prompt as one batch on fresh caches; the logits of all.
@@ -232,7 +213,7 @@ TEST_P(Equality, ACacheReservedForTheAnswerNeverGrows) {
     const auto strategy = *PrefillStrategy::parse(spec);
     Sequence sequence(models);
     Sequence* const batch[] = {&sequence};
-    std::vector<float> logits(211);
+    std::vector<float> logits(kSmallVocab);
     PrefillWorkspace workspace;
     sequence.tokens = some_tokens(60);
     reserve_answer(*strategy, models, sequence, 60, 40);
@@ -272,7 +253,7 @@ TEST_P(Equality, SecondTurnForecastsWithTheWholeConversationInView) {
   const auto prompt = some_tokens(40);
   Sequence sequence(models);
   Sequence* const batch[] = {&sequence};
-  std::vector<float> logits(211);
+  std::vector<float> logits(kSmallVocab);
   PrefillWorkspace workspace;
   const auto strategy = *PrefillStrategy::parse("kv-prediction");
   sequence.tokens.assign(prompt.begin(), prompt.begin() + 15);
@@ -308,7 +289,7 @@ TEST_P(Equality, StrategiesMayChangeBetweenTurns) {
   const auto prompt = some_tokens(60);
   Sequence sequence(models);
   Sequence* const batch[] = {&sequence};
-  std::vector<float> logits(211);
+  std::vector<float> logits(kSmallVocab);
   PrefillWorkspace workspace;
   const auto turn = [&](const char* spec, size_t tokens) {
     sequence.tokens.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(tokens));
@@ -328,7 +309,7 @@ TEST_P(Equality, StoppedPrefillLeavesTheConversationAsItWas) {
                            "lazy:0.75-0.25", "zero-cache"}) {
     Sequence sequence(models);
     Sequence* const batch[] = {&sequence};
-    std::vector<float> logits(211);
+    std::vector<float> logits(kSmallVocab);
     PrefillWorkspace workspace;
     const auto strategy = *PrefillStrategy::parse(spec);
     sequence.tokens = some_tokens(12);

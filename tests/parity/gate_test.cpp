@@ -7,39 +7,21 @@
 #include <cmath>
 #include <limits>
 
+#include "support/small_openelm.h"
 #include "support/tensors.h"
 #include "support/weight_types.h"
 
 namespace kvcast {
 namespace {
 
-constexpr int64_t kVocab = 211;
 // Scores are about -log(211) here: random weights know nothing.
 constexpr const char* kNever = "gate=-1000";
 constexpr const char* kAlways = "gate=1000";
 
-ModelConfig small_config(int64_t layers, int64_t model_dim) {
-  return make_openelm_config({.n_layers = layers,
-                              .model_dim = model_dim,
-                              .head_dim = 16,
-                              .gqa_groups = 2,
-                              .ffn_dim_divisor = 16,
-                              .vocab_size = kVocab,
-                              .max_context_tokens = 1600});
-}
-
 /// `map`: with {0, 0, 1, 1, 1, 1} the auxiliary's last layer is not read, and does not judge.
 Models pair(WeightType type, const std::vector<int64_t>& map = canonical_layer_map(6, 3)) {
-  const ModelConfig base = small_config(6, 96), auxiliary = small_config(3, 64);
+  const ModelConfig base = small_openelm(6, 96), auxiliary = small_openelm(3, 64);
   return random_models(base, &auxiliary, map, type, 2);
-}
-
-std::vector<int32_t> some_tokens(size_t count, int32_t salt = 0) {
-  std::vector<int32_t> tokens;
-  for (size_t i = 0; i < count; ++i) {
-    tokens.push_back(static_cast<int32_t>((i * 37 + 11 + static_cast<size_t>(salt) * 53) % kVocab));
-  }
-  return tokens;
 }
 
 struct Read {
@@ -54,7 +36,7 @@ Read read(const Models& models, const std::string& spec,
   std::vector<Sequence*> batch;
   for (const auto& prompt : prompts) out.sequences.emplace_back(models).tokens = prompt;
   for (Sequence& sequence : out.sequences) batch.push_back(&sequence);
-  out.logits.resize(prompts.size() * kVocab);
+  out.logits.resize(prompts.size() * kSmallVocab);
   PrefillWorkspace workspace;
   out.report =
       (*PrefillStrategy::parse(spec))->prefill(models, batch, out.logits.data(), workspace, {});
@@ -67,7 +49,7 @@ Read read_in_steps(const Models& models, const std::string& spec,
   Read out;
   Sequence& sequence = out.sequences.emplace_back(models);
   sequence.tokens = prompt;
-  out.logits.resize(kVocab);
+  out.logits.resize(kSmallVocab);
   PrefillWorkspace workspace;
   const auto strategy = *PrefillStrategy::parse(spec);
   PrefillState state = PrefillState::kMore;
@@ -123,7 +105,7 @@ TEST_P(Gate, AForecastThatIsNotTrustedIsReadExactly) {
     for (const int64_t rows : {1, 50, 310}) {
       const Read steps = read_in_steps(models, with(spec, kAlways), prompts[0], rows);
       EXPECT_EQ(steps.logits,
-                std::vector<float>(exact.logits.begin(), exact.logits.begin() + kVocab))
+                std::vector<float>(exact.logits.begin(), exact.logits.begin() + kSmallVocab))
           << spec << rows;
       EXPECT_EQ(steps.report.predicted_tokens, 0) << spec << rows;
     }
@@ -141,8 +123,8 @@ TEST_P(Gate, OneOfABatchMayBeRefused) {
   const size_t refused = first < second ? 0 : 1;
   const Read exact = read(models, "exact", {prompts[refused]});
   const auto row = [&](const Read& read, size_t s) {
-    const auto from = read.logits.begin() + static_cast<std::ptrdiff_t>(s * kVocab);
-    return std::vector<float>(from, from + kVocab);
+    const auto from = read.logits.begin() + static_cast<std::ptrdiff_t>(s * kSmallVocab);
+    return std::vector<float>(from, from + kSmallVocab);
   };
   EXPECT_EQ(row(mixed, refused), exact.logits);
   EXPECT_EQ(row(mixed, 1 - refused), row(all, 1 - refused));

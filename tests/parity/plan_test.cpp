@@ -2,22 +2,13 @@
 #include <gtest/gtest.h>
 
 #include "prefill/strategy.h"
+#include "support/small_openelm.h"
 #include "support/tensors.h"
 
 namespace kvcast {
 namespace {
 
-constexpr int64_t kLayers = 6, kVocab = 211;
-
-ModelConfig small_config(int64_t layers, int64_t model_dim) {
-  return make_openelm_config({.n_layers = layers,
-                              .model_dim = model_dim,
-                              .head_dim = 16,
-                              .gqa_groups = 2,
-                              .ffn_dim_divisor = 16,
-                              .vocab_size = kVocab,
-                              .max_context_tokens = 400});
-}
+constexpr int64_t kLayers = 6;
 
 /// The first `exact_layers` are exact, the others read `input`.
 ForecastPlan plan_of(int64_t exact_layers, int64_t sink_tokens, ForecastInput input) {
@@ -29,20 +20,12 @@ ForecastPlan plan_of(int64_t exact_layers, int64_t sink_tokens, ForecastInput in
 }
 
 Models models_of(const ForecastPlan& plan, WeightType type = WeightType::kF32) {
-  const ModelConfig base = small_config(kLayers, 96), auxiliary = small_config(3, 64);
+  const ModelConfig base = small_openelm(kLayers, 96), auxiliary = small_openelm(3, 64);
   Models models =
       random_models(base, plan.auxiliary_layers() > 0 ? &auxiliary : nullptr, plan, type, 2);
   if (!models.predictor) models.predictor = Predictor::random(base, {}, plan, type, 2, 3);
   models.plan = plan;
   return models;
-}
-
-std::vector<int32_t> some_tokens(size_t count, int32_t salt = 0) {
-  std::vector<int32_t> tokens;
-  for (size_t i = 0; i < count; ++i) {
-    tokens.push_back(static_cast<int32_t>((i * 37 + 11 + static_cast<size_t>(salt) * 53) % kVocab));
-  }
-  return tokens;
 }
 
 std::vector<float> prefill(const Models& models, const std::string& spec,
@@ -54,7 +37,7 @@ std::vector<float> prefill(const Models& models, const std::string& spec,
     sequences.back().tokens = prompt;
   }
   for (Sequence& sequence : sequences) batch.push_back(&sequence);
-  std::vector<float> logits(prompts.size() * kVocab);
+  std::vector<float> logits(prompts.size() * kSmallVocab);
   PrefillWorkspace workspace;
   (*PrefillStrategy::parse(spec))->prefill(models, batch, logits.data(), workspace, {});
   return logits;
@@ -66,7 +49,7 @@ std::vector<float> prefill_in_steps(const Models& models, const std::string& spe
   Sequence sequence(models);
   sequence.tokens = prompt;
   Sequence* const batch[] = {&sequence};
-  std::vector<float> logits(kVocab);
+  std::vector<float> logits(kSmallVocab);
   PrefillWorkspace workspace;
   PrefillReport report;
   const auto strategy = *PrefillStrategy::parse(spec);
@@ -197,7 +180,7 @@ TEST(Plan, TheAuxiliaryAloneIsRefusedWhereThereIsNone) {
 }
 
 TEST(Plan, CountsWhatItRuns) {
-  const ModelConfig base = small_config(kLayers, 96);
+  const ModelConfig base = small_openelm(kLayers, 96);
   const ForecastPlan plan = plan_of(3, 4, kInputs[0]);
   const PrefillCost cost = kv_prediction_cost(base, {}, plan, 101, 1);
   double predictor = 0;

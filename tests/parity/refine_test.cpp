@@ -10,36 +10,17 @@
 
 #include "prefill/strategy.h"
 #include "runtime/answer_step.h"
+#include "support/small_openelm.h"
 #include "support/weight_types.h"
 
 namespace kvcast {
 namespace {
 
-constexpr int64_t kVocab = 211;
-
-ModelConfig small_config(int64_t layers, int64_t model_dim) {
-  return make_openelm_config({.n_layers = layers,
-                              .model_dim = model_dim,
-                              .head_dim = 16,
-                              .gqa_groups = 2,
-                              .ffn_dim_divisor = 16,
-                              .vocab_size = kVocab,
-                              .max_context_tokens = 1600});
-}
-
 Models pair(WeightType type, int threads) {
-  const ModelConfig base = small_config(6, 96), auxiliary = small_config(3, 64);
+  const ModelConfig base = small_openelm(6, 96), auxiliary = small_openelm(3, 64);
   Models models = random_models(base, &auxiliary, canonical_layer_map(6, 3), type, threads);
   models.kv_type = type == WeightType::kF32 ? KvType::kF32 : KvType::kBf16;
   return models;
-}
-
-std::vector<int32_t> some_tokens(size_t count, int32_t salt = 0) {
-  std::vector<int32_t> tokens;
-  for (size_t i = 0; i < count; ++i) {
-    tokens.push_back(static_cast<int32_t>((i * 37 + 11 + static_cast<size_t>(salt) * 53) % kVocab));
-  }
-  return tokens;
 }
 
 /// The bytes of the first `rows` rows of every head of a layer, keys and values.
@@ -59,7 +40,7 @@ std::string bytes_of(const KVCache& cache, int64_t layer, int64_t rows) {
 std::vector<float> expect_exact(const Models& models, const Sequence& sequence) {
   Sequence exact(models);
   Sequence* const one[] = {&exact};
-  std::vector<float> logits(kVocab);
+  std::vector<float> logits(kSmallVocab);
   PrefillWorkspace workspace;
   const int64_t rows = sequence.base.next_position();
   exact.tokens.assign(sequence.tokens.begin(), sequence.tokens.begin() + rows);
@@ -89,11 +70,11 @@ class Conversation {
   }
   /// What is pending, by the strategy; the first token of each answer.
   void prefill() {
-    std::vector<float> logits(sequences_.size() * kVocab);
+    std::vector<float> logits(sequences_.size() * kSmallVocab);
     const auto strategy = *PrefillStrategy::parse(spec_);
     strategy->prefill(models_, pointers(), logits.data(), workspace_, {});
     for (size_t s = 0; s < sequences_.size(); ++s) {
-      push(*sequences_[s], std::span(logits).subspan(s * kVocab, kVocab));
+      push(*sequences_[s], std::span(logits).subspan(s * kSmallVocab, kSmallVocab));
     }
   }
   /// One decode step of all, each with at most `rows` rows refined beside it. The last logits.
@@ -106,12 +87,12 @@ class Conversation {
       blocks.push_back({.sequence = sequence.get(), .rows = count, .outputs = count / 2});
       outputs += count / 2;
     }
-    std::vector<float> logits(static_cast<size_t>(outputs * kVocab));
+    std::vector<float> logits(static_cast<size_t>(outputs * kSmallVocab));
     EXPECT_TRUE(decode_and_refine(models_, pointers(), blocks, logits.data(), workspace_));
     for (size_t s = 0; s < sequences_.size(); ++s) {
-      push(*sequences_[s], std::span(logits).subspan(s * kVocab, kVocab));
+      push(*sequences_[s], std::span(logits).subspan(s * kSmallVocab, kSmallVocab));
     }
-    return {logits.begin(), logits.begin() + std::ssize(sequences_) * kVocab};
+    return {logits.begin(), logits.begin() + std::ssize(sequences_) * kSmallVocab};
   }
   [[nodiscard]] bool exact() const {
     return std::ranges::all_of(sequences_, [](const auto& s) { return inexact_rows(*s) == 0; });
@@ -158,7 +139,7 @@ TEST_P(Refine, ARefinedCacheIsAnExactOneInAnyChunksBatchAndThreads) {
         }
         const std::vector<float> logits = answers.step(rows);
         for (size_t s = 0; s < 3; ++s) {
-          EXPECT_TRUE(same_bits(std::span(logits).subspan(s * kVocab, kVocab),
+          EXPECT_TRUE(same_bits(std::span(logits).subspan(s * kSmallVocab, kSmallVocab),
                                 expect_exact(models, *answers.pointers()[s])))
               << spec << ", " << rows << " rows, " << threads << " threads, answer " << s;
         }
@@ -207,7 +188,7 @@ TEST_P(Refine, ACancelledBlockLeavesTheConversationToBeRefinedAgain) {
   std::stop_source stopped;
   stopped.request_stop();
   PrefillWorkspace workspace;
-  std::vector<float> logits(10 * kVocab);
+  std::vector<float> logits(10 * kSmallVocab);
   Sequence* const one[] = {&sequence};
   const RefineBlock block[] = {{.sequence = &sequence, .rows = 20}};
   EXPECT_FALSE(
@@ -225,7 +206,7 @@ TEST_P(Refine, AForkTakesOverRefinedRowsAndIsExact) {
   Sequence& sequence = first.add(some_tokens(64));
   first.prefill();
   Sequence copy = sequence.fork(models, std::ssize(sequence.tokens));
-  copy.tokens.back() = (copy.tokens.back() + 1) % kVocab;  // another answer
+  copy.tokens.back() = (copy.tokens.back() + 1) % kSmallVocab;  // another answer
   while (!first.exact()) first.step(16);
   copy.base.take_exact_rows(sequence.base, 64);
   EXPECT_EQ(copy.base.exact_rows(), 64);
@@ -252,7 +233,7 @@ Answer answer(const Models& models, const std::string& spec, const std::vector<i
               bool revise, const SamplingOptions& sampling = {}, int64_t max_tokens = 40) {
   Sequence sequence(models);
   Sequence* const one[] = {&sequence};
-  std::vector<float> logits(kVocab);
+  std::vector<float> logits(kSmallVocab);
   PrefillWorkspace workspace;
   const auto strategy = *PrefillStrategy::parse(spec);
   sequence.tokens = prompt;

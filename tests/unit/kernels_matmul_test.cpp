@@ -2,17 +2,18 @@
 
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "base/half.h"
 #include "kernels/kernel_table.h"
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
-#include "kernels_testing.h"
+#include "matmul_testing.h"
 
 namespace kvcast {
 namespace {
 
+using Case = testing::MatmulCase;
+using Data = testing::MatmulData;
 using testing::pack_floats;
 using testing::random_floats;
 using testing::type_name;
@@ -21,36 +22,6 @@ reference::Activations activations_of(WeightType type) {
   return kernels().matmul(type).bf16_activations ? reference::Activations::kBf16
                                                  : reference::activations_of(type);
 }
-
-struct Case {
-  WeightType type;
-  int64_t rows, n, k;
-  bool bias = false, accumulate = false;
-  int threads = 1;
-  int64_t a_extra = 0, out_extra = 0;  ///< strides beyond the widths
-};
-
-struct Data {
-  explicit Data(const Case& c)
-      : a_stride(c.k + c.a_extra),
-        out_stride(c.n + c.out_extra),
-        a(random_floats(c.rows * a_stride, 11)),
-        bias(random_floats(c.n, 12)),
-        out(random_floats(c.rows * out_stride, 13)),
-        weight(pack_floats(random_floats(c.n * c.k, 14), c.n, c.k, c.type)),
-        args{.a = a.data(),
-             .a_stride = a_stride,
-             .rows = c.rows,
-             .weight = &weight,
-             .bias = c.bias ? bias.data() : nullptr,
-             .out = out.data(),
-             .out_stride = out_stride,
-             .accumulate = c.accumulate} {}
-  int64_t a_stride, out_stride;
-  std::vector<float> a, bias, out;
-  PackedMatrix weight;
-  MatmulArgs args;
-};
 
 /// A sum of k products of unit variance, each rounded, in one chain: its error is a random walk of
 /// k steps of half an ulp of a sum of size sqrt(k): k * 2^-24. int8 sums are exact; what is left is
@@ -327,68 +298,6 @@ TEST_P(Matmul, RowsThatAreRoundedAlreadyGiveTheSameBits) {
 TEST_P(Matmul, KThatIsPaddedTakesNoRoundedRows) {
   const Data d({WeightType::kBf16, 1, 64, 33});
   EXPECT_FALSE(takes_bf16_rows(d.weight));
-}
-
-TEST_P(Matmul, RowOfZerosGivesTheBias) {
-  for (const WeightType type : kWeightTypes) {
-    Data d({type, 2, 70, 33, true});
-    std::fill(d.a.begin(), d.a.end(), 0.0F);
-    matmul(d.args, 1);
-    for (int64_t c = 0; c < 70; ++c) ASSERT_EQ(d.out[70 + c], d.bias[c]);
-  }
-}
-
-TEST_P(Matmul, ARowThatIsNotFiniteGivesNaNAndLeavesItsNeighboursAlone) {
-  for (const WeightType type : kWeightTypes) {
-    for (const float bad :
-         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-      const Case c{type, 3, 70, 33};
-      Data clean(c);
-      Data d(c);
-      d.a[33 + 7] = bad;
-      matmul(clean.args, 1);
-      matmul(d.args, 1);
-      for (int64_t i = 0; i < 70; ++i) {
-        EXPECT_FALSE(std::isfinite(d.out[70 + i])) << type_name(type);
-        ASSERT_EQ(d.out[i], clean.out[i]);
-        ASSERT_EQ(d.out[140 + i], clean.out[140 + i]);
-      }
-    }
-  }
-}
-
-TEST_P(Matmul, AnOutputFeatureThatIsNotFiniteGivesNaNAndLeavesItsNeighboursAlone) {
-  for (const WeightType type : kWeightTypes) {
-    const int64_t n = 70, k = 33;
-    auto w = random_floats(n * k, 14);
-    const Data clean({type, 2, n, k});
-    Data d({type, 2, n, k});
-    w[5 * k + 3] = std::numeric_limits<float>::quiet_NaN();
-    d.weight = pack_floats(w, n, k, type);
-    auto expected = clean.out;
-    MatmulArgs plain = clean.args;
-    plain.out = expected.data();
-    plain.weight = &clean.weight;
-    d.args.weight = &d.weight;
-    matmul(plain, 1);
-    matmul(d.args, 1);
-    for (int64_t r = 0; r < 2; ++r) {
-      for (int64_t i = 0; i < n; ++i) {
-        if (i == 5) {
-          EXPECT_TRUE(std::isnan(d.out[r * n + i])) << type_name(type);
-        } else {
-          ASSERT_EQ(d.out[r * n + i], expected[r * n + i]);
-        }
-      }
-    }
-  }
-}
-
-TEST_P(Matmul, TinyActivationsDoNotOverflowTheirScale) {
-  Data d({WeightType::kInt8, 1, 70, 33});
-  for (float& a : d.a) a *= 1e-39F;  // 127 divided by the largest would be infinite
-  matmul(d.args, 1);
-  for (int64_t i = 0; i < 70; ++i) EXPECT_LT(std::fabs(d.out[i]), 1e-36F);
 }
 
 TEST(MatmulReference, Bf16ActivationsAreRounded) {

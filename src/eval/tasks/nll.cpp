@@ -54,25 +54,36 @@ class NllTask final : public Task {
   Result<std::vector<ExampleScore>> score(Evaluator& evaluator, const EvalStrategy& strategy,
                                           std::span<const size_t> examples) override {
     const auto vocab = static_cast<size_t>(evaluator.vocab_size());
-    std::vector<ExampleScore> scores(examples.size(), {std::vector<double>(4), ""});
-    run(evaluator, strategy, examples, [&](size_t i, size_t t, std::span<const float> logits) {
-      const Tokens& following = examples_[examples[i]].following;
-      const auto exact = std::span(exact_logits_[i]).subspan(t * vocab, vocab);
-      const double share = 1.0 / static_cast<double>(following.size());
-      const bool same = likeliest(exact) == likeliest(logits);
-      std::vector<double>& metrics = scores[i].metrics;
-      metrics[0] -= share * log_probability(logits, following[t]);
-      metrics[1] += share * kl_divergence(exact, logits);
-      metrics[2] += same ? 1.0 : 0.0;
-      if (t == 0) metrics[3] = same ? 1.0 : 0.0;
-    });
+    std::vector<std::vector<TokenScore>> tokens(examples.size());
     for (size_t i = 0; i < examples.size(); ++i) {
-      scores[i].metrics[2] /= static_cast<double>(examples_[examples[i]].following.size());
+      tokens[i].resize(examples_[examples[i]].following.size());
+    }
+    run(evaluator, strategy, examples, [&](size_t i, size_t t, std::span<const float> logits) {
+      const auto exact = std::span(exact_logits_[i]).subspan(t * vocab, vocab);
+      tokens[i][t] = {.nll = -log_probability(logits, examples_[examples[i]].following[t]),
+                      .kl = kl_divergence(exact, logits),
+                      .same = likeliest(exact) == likeliest(logits)};
+    });
+    std::vector<ExampleScore> scores;
+    for (const auto& scored : tokens) {
+      double nll = 0, kl = 0, same = 0;
+      for (const TokenScore& token : scored) {
+        nll += token.nll;
+        kl += token.kl;
+        same += token.same ? 1.0 : 0.0;
+      }
+      const auto n = static_cast<double>(scored.size());
+      scores.push_back({{nll / n, kl / n, same / n, scored[0].same ? 1.0 : 0.0}, ""});
     }
     return scores;
   }
 
  private:
+  struct TokenScore {
+    double nll = 0, kl = 0;
+    bool same = false;  // the likeliest token is
+  };
+
   void run(Evaluator& evaluator, const EvalStrategy& strategy, std::span<const size_t> examples,
            const Evaluator::LogitsSink& sink) const {
     PrefilledBatch batch = evaluator.prefill(strategy, prompts(examples));

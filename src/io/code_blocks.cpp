@@ -13,7 +13,9 @@ namespace {
 
 constexpr int kHalf = CodeBlock::kElements / 2;
 
-KVCAST_INLINE uint8_t byte_at(const std::byte* bytes, int64_t i) { return std::to_integer<uint8_t>(bytes[i]); }
+KVCAST_INLINE uint8_t byte_at(const std::byte* bytes, int64_t i) {
+  return std::to_integer<uint8_t>(bytes[i]);
+}
 
 KVCAST_INLINE float half_at(const std::byte* bytes) {
   uint16_t bits = 0;
@@ -185,27 +187,24 @@ KVCAST_INLINE constexpr bool with_block_type(DType dtype, Visitor visit) {
 /// 256 codes of 6 bits with a scale for each 16: 128 bytes of low halves, 64 of upper two bits, 16
 /// signed scales, the scale of scales. Each half of the codes is four runs of 32.
 KVCAST_INLINE void dequantize_q6k(const std::byte* in, float* out) {
-  constexpr int kHalves = 2, kRuns = 4, kRun = 32, kShared = 16;
-  const float scale = half_at(in + 208);
-  for (int half = 0; half < kHalves; ++half) {
-    const std::byte* high = in + 128 + half * kRun;
-    for (int run = 0; run < kRuns; ++run) {
-      const std::byte* low = in + half * 64 + (run % 2) * kRun;
-      std::array<int8_t, kRun> codes;
-      for (int i = 0; i < kRun; ++i) {
-        const unsigned nibble = (byte_at(low, i) >> (run / 2 * 4)) & 0x0FU;
-        const unsigned upper = (byte_at(high, i) >> (2 * run)) & 3U;
-        codes[i] = static_cast<int8_t>(static_cast<int>(nibble | (upper << 4)) - 32);
-      }
-      const int first = (half * kRuns + run) * kRun;
-      for (int i = 0; i < kRun; i += kShared) {
-        const auto own = static_cast<int8_t>(byte_at(in + 192, (first + i) / kShared));
-        const float step = scale * static_cast<float>(own);
-        for (int j = i; j < i + kShared; ++j) {
-          out[first + j] = step * static_cast<float>(codes[j]);
-        }
-      }
+  constexpr int kCodes = 256, kRun = 32, kShared = 16;
+  std::array<int8_t, kCodes> codes;
+  for (int run = 0; run < kCodes / kRun; ++run) {
+    const int half = run / 4, quarter = run % 4;
+    const std::byte* const low = in + half * 64 + (quarter % 2) * kRun;
+    const std::byte* const high = in + 128 + half * kRun;
+    for (int i = 0; i < kRun; ++i) {
+      const unsigned nibble = (byte_at(low, i) >> (quarter / 2 * 4)) & 0x0FU;
+      const unsigned upper = (byte_at(high, i) >> (2 * quarter)) & 3U;
+      codes[run * kRun + i] = static_cast<int8_t>(static_cast<int>(nibble | (upper << 4)) - 32);
     }
+  }
+  for (int i = 0; i < kCodes; ++i) out[i] = static_cast<float>(codes[i]);
+  const float scale = half_at(in + 208);
+  for (int group = 0; group < kCodes / kShared; ++group) {
+    const auto own = static_cast<int8_t>(byte_at(in + 192, group));
+    const float step = scale * static_cast<float>(own);
+    for (int i = 0; i < kShared; ++i) out[group * kShared + i] *= step;
   }
 }
 
@@ -222,7 +221,8 @@ int code_bits(DType dtype) {
   return bits;
 }
 
-KVCAST_CLONES void decode_blocks(DType dtype, std::span<const std::byte> bytes, std::span<CodeBlock> out) {
+KVCAST_CLONES void decode_blocks(DType dtype, std::span<const std::byte> bytes,
+                                 std::span<CodeBlock> out) {
   with_block_type(dtype, [&](auto type) KVCAST_LAMBDA_INLINE {
     assert(bytes.size() / type.kBytes * type.kBlocks == out.size());
     const std::byte* in = bytes.data();

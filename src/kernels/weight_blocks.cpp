@@ -230,8 +230,8 @@ void quantise_blocks(const float* weights, int64_t count, WeightType type, Colum
 
 void convert_blocks(const CodeBlock* blocks, int64_t count, WeightType type, ColumnBlocks& out) {
   const int64_t n = (count + kWeightBlock - 1) / kWeightBlock;
-  const Kept kept = type == WeightType::kInt4Blocks ? keep_int4(blocks, n, out)
-                                                    : keep_int8(blocks, n, out);
+  const Kept kept =
+      type == WeightType::kInt4Blocks ? keep_int4(blocks, n, out) : keep_int8(blocks, n, out);
   for (int64_t b = 0; b < n; ++b) {
     if ((kept >> b & 1U) != 0) continue;
     const CodeBlock& block = blocks[b];

@@ -34,7 +34,7 @@ inline constexpr int64_t kBlocksAtATime = 32;
 struct ColumnBlocks {
   std::array<uint16_t, kBlocksAtATime> steps = {};     // f16
   std::array<uint16_t, kBlocksAtATime> minimums = {};  // f16, kInt4Blocks only
-  std::array<uint8_t, kBlocksAtATime * kWeightBlock> codes = {};
+  std::array<uint8_t, kBlocksAtATime* kWeightBlock> codes = {};
 };
 /// Features whose blocks lie together in a panel's lines of memory.
 inline constexpr int64_t kColumnsAtATime = 16;
@@ -44,7 +44,8 @@ inline constexpr int64_t kColumnsAtATime = 16;
 /// weight that is not finite, or too large for an f16, its step is NaN: its column of every product
 /// is NaN, as it would be in f32.
 void quantise_blocks(const float* weights, int64_t count, WeightType type, ColumnBlocks& out);
-/// The same weights as `blocks` where the type can hold them; else quantised anew. `count` as above.
+/// The same weights as `blocks` where the type can hold them; else quantised anew. `count` as
+/// above.
 void convert_blocks(const CodeBlock* blocks, int64_t count, WeightType type, ColumnBlocks& out);
 
 /// Writes the first `blocks` blocks of kColumnsAtATime features, of which the first is column

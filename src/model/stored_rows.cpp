@@ -36,9 +36,9 @@ StoredRows::Piece StoredRows::piece(int64_t row, int64_t begin, int64_t count) c
   const int64_t offset = begin / stored.elements * stored.bytes;
   const auto bytes = static_cast<size_t>(count / stored.elements * stored.bytes);
   return {stored.dtype,
-          tensors_[i].bytes.subspan(static_cast<size_t>(part.stored_row(row)) * row_bytes +
-                                        static_cast<size_t>(offset),
-                                    bytes)};
+          tensors_[i].bytes.subspan(
+              static_cast<size_t>(part.stored_row(row)) * row_bytes + static_cast<size_t>(offset),
+              bytes)};
 }
 
 void StoredRows::floats(int64_t row, int64_t begin, std::span<float> out) const {
@@ -64,8 +64,9 @@ bool StoredRows::has_blocks() const {
 
 PackedMatrix StoredRows::pack(WeightType type, int threads) const {
   if (is_plain()) {
-    return PackedMatrix::pack(piece(0, 0, entry_.columns).bytes.data(), source_type(tensors_.front().dtype), entry_.rows,
-                              entry_.columns, type, threads);
+    return PackedMatrix::pack(piece(0, 0, entry_.columns).bytes.data(),
+                              source_type(tensors_.front().dtype), entry_.rows, entry_.columns,
+                              type, threads);
   }
   WeightRows rows{.floats = [this](int64_t row, int64_t begin, std::span<float> out) {
     floats(row, begin, out);

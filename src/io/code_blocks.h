@@ -1,21 +1,13 @@
 // GGUF's block types: neighbours in a row stored as small codes that share a scale.
 #pragma once
 
-#include <array>
 #include <cstddef>
-#include <cstdint>
 #include <span>
 
+#include "base/code_block.h"
 #include "io/tensor.h"
 
 namespace kvcast {
-
-/// 32 neighbours of a row: value[i] = scale * codes[i] + minimum.
-struct CodeBlock {
-  static constexpr int64_t kElements = 32;
-  float scale = 0, minimum = 0;
-  std::array<uint8_t, kElements> codes{};
-};
 
 /// Whether rows of `dtype` are CodeBlocks without loss (Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K,
 /// IQ4_NL). Q6_K is not: its scales are shared by 16.

@@ -56,16 +56,20 @@ std::string shape_text(std::span<const int64_t> shape) {
 
 void to_float(const TensorView& tensor, std::span<float> out) {
   assert(static_cast<int64_t>(out.size()) == tensor.element_count());
-  if (tensor.dtype == DType::kF32) {
-    if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
+  to_float(tensor.dtype, tensor.bytes, out);
+}
+
+void to_float(DType dtype, std::span<const std::byte> bytes, std::span<float> out) {
+  if (dtype == DType::kF32) {
+    if (!out.empty()) std::memcpy(out.data(), bytes.data(), bytes.size());
     return;
   }
-  if (dtype_layout(tensor.dtype).elements > 1) return dequantize(tensor.dtype, tensor.bytes, out);
-  assert(tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16);
-  const bool is_f16 = tensor.dtype == DType::kF16;
+  if (dtype_layout(dtype).elements > 1) return dequantize(dtype, bytes, out);
+  assert(dtype == DType::kF16 || dtype == DType::kBF16);
+  const bool is_f16 = dtype == DType::kF16;
   for (size_t i = 0; i < out.size(); ++i) {
     uint16_t bits = 0;
-    std::memcpy(&bits, tensor.bytes.data() + 2 * i, sizeof bits);
+    std::memcpy(&bits, bytes.data() + 2 * i, sizeof bits);
     out[i] = is_f16 ? f16_to_float(bits) : bf16_to_float(bits);
   }
 }

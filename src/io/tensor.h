@@ -66,5 +66,7 @@ std::string shape_text(std::span<const int64_t> shape);
 
 /// F32, F16, BF16 or a block type to f32. `out.size()` must equal element_count().
 void to_float(const TensorView& tensor, std::span<float> out);
+/// The same of neighbours: `bytes` are those of out.size() elements.
+void to_float(DType dtype, std::span<const std::byte> bytes, std::span<float> out);
 
 }  // namespace kvcast

@@ -121,8 +121,9 @@ void transpose_panel(const PanelRows& rows, int64_t groups, std::byte* panel) {
 /// What a thread needs to pack panels.
 struct PackingScratch {
   PanelRows rows;
-  std::vector<float> floats;        // [k]
-  std::vector<WeightBlock> blocks;  // [ceil(k / 32)]
+  std::vector<float> floats;          // [k], of blocks: [elements at a time]
+  std::vector<CodeBlock> blocks;      // [kBlocksAtATime]
+  std::vector<ColumnBlocks> columns;  // [kColumnsAtATime]
 };
 
 /// A panel of f32, bf16 or int8. `source` writes row `row` as column `column`.
@@ -145,27 +146,41 @@ void pack_panel(const PackedMatrix& shape, int64_t p, PackingScratch& scratch, s
   }
 }
 
-/// A panel of blocks.
+/// Elements [begin, end) of row `row` in blocks.
+void read_blocks(const WeightRows& source, int64_t row, int64_t begin, int64_t end, WeightType type,
+                 PackingScratch& scratch, ColumnBlocks& out) {
+  const int64_t count = end - begin;
+  if (source.blocks) {
+    const auto blocks = static_cast<size_t>((count + kWeightBlock - 1) / kWeightBlock);
+    source.blocks(row, begin / kWeightBlock, std::span(scratch.blocks).first(blocks));
+    convert_blocks(scratch.blocks.data(), count, type, out);
+  } else {
+    source.floats(row, begin, std::span(scratch.floats).first(static_cast<size_t>(count)));
+    quantise_blocks(scratch.floats.data(), count, type, out);
+  }
+}
+
+/// A panel of blocks, a line of columns and as many blocks as stay in the first-level cache at a
+/// time.
 void pack_block_panel(const PackedMatrix& shape, int64_t p, PackingScratch& scratch,
                       std::byte* panel, const WeightRows& source) {
+  constexpr int64_t kElements = kBlocksAtATime * kWeightBlock;
   const int64_t columns = std::min(kColumns, shape.n() - p * kColumns);
   const int64_t block_bytes = PackedMatrix::unit_bytes(shape.type());
-  std::memset(panel, 0, shape.panel_bytes());
-  for (int64_t c = 0; c < columns; ++c) {
-    const int64_t row = p * kColumns + c;
-    if (source.blocks) {
-      source.blocks(row, scratch.blocks.data());
-    } else {
-      source.floats(row, scratch.floats.data());
-    }
-    for (int64_t i = 0; i < shape.k(); i += kWeightBlock) {
-      const int64_t count = std::min(kWeightBlock, shape.k() - i);
-      const QuantisedBlock block =
-          source.blocks
-              ? convert_block(scratch.blocks[static_cast<size_t>(i / kWeightBlock)], count,
-                              shape.type())
-              : quantise_block(&scratch.floats[static_cast<size_t>(i)], count, shape.type());
-      store_block(block, shape.type(), c, panel + i / kWeightBlock * block_bytes);
+  for (int64_t begin = 0; begin < shape.padded_k(); begin += kElements) {
+    const int64_t end = std::min(begin + kElements, shape.k());
+    const int64_t blocks = std::min(kElements, shape.padded_k() - begin) / kWeightBlock;
+    for (int64_t first = 0; first < kColumns; first += kColumnsAtATime) {
+      for (int64_t c = 0; c < kColumnsAtATime; ++c) {
+        ColumnBlocks& out = scratch.columns[static_cast<size_t>(c)];
+        if (first + c < columns) {
+          read_blocks(source, p * kColumns + first + c, begin, end, shape.type(), scratch, out);
+        } else {
+          out = {};
+        }
+      }
+      store_blocks(std::span<const ColumnBlocks, kColumnsAtATime>(scratch.columns), blocks,
+                   shape.type(), first, panel + begin / kWeightBlock * block_bytes);
     }
   }
 }
@@ -198,11 +213,13 @@ PackedMatrix PackedMatrix::pack_panels(int64_t n, int64_t k, WeightType type, in
   if (data == nullptr) return {};
   std::vector<PackingScratch> workers;  // asked for here: nothing may throw among threads
   try {
-    const auto blocks = static_cast<size_t>((k + kWeightBlock - 1) / kWeightBlock);
+    const bool blocks = is_blocks(type);
+    const int64_t floats = blocks ? kBlocksAtATime * kWeightBlock : k;
     for (int i = 0; i < threads; ++i) {
-      workers.push_back({PanelRows(k, is_blocks(type) ? 0 : result.groups()),
-                         std::vector<float>(static_cast<size_t>(k)),
-                         std::vector<WeightBlock>(is_blocks(type) ? blocks : 0)});
+      workers.push_back({PanelRows(k, blocks ? 0 : result.groups()),
+                         std::vector<float>(static_cast<size_t>(floats)),
+                         std::vector<CodeBlock>(blocks ? kBlocksAtATime : 0),
+                         std::vector<ColumnBlocks>(blocks ? kColumnsAtATime : 0)});
     }
   } catch (const std::bad_alloc&) {
     return {};
@@ -221,7 +238,7 @@ PackedMatrix PackedMatrix::pack_rows(const WeightRows& rows, int64_t n, int64_t 
                         std::byte* panel) {
     if (is_blocks(type)) return pack_block_panel(shape, p, scratch, panel, rows);
     pack_panel(shape, p, scratch, panel, [&](int64_t row, int64_t column) {
-      rows.floats(row, scratch.floats.data());
+      rows.floats(row, 0, scratch.floats);
       return scratch.rows.convert(column, scratch.floats.data(), type);
     });
   };
@@ -234,8 +251,10 @@ PackedMatrix PackedMatrix::pack(const std::byte* source, SourceType source_type,
   const bool same_bits = (type == WeightType::kF32 && source_type == SourceType::kF32) ||
                          (type == WeightType::kBf16 && source_type == SourceType::kBf16);
   if (!same_bits) {
-    const auto floats = [=](int64_t row, float* out) {
-      row_to_float(source + static_cast<size_t>(row) * row_bytes, source_type, k, out);
+    const auto floats = [=](int64_t row, int64_t begin, std::span<float> out) {
+      const size_t offset = static_cast<size_t>(begin) * source_size(source_type);
+      row_to_float(source + static_cast<size_t>(row) * row_bytes + offset, source_type,
+                   static_cast<int64_t>(out.size()), out.data());
     };
     return pack_rows({.floats = floats}, n, k, type, threads);
   }

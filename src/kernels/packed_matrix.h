@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 
+#include "base/code_block.h"
 #include "kvcast/result.h"
 
 namespace kvcast {
@@ -38,23 +39,17 @@ enum class SourceType { kF32, kF16, kBf16 };
 inline constexpr float kSmallestLargest = 1e-30F;
 
 /// Elements along k that share a scale in kInt4Blocks and kInt8Blocks.
-inline constexpr int64_t kWeightBlock = 32;
+inline constexpr int64_t kWeightBlock = CodeBlock::kElements;
 
-/// 32 quantised weights as a file holds them: weight i is scale * codes[i] + minimum.
-struct WeightBlock {
-  float scale = 0.0F;
-  float minimum = 0.0F;
-  uint8_t codes[kWeightBlock] = {};
-};
-
-/// Where the rows of a matrix come from, if not from an array.
+/// Where the rows of a matrix come from, if not from an array. Both are called for a piece of a row
+/// at a time, which begins at a multiple of 1,024 elements and ends there or with the row.
 struct WeightRows {
-  /// Writes row `row`, k elements. Never null.
-  std::function<void(int64_t row, float* out)> floats;
-  /// Writes row `row` in blocks, ceil(k / 32) of them, or null. kInt4Blocks takes their codes,
+  /// Writes elements of row `row` from `begin` on. Never null.
+  std::function<void(int64_t row, int64_t begin, std::span<float> out)> floats;
+  /// Writes blocks of row `row` from block `begin` on, or null. kInt4Blocks takes their codes,
   /// which must be below 16, as they are, and kInt8Blocks does where a block's minimum is a whole
   /// number of times its scale; what does not fit is quantised anew. Other types ask for floats.
-  std::function<void(int64_t row, WeightBlock* out)> blocks = nullptr;
+  std::function<void(int64_t row, int64_t begin, std::span<CodeBlock> out)> blocks = nullptr;
 };
 
 /// One packed copy of a weight matrix W [n, k] (n output features, k inputs), used for every number

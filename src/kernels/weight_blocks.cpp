@@ -1,24 +1,35 @@
 #include "kernels/weight_blocks.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
+#include "base/clones.h"
 #include "base/half.h"
 
 namespace kvcast {
 namespace {
 
 constexpr float kLargestCode = 15.0F;
-constexpr float kLargestF16 = 65504.0F;
+/// A weight of 100 times the largest f16 has a step; what is larger has not.
+constexpr auto kLargestBits = std::bit_cast<uint32_t>(6550400.0F);
+constexpr unsigned kInfiniteF16 = 0x7c00;
 constexpr uint16_t kNanStep = 0x7e00;
 
 /// To the nearest whole number for |x| < 2^22, in a form that compilers vectorise.
-float round_to_whole(float x) {
+KVCAST_INLINE float round_to_whole(float x) {
   const float shifted = x + 12582912.0F;
   return shifted - 12582912.0F;
 }
+
+/// One feature's block.
+struct QuantisedBlock {
+  uint16_t step = 0;
+  uint16_t minimum = 0;
+  std::array<uint8_t, kWeightBlock> codes = {};
+};
 
 /// Sums that say which step and minimum fit codes best.
 struct CodeSums {
@@ -46,22 +57,8 @@ float choose_codes(const float* weights, int64_t count, float step, float minimu
   return error;
 }
 
-struct Range {
-  float low = 0.0F, high = 0.0F;
-  bool finite = true;
-};
-
-Range range_of(const float* weights, int64_t count) {
-  Range range{weights[0], weights[0], true};
-  for (int64_t i = 0; i < count; ++i) {
-    range.low = std::min(range.low, weights[i]);
-    range.high = std::max(range.high, weights[i]);
-    range.finite &= std::isfinite(weights[i]);
-  }
-  return range;
-}
-
-QuantisedBlock quantise_int4(const float* weights, int64_t count, const Range& range) {
+QuantisedBlock quantise_int4(const float* weights, int64_t count) {
+  const auto [low, high] = std::minmax_element(weights, weights + count);
   const auto n = static_cast<float>(count);
   QuantisedBlock best;
   float best_error = std::numeric_limits<float>::infinity();
@@ -86,8 +83,8 @@ QuantisedBlock quantise_int4(const float* weights, int64_t count, const Range& r
     }
     return sums;
   };
-  const float whole = (range.high - range.low) / kLargestCode;
-  const float middle = (range.high + range.low) * 0.5F;
+  const float whole = (*high - *low) / kLargestCode;
+  const float middle = (*high + *low) * 0.5F;
   // The largest weights may be cut if that serves the others; then the line of least squares
   // through the codes.
   for (const float factor : {1.0F, 0.95F, 0.9F, 0.85F, 0.8F}) {
@@ -101,91 +98,183 @@ QuantisedBlock quantise_int4(const float* weights, int64_t count, const Range& r
   return best;
 }
 
-QuantisedBlock quantise_int8(const float* weights, int64_t count, const Range& range) {
-  QuantisedBlock block;
-  block.step = float_to_f16(std::max(range.high, -range.low) / 127.0F);
-  const float step = f16_to_float(block.step);
-  if (step == 0.0F) return {};
-  for (int64_t i = 0; i < count; ++i) {
-    const float code = std::clamp(round_to_whole(weights[i] / step), -128.0F, 127.0F);
-    block.codes[i] = static_cast<uint8_t>(static_cast<int32_t>(code) + 128);
+/// Of each block the bits of its largest magnitude: as whole numbers infinity and NaN are larger
+/// than any other.
+KVCAST_INLINE void largest_magnitudes(const float* weights, int64_t blocks, uint32_t* out) {
+  for (int64_t b = 0; b < blocks; ++b) {
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < kWeightBlock; ++i) {
+      const auto bits = std::bit_cast<uint32_t>(weights[b * kWeightBlock + i]);
+      largest = std::max(largest, bits & 0x7fffffffU);
+    }
+    out[b] = largest;
   }
-  return block;
 }
 
-/// Whether `value` is a whole number, which then is `whole`.
-bool is_whole(float value, int& whole) {
-  if (!(std::fabs(value) < 1024.0F)) return false;
-  whole = static_cast<int>(round_to_whole(value));
-  return static_cast<float>(whole) == value;
+/// A block's largest weight gets the code 127 on either side of 128.
+KVCAST_CLONES void quantise_int8(const float* weights, int64_t blocks, ColumnBlocks& out) {
+  std::array<uint32_t, kBlocksAtATime> largest = {};
+  largest_magnitudes(weights, blocks, largest.data());
+  std::array<float, kBlocksAtATime> steps;
+  for (size_t b = 0; b < steps.size(); ++b) {
+    const uint16_t step = float_to_f16(std::bit_cast<float>(largest[b]) / 127.0F);
+    const bool fits = largest[b] <= kLargestBits;
+    out.steps[b] = fits ? step : kNanStep;
+    steps[b] = fits ? f16_to_float(step) : 0.0F;
+  }
+  for (int64_t b = 0; b < blocks; ++b) {
+    uint8_t* const codes = &out.codes[static_cast<size_t>(b * kWeightBlock)];
+    const float step = steps[static_cast<size_t>(b)];
+    if (step == 0.0F) {
+      std::fill_n(codes, kWeightBlock, uint8_t{0});
+      continue;
+    }
+    for (int64_t i = 0; i < kWeightBlock; ++i) {
+      const float code = round_to_whole(weights[b * kWeightBlock + i] / step);
+      const float low = code < -128.0F ? -128.0F : code;
+      const float clamped = low > 127.0F ? 127.0F : low;
+      codes[i] = static_cast<uint8_t>(static_cast<int32_t>(clamped) + 128);
+    }
+  }
 }
 
-bool keep_int4(const WeightBlock& block, QuantisedBlock& out) {
-  out.step = float_to_f16(block.scale);
-  out.minimum = float_to_f16(block.minimum);
-  const float step = f16_to_float(out.step);
-  if (step == 0.0F || !std::isfinite(step) || !std::isfinite(f16_to_float(out.minimum))) {
-    return false;
+/// At most one block of weights, quantised into block `b` of `out`.
+void quantise_block(const float* weights, int64_t count, WeightType type, int64_t b,
+                    ColumnBlocks& out) {
+  float padded[kWeightBlock] = {};
+  std::copy_n(weights, count, padded);
+  uint32_t largest = 0;
+  largest_magnitudes(padded, 1, &largest);
+  QuantisedBlock block{.step = kNanStep};
+  if (type == WeightType::kInt8Blocks) {
+    ColumnBlocks one;
+    quantise_int8(padded, 1, one);
+    block.step = one.steps.front();
+    std::copy_n(one.codes.begin(), count, block.codes.begin());
+  } else if (largest <= kLargestBits) {
+    block = quantise_int4(weights, count);
   }
-  std::copy_n(block.codes, kWeightBlock, out.codes.begin());
-  return true;
+  out.steps[static_cast<size_t>(b)] = block.step;
+  out.minimums[static_cast<size_t>(b)] = block.minimum;
+  std::ranges::copy(block.codes, out.codes.begin() + b * kWeightBlock);
 }
 
-bool keep_int8(const WeightBlock& block, int64_t count, QuantisedBlock& out) {
-  int zero = 0;
-  if (block.scale == 0.0F || !is_whole(block.minimum / block.scale, zero)) return false;
-  out.step = float_to_f16(block.scale);
-  if (f16_to_float(out.step) != block.scale || !std::isfinite(block.scale)) return false;
-  for (int64_t i = 0; i < count; ++i) {
-    const int code = block.codes[i] + zero + 128;
-    if (code < 0 || code > 255) return false;
-    out.codes[static_cast<size_t>(i)] = static_cast<uint8_t>(code);
+/// Whether blocks are kept as they are: one bit each.
+using Kept = uint32_t;
+static_assert(kBlocksAtATime == 32);
+
+KVCAST_CLONES Kept keep_int4(const CodeBlock* blocks, int64_t count, ColumnBlocks& out) {
+  std::array<float, kBlocksAtATime> scales = {}, minimums = {};
+  for (int64_t b = 0; b < count; ++b) {
+    scales[static_cast<size_t>(b)] = blocks[b].scale;
+    minimums[static_cast<size_t>(b)] = blocks[b].minimum;
+    std::ranges::copy(blocks[b].codes, out.codes.begin() + b * kWeightBlock);
   }
-  return true;
+  Kept kept = 0;
+  for (size_t b = 0; b < kBlocksAtATime; ++b) {
+    const uint16_t step = float_to_f16(scales[b]);
+    const uint16_t minimum = float_to_f16(minimums[b]);
+    out.steps[b] = step;
+    out.minimums[b] = minimum;
+    const unsigned size = step & 0x7fffU;
+    const bool fits = size != 0 && size < kInfiniteF16 && (minimum & 0x7fffU) < kInfiniteF16;
+    kept |= static_cast<Kept>(fits) << b;
+  }
+  return kept;
+}
+
+/// A minimum that is a whole number of times the scale moves the codes.
+KVCAST_CLONES Kept keep_int8(const CodeBlock* blocks, int64_t count, ColumnBlocks& out) {
+  Kept kept = 0;
+  for (int64_t b = 0; b < count; ++b) {
+    const CodeBlock& block = blocks[b];
+    const uint16_t step = float_to_f16(block.scale);
+    const float zero = block.minimum / block.scale;  // not finite where the scale is zero
+    if (!(std::fabs(zero) < 1024.0F) || round_to_whole(zero) != zero) continue;
+    if ((step & 0x7fffU) >= kInfiniteF16 || f16_to_float(step) != block.scale) continue;
+    const int32_t shift = static_cast<int32_t>(zero) + 128;
+    uint32_t beyond = 0;
+    for (int64_t i = 0; i < kWeightBlock; ++i) {
+      const auto code = static_cast<uint32_t>(block.codes[static_cast<size_t>(i)] + shift);
+      beyond |= code;
+      out.codes[static_cast<size_t>(b * kWeightBlock + i)] = static_cast<uint8_t>(code);
+    }
+    out.steps[static_cast<size_t>(b)] = step;
+    kept |= static_cast<Kept>(beyond <= 255) << b;
+  }
+  return kept;
+}
+
+/// What is no weight of the first `count` becomes zero.
+void clear_beyond(int64_t count, ColumnBlocks& out) {
+  const int64_t blocks = (count + kWeightBlock - 1) / kWeightBlock;
+  std::fill(out.codes.begin() + count, out.codes.end(), uint8_t{0});
+  std::fill(out.steps.begin() + blocks, out.steps.end(), uint16_t{0});
+  std::fill(out.minimums.begin() + blocks, out.minimums.end(), uint16_t{0});
 }
 
 }  // namespace
 
-QuantisedBlock quantise_block(const float* weights, int64_t count, WeightType type) {
-  const Range range = range_of(weights, count);
-  const float largest = std::max(range.high, -range.low);
-  if (!range.finite || largest > kLargestF16 * 100.0F) return {.step = kNanStep};
-  return type == WeightType::kInt4Blocks ? quantise_int4(weights, count, range)
-                                         : quantise_int8(weights, count, range);
-}
-
-QuantisedBlock convert_block(const WeightBlock& block, int64_t count, WeightType type) {
-  QuantisedBlock kept;
-  const bool keeps =
-      type == WeightType::kInt4Blocks ? keep_int4(block, kept) : keep_int8(block, count, kept);
-  if (keeps) return kept;
-  float weights[kWeightBlock];
-  for (int64_t i = 0; i < kWeightBlock; ++i) {
-    weights[i] = block.scale * static_cast<float>(block.codes[i]) + block.minimum;
-  }
-  return quantise_block(weights, count, type);
-}
-
-void store_block(const QuantisedBlock& block, WeightType type, int64_t column,
-                 std::byte* panel_block) {
-  constexpr int64_t kRow = PackedMatrix::kGroupRowBytes;
+void quantise_blocks(const float* weights, int64_t count, WeightType type, ColumnBlocks& out) {
+  int64_t b = 0;
   if (type == WeightType::kInt8Blocks) {
-    for (int64_t g = 0; g < kBlockGroups; ++g) {
-      std::memcpy(panel_block + g * kRow + column * 4, &block.codes[static_cast<size_t>(4 * g)], 4);
+    b = count / kWeightBlock;
+    quantise_int8(weights, b, out);
+  }
+  for (; b * kWeightBlock < count; ++b) {
+    const int64_t begin = b * kWeightBlock;
+    quantise_block(weights + begin, std::min(kWeightBlock, count - begin), type, b, out);
+  }
+  clear_beyond(count, out);
+}
+
+void convert_blocks(const CodeBlock* blocks, int64_t count, WeightType type, ColumnBlocks& out) {
+  const int64_t n = (count + kWeightBlock - 1) / kWeightBlock;
+  const Kept kept =
+      type == WeightType::kInt4Blocks ? keep_int4(blocks, n, out) : keep_int8(blocks, n, out);
+  for (int64_t b = 0; b < n; ++b) {
+    if ((kept >> b & 1U) != 0) continue;
+    const CodeBlock& block = blocks[b];
+    float weights[kWeightBlock];
+    for (size_t i = 0; i < kWeightBlock; ++i) {
+      weights[i] = block.scale * static_cast<float>(block.codes[i]) + block.minimum;
     }
-    std::memcpy(panel_block + kInt8Steps + column * 2, &block.step, 2);
-    return;
+    quantise_block(weights, std::min(kWeightBlock, count - b * kWeightBlock), type, b, out);
   }
-  for (int64_t pair = 0; pair < kBlockGroups / 2; ++pair) {
-    uint32_t even = 0;
-    uint32_t odd = 0;
-    std::memcpy(&even, &block.codes[static_cast<size_t>(8 * pair)], 4);
-    std::memcpy(&odd, &block.codes[static_cast<size_t>(8 * pair + 4)], 4);
-    const uint32_t both = even | odd << 4;
-    std::memcpy(panel_block + pair * kRow + column * 4, &both, 4);
+  clear_beyond(count, out);
+}
+
+void store_blocks(std::span<const ColumnBlocks, kColumnsAtATime> columns, int64_t blocks,
+                  WeightType type, int64_t column, std::byte* panel_block) {
+  constexpr int64_t kRow = PackedMatrix::kGroupRowBytes;
+  const bool int8 = type == WeightType::kInt8Blocks;
+  for (int64_t b = 0; b < blocks; ++b, panel_block += PackedMatrix::unit_bytes(type)) {
+    const auto block = static_cast<size_t>(b);
+    std::array<uint16_t, kColumnsAtATime> steps, minimums;
+    for (size_t c = 0; c < kColumnsAtATime; ++c) {
+      steps[c] = columns[c].steps[block];
+      minimums[c] = columns[c].minimums[block];
+    }
+    std::memcpy(panel_block + (int8 ? kInt8Steps : kInt4Steps) + column * 2, &steps, sizeof steps);
+    if (!int8) {
+      std::memcpy(panel_block + kInt4Minimums + column * 2, &minimums, sizeof minimums);
+    }
+    const int64_t rows = int8 ? kBlockGroups : kBlockGroups / 2;
+    for (int64_t row = 0; row < rows; ++row) {
+      std::array<uint32_t, kColumnsAtATime> line;
+      for (size_t c = 0; c < kColumnsAtATime; ++c) {
+        const uint8_t* const codes = &columns[c].codes[block * kWeightBlock];
+        std::array<uint32_t, 2> groups;  // with 4 bits the second one's codes are the upper halves
+        if (int8) {
+          std::memcpy(&line[c], codes + 4 * row, 4);
+        } else {
+          std::memcpy(&groups, codes + 8 * row, 8);
+          line[c] = groups[0] | groups[1] << 4;
+        }
+      }
+      std::memcpy(panel_block + row * kRow + column * 4, &line, sizeof line);
+    }
   }
-  std::memcpy(panel_block + kInt4Steps + column * 2, &block.step, 2);
-  std::memcpy(panel_block + kInt4Minimums + column * 2, &block.minimum, 2);
 }
 
 void unpack_block(const std::byte* panel_block, WeightType type, int64_t column,

@@ -15,6 +15,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "kernels/packed_matrix.h"
 
@@ -28,24 +29,29 @@ inline constexpr int64_t kInt4Steps = kBlockGroups / 2 * PackedMatrix::kGroupRow
 inline constexpr int64_t kInt4Minimums = kInt4Steps + PackedMatrix::kPanelColumns * 2;
 inline constexpr int64_t kInt8Steps = kBlockGroups * PackedMatrix::kGroupRowBytes;
 
-/// One feature's block.
-struct QuantisedBlock {
-  uint16_t step = 0;     // f16
-  uint16_t minimum = 0;  // f16, kInt4Blocks only
-  std::array<uint8_t, kWeightBlock> codes = {};
+/// Blocks of one feature that are quantised at a time: consecutive along k.
+inline constexpr int64_t kBlocksAtATime = 32;
+struct ColumnBlocks {
+  std::array<uint16_t, kBlocksAtATime> steps = {};     // f16
+  std::array<uint16_t, kBlocksAtATime> minimums = {};  // f16, kInt4Blocks only
+  std::array<uint8_t, kBlocksAtATime* kWeightBlock> codes = {};
 };
+/// Features whose blocks lie together in a panel's lines of memory.
+inline constexpr int64_t kColumnsAtATime = 16;
 
-/// Quantises `count` weights (at most 32; the rest of the block is padding), minimising the sum of
-/// squared errors over some steps. If one of them is not finite, or too large for an f16, the
-/// block's step is NaN: its column of every product is NaN, as it would be in f32.
-QuantisedBlock quantise_block(const float* weights, int64_t count, WeightType type);
-/// The same weights as `block`, if the type can hold them; else quantised anew.
-QuantisedBlock convert_block(const WeightBlock& block, int64_t count, WeightType type);
+/// Quantises `count` weights, at most kBlocksAtATime blocks of them; what is beyond becomes zero.
+/// kInt4Blocks: minimising each block's sum of squared errors over some steps. If a block holds a
+/// weight that is not finite, or too large for an f16, its step is NaN: its column of every product
+/// is NaN, as it would be in f32.
+void quantise_blocks(const float* weights, int64_t count, WeightType type, ColumnBlocks& out);
+/// The same weights as `blocks` where the type can hold them; else quantised anew. `count` as
+/// above.
+void convert_blocks(const CodeBlock* blocks, int64_t count, WeightType type, ColumnBlocks& out);
 
-/// Puts a block where column `column` of a panel's block has it. 4-bit codes are combined with what
-/// is there, which must have been zero.
-void store_block(const QuantisedBlock& block, WeightType type, int64_t column,
-                 std::byte* panel_block);
+/// Writes the first `blocks` blocks of kColumnsAtATime features, of which the first is column
+/// `column` of the panel, a multiple of kColumnsAtATime.
+void store_blocks(std::span<const ColumnBlocks, kColumnsAtATime> columns, int64_t blocks,
+                  WeightType type, int64_t column, std::byte* panel_block);
 /// The weights of one column of a panel's block.
 void unpack_block(const std::byte* panel_block, WeightType type, int64_t column,
                   float (&out)[kWeightBlock]);

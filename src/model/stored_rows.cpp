@@ -1,7 +1,7 @@
 #include "model/stored_rows.h"
 
 #include <algorithm>
-#include <array>
+#include <cassert>
 
 #include "io/code_blocks.h"
 
@@ -20,44 +20,30 @@ SourceType source_type(DType dtype) {
   return dtype == DType::kF16 ? SourceType::kF16 : SourceType::kBf16;
 }
 
-/// A stored row as blocks, decoded some at a time.
-void write_blocks(const TensorView& row, WeightBlock* out) {
-  constexpr int64_t kStoredAtATime = 8;
-  std::array<CodeBlock, kStoredAtATime * 256 / CodeBlock::kElements> decoded;
-  const DTypeLayout& stored = dtype_layout(row.dtype);
-  const int64_t blocks_each = stored.elements / CodeBlock::kElements;
-  const int64_t count = row.shape.front() / stored.elements;
-  for (int64_t first = 0; first < count; first += kStoredAtATime) {
-    const int64_t some = std::min(kStoredAtATime, count - first);
-    const std::span into(decoded.data(), static_cast<size_t>(some * blocks_each));
-    decode_blocks(row.dtype,
-                  row.bytes.subspan(static_cast<size_t>(first * stored.bytes),
-                                    static_cast<size_t>(some * stored.bytes)),
-                  into);
-    for (const CodeBlock& block : into) {
-      out->scale = block.scale;
-      out->minimum = block.minimum;
-      std::ranges::copy(block.codes, out->codes);
-      ++out;
-    }
-  }
-}
-
 }  // namespace
 
 WeightType finer(WeightType a, WeightType b) {
   return is_blocks(a) && is_blocks(b) ? std::max(a, b) : std::min(a, b);
 }
 
-TensorView StoredRows::row(int64_t index) const {
+StoredRows::Piece StoredRows::piece(int64_t row, int64_t begin, int64_t count) const {
   size_t i = 0;
-  while (index >= entry_.parts[i].rows) index -= entry_.parts[i++].rows;
+  while (row >= entry_.parts[i].rows) row -= entry_.parts[i++].rows;
   const TensorPart& part = entry_.parts[i];
-  const size_t bytes = tensors_[i].bytes.size() / static_cast<size_t>(part.stored_rows);
-  const auto offset = static_cast<size_t>(part.stored_row(index)) * bytes;
-  return {tensors_[i].dtype,
-          {entry_.is_matrix() ? entry_.columns : 1},
-          tensors_[i].bytes.subspan(offset, bytes)};
+  const size_t row_bytes = tensors_[i].bytes.size() / static_cast<size_t>(part.stored_rows);
+  const DTypeLayout& stored = dtype_layout(tensors_[i].dtype);
+  assert(begin % stored.elements == 0 && count % stored.elements == 0);
+  const int64_t offset = begin / stored.elements * stored.bytes;
+  const auto bytes = static_cast<size_t>(count / stored.elements * stored.bytes);
+  return {stored.dtype,
+          tensors_[i].bytes.subspan(
+              static_cast<size_t>(part.stored_row(row)) * row_bytes + static_cast<size_t>(offset),
+              bytes)};
+}
+
+void StoredRows::floats(int64_t row, int64_t begin, std::span<float> out) const {
+  const Piece stored = piece(row, begin, static_cast<int64_t>(out.size()));
+  to_float(stored.dtype, stored.bytes, out);
 }
 
 WeightType StoredRows::type() const {
@@ -78,14 +64,20 @@ bool StoredRows::has_blocks() const {
 
 PackedMatrix StoredRows::pack(WeightType type, int threads) const {
   if (is_plain()) {
-    return PackedMatrix::pack(row(0).bytes.data(), source_type(tensors_.front().dtype), entry_.rows,
-                              entry_.columns, type, threads);
+    return PackedMatrix::pack(piece(0, 0, entry_.columns).bytes.data(),
+                              source_type(tensors_.front().dtype), entry_.rows, entry_.columns,
+                              type, threads);
   }
-  WeightRows rows{.floats = [this](int64_t index, float* out) {
-    to_float(row(index), {out, static_cast<size_t>(entry_.columns)});
+  WeightRows rows{.floats = [this](int64_t row, int64_t begin, std::span<float> out) {
+    floats(row, begin, out);
   }};
   if (has_blocks()) {
-    rows.blocks = [this](int64_t index, WeightBlock* out) { write_blocks(row(index), out); };
+    rows.blocks = [this](int64_t row, int64_t begin, std::span<CodeBlock> out) {
+      constexpr int64_t kElements = CodeBlock::kElements;
+      const Piece stored =
+          piece(row, begin * kElements, static_cast<int64_t>(out.size()) * kElements);
+      decode_blocks(stored.dtype, stored.bytes, out);
+    };
   }
   return PackedMatrix::pack_rows(rows, entry_.rows, entry_.columns, type, threads);
 }

@@ -1,7 +1,9 @@
 // The rows of a weight, wherever a file keeps its parts and as whatever it stores them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "io/tensor.h"
@@ -20,8 +22,8 @@ class StoredRows {
   StoredRows(const LayoutEntry& entry, std::vector<TensorView> tensors)
       : entry_(entry), tensors_(std::move(tensors)) {}
 
-  /// Row `index`: [columns], of a vector [1].
-  [[nodiscard]] TensorView row(int64_t index) const;
+  /// Elements of row `row` from `begin` on, whole stored blocks of them; a vector's rows have one.
+  void floats(int64_t row, int64_t begin, std::span<float> out) const;
 
   /// What holds them as they are stored: f32, bf16 for the 16-bit types, GGUF's blocks of 4 bits as
   /// blocks of 4 bits, its others as blocks of 8.
@@ -31,6 +33,12 @@ class StoredRows {
   [[nodiscard]] PackedMatrix pack(WeightType type, int threads) const;
 
  private:
+  struct Piece {
+    DType dtype;
+    std::span<const std::byte> bytes;
+  };
+  /// `count` elements of a row, as they are stored.
+  [[nodiscard]] Piece piece(int64_t row, int64_t begin, int64_t count) const;
   /// They lie one after the other in a type that PackedMatrix reads.
   [[nodiscard]] bool is_plain() const;
   /// Blocks of 32 can be had without loss.

@@ -170,8 +170,9 @@ Result<std::vector<float>> WeightReader::floats(const LayoutEntry& entry) const 
   const int64_t width = entry.is_matrix() ? entry.columns : 1;
   values.resize(static_cast<size_t>(entry.rows * width));
   parallel_for(entry.rows, threads_, [&](int64_t row, int) {
-    to_float(rows.row(row), std::span(values).subspan(static_cast<size_t>(row * width),
-                                                      static_cast<size_t>(width)));
+    rows.floats(
+        row, 0,
+        std::span(values).subspan(static_cast<size_t>(row * width), static_cast<size_t>(width)));
   });
   return values;
 }

@@ -122,6 +122,11 @@ Result<ModelWeights> load_stored(const Checkpoint& checkpoint, ModelWeights weig
   return weights;
 }
 
+/// The type of most elements.
+WeightType most_of(const std::map<WeightType, int64_t>& elements) {
+  return std::ranges::max_element(elements, {}, [](const auto& of) { return of.second; })->first;
+}
+
 bool is_bias(Role role) {
   return role == Role::kQueryBias || role == Role::kKeyBias || role == Role::kValueBias;
 }
@@ -216,7 +221,21 @@ WeightType ModelWeights::main_type() const {
       elements[(layer.*member).type()] += (layer.*member).n() * (layer.*member).k();
     }
   }
-  return std::ranges::max_element(elements, {}, [](const auto& of) { return of.second; })->first;
+  return most_of(elements);
+}
+
+Result<WeightType> main_type(const Checkpoint& checkpoint) {
+  KVCAST_TRY(const auto reader, WeightReader::open(checkpoint.weights, std::nullopt, 1));
+  ModelWeights nothing;
+  const auto slots = weight_slots(nothing, checkpoint.config, checkpoint.form);
+  KVCAST_TRY(const auto types, matrix_types(reader, slots));
+  std::map<WeightType, int64_t> elements;
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const LayoutEntry& entry = slots[i].entry;
+    if (slots[i].matrix == nullptr || entry.layer < 0) continue;
+    elements[types[i]] += entry.rows * entry.columns;
+  }
+  return most_of(elements);
 }
 
 int64_t ModelWeights::bytes() const {

@@ -66,6 +66,9 @@ std::vector<WeightSlot> weight_slots(ModelWeights& weights, const ModelConfig& c
 Result<ModelWeights> load_weights(const Checkpoint& checkpoint, std::optional<WeightType> type,
                                   int threads);
 
+/// load_weights(checkpoint, null, ...).main_type(), from the headers alone.
+Result<WeightType> main_type(const Checkpoint& checkpoint);
+
 /// What a model takes from another one instead of a file.
 struct SharedWeights {
   const ModelWeights& from;

@@ -104,9 +104,7 @@ class Converter {
   Result<WeightType> type_of(const fs::path& path) const {
     if (options_.type) return *options_.type;
     KVCAST_TRY(const Checkpoint checkpoint, open_checkpoint(path));
-    KVCAST_TRY(const ModelWeights weights,
-               load_weights(checkpoint, options_.type, options_.threads));
-    return weights.main_type();
+    return main_type(checkpoint);
   }
 
   static Status write_manifest(Json json, const fs::path& to) {

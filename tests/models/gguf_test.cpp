@@ -5,6 +5,8 @@
 
 #include <cmath>
 
+#include "model/checkpoint.h"
+#include "model/weights.h"
 #include "models/hub.h"
 
 namespace kvcast {
@@ -26,6 +28,14 @@ TEST_P(FetchedGguf, EveryTensorIsReadAndFinite) {
     EXPECT_TRUE(std::isfinite(squares) && squares > 0) << name;
     MappedFile::release(tensor.bytes);
   }
+}
+
+TEST_P(FetchedGguf, TheMainTypeOfAMixtureIsKnownFromTheHeaders) {
+  const auto checkpoint = open_checkpoint(hub_model(GetParam()));
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  const auto type = main_type(*checkpoint);
+  ASSERT_TRUE(type) << type.error().message;
+  EXPECT_EQ(*type, load_weights(*checkpoint, std::nullopt, 2)->main_type());
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, FetchedGguf,

@@ -7,6 +7,7 @@
 #include "model/bundle.h"
 #include "model/checkpoint.h"
 #include "model/weight_reader.h"
+#include "model/weights.h"
 #include "prefill/strategy.h"
 #include "support/bundle_files.h"
 #include "support/tensors.h"
@@ -84,6 +85,15 @@ TEST_P(Convert, PackedWeightsLoadInEveryType) {
       1e-5);
   const double error = GetParam() == WeightType::kInt4Blocks ? 0.75 : 0.1;
   EXPECT_LT(relative_to_largest(f32, logits(kGolden, WeightType::kF32, "exact")), error);
+}
+
+TEST_P(Convert, TheMainTypeIsKnownFromTheHeaders) {
+  expect_converted({.source = kGolden, .output = out_, .type = GetParam()});
+  const Checkpoint packed = *open_checkpoint(out_ / "base");
+  const auto type = main_type(packed);
+  ASSERT_TRUE(type) << type.error().message;
+  EXPECT_EQ(*type, GetParam());
+  EXPECT_EQ(load_weights(packed, std::nullopt, 2)->main_type(), GetParam());
 }
 
 TEST_P(Convert, UnpackedWeightsAreThoseOfTheCheckpoint) {

@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "base/half.h"
@@ -22,17 +24,112 @@ std::vector<float> row_of(const PackedMatrix& matrix, int64_t row) {
 }
 
 /// One matrix of one row, from blocks as a file holds them.
-PackedMatrix pack_blocks(const std::vector<WeightBlock>& blocks, int64_t k, WeightType type) {
+PackedMatrix pack_blocks(const std::vector<CodeBlock>& blocks, int64_t k, WeightType type) {
   const WeightRows rows{
-      .floats = [](int64_t, float*) { FAIL() << "blocks were given"; },
-      .blocks = [&](int64_t, WeightBlock* out) { std::copy(blocks.begin(), blocks.end(), out); }};
+      .floats = [](int64_t, int64_t, std::span<float>) { FAIL() << "blocks were given"; },
+      .blocks =
+          [&](int64_t, int64_t begin, std::span<CodeBlock> out) {
+            std::copy_n(blocks.begin() + begin, out.size(), out.begin());
+          }};
   return PackedMatrix::pack_rows(rows, 1, k, type, 1);
 }
 
-WeightBlock block_of(float scale, float minimum, int codes) {
-  WeightBlock block{scale, minimum, {}};
+CodeBlock block_of(float scale, float minimum, int codes) {
+  CodeBlock block{scale, minimum, {}};
   for (int i = 0; i < kWeightBlock; ++i) block.codes[i] = static_cast<uint8_t>(i * 7 % codes);
   return block;
+}
+
+/// Plain twins of what is vectorised, one block each; block.minimum stands for code 0.
+std::vector<float> int8_twin(const float* weights, int64_t count) {
+  float largest = 0.0F;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(weights[i]));
+  const float step = f16_to_float(float_to_f16(largest / 127.0F));
+  std::vector<float> out;
+  for (int64_t i = 0; i < count; ++i) {
+    const float code = step == 0.0F ? 0.0F : std::nearbyint(weights[i] / step);
+    out.push_back(step * std::clamp(code, -128.0F, 127.0F));
+  }
+  return out;
+}
+
+std::vector<float> convert_twin(const CodeBlock& block, WeightType type) {
+  std::vector<float> exact, out;
+  for (const uint8_t code : block.codes) {
+    exact.push_back(block.scale * static_cast<float>(code) + block.minimum);
+  }
+  const float step = f16_to_float(float_to_f16(block.scale));
+  if (type == WeightType::kInt8Blocks) {
+    const float zero = block.minimum / block.scale;
+    const bool kept = step == block.scale && zero == std::nearbyint(zero) && zero >= -128.0F &&
+                      zero + static_cast<float>(std::ranges::max(block.codes)) < 128.0F;
+    return kept ? exact : int8_twin(exact.data(), kWeightBlock);
+  }
+  const float minimum = f16_to_float(float_to_f16(block.minimum));
+  for (const uint8_t code : block.codes) {
+    out.push_back(step * static_cast<float>(code) + minimum);
+  }
+  return out;
+}
+
+// Rows beyond what is quantised at a time, features beyond a line and beyond a panel, magnitudes
+// from subnormal steps to the largest.
+TEST(WeightBlocks, EightBitsOfFloatsAreThoseOfThePlainTwin) {
+  for (const auto& [n, k] : {std::pair{1, 32}, {17, 1024}, {66, 1025}, {3, 2111}, {130, 96}}) {
+    auto w = random_floats(int64_t{n} * k, 12);
+    for (size_t i = 0; i < w.size(); ++i) {
+      w[i] = std::ldexp(w[i], static_cast<int>(i / 32 * 11 % 42) - 28);
+    }
+    std::fill_n(w.begin(), std::min(k, 40), 0.0F);
+    const PackedMatrix packed = pack_floats(w, n, k, WeightType::kInt8Blocks);
+    for (int64_t r = 0; r < n; ++r) {
+      const std::vector<float> row = row_of(packed, r);
+      for (int64_t begin = 0; begin < k; begin += kWeightBlock) {
+        const int64_t count = std::min<int64_t>(kWeightBlock, k - begin);
+        const std::vector<float> expected = int8_twin(&w[r * k + begin], count);
+        for (int64_t i = 0; i < count; ++i) ASSERT_EQ(row[begin + i], expected[i]) << r;
+      }
+    }
+  }
+}
+
+TEST(WeightBlocks, BlocksOfAFileAreConvertedAsByThePlainTwin) {
+  constexpr int64_t kBlocks = 75;
+  for (const WeightType type : {WeightType::kInt4Blocks, WeightType::kInt8Blocks}) {
+    const int codes = type == WeightType::kInt4Blocks ? 16 : 32;
+    std::vector<CodeBlock> blocks;
+    const auto random = random_floats(2 * kBlocks, 4);
+    for (int64_t b = 0; b < kBlocks; ++b) {
+      const float scale = std::ldexp(random[2 * b], static_cast<int>(b % 30) - 20);
+      const bool is_symmetric = b % 3 == 0;
+      const float half = f16_to_float(float_to_f16(scale));
+      blocks.push_back(is_symmetric ? block_of(half, -half * static_cast<float>(codes / 2), codes)
+                                    : block_of(scale, 7.3F * scale * random[2 * b + 1], codes));
+    }
+    const PackedMatrix packed = pack_blocks(blocks, kBlocks * kWeightBlock, type);
+    const std::vector<float> row = row_of(packed, 0);
+    for (int64_t b = 0; b < kBlocks; ++b) {
+      const std::vector<float> expected = convert_twin(blocks[b], type);
+      for (int64_t i = 0; i < kWeightBlock; ++i) {
+        ASSERT_EQ(row[b * kWeightBlock + i], expected[i]) << b << ", " << i;
+      }
+    }
+  }
+}
+
+TEST(WeightBlocks, PaddingIsZero) {
+  for (const WeightType type : {WeightType::kInt4Blocks, WeightType::kInt8Blocks}) {
+    const PackedMatrix packed = pack_floats(std::vector<float>(3 * 70, 1.0F), 3, 70, type);
+    ASSERT_EQ(packed.padded_k(), 128);
+    for (int64_t b = 0; b < 4; ++b) {
+      const std::byte* const block = packed.panel(0) + b * PackedMatrix::unit_bytes(type);
+      for (int64_t c = b < 3 ? 3 : 0; c < 64; ++c) {
+        float weights[kWeightBlock];
+        unpack_block(block, type, c, weights);
+        for (const float weight : weights) ASSERT_EQ(weight, 0.0F) << b << ", " << c;
+      }
+    }
+  }
 }
 
 TEST(WeightBlocks, Int4IsWithinAStepOfEveryBlock) {
@@ -89,7 +186,7 @@ TEST(WeightBlocks, ConstantBlocksAreNearlyExact) {
 
 TEST(WeightBlocks, SymmetricFourBitBlocksOfAFileAreKept) {
   for (const float scale : {0.25F, -0.25F, f16_to_float(0x1234)}) {
-    const std::vector<WeightBlock> blocks(3, block_of(scale, -8.0F * scale, 16));
+    const std::vector<CodeBlock> blocks(3, block_of(scale, -8.0F * scale, 16));
     const PackedMatrix packed = pack_blocks(blocks, 96, WeightType::kInt4Blocks);
     const std::vector<float> row = row_of(packed, 0);
     for (int i = 0; i < 96; ++i) {
@@ -166,8 +263,9 @@ TEST(WeightBlocks, WhatIsNotFiniteStays) {
 TEST(WeightBlocks, RowsFromAFunctionAreThoseOfAnArray) {
   const int64_t n = 130, k = 77;
   const auto w = random_floats(n * k, 9);
-  const WeightRows rows{
-      .floats = [&](int64_t row, float* out) { std::copy_n(w.begin() + row * k, k, out); }};
+  const WeightRows rows{.floats = [&](int64_t row, int64_t begin, std::span<float> out) {
+    std::copy_n(w.begin() + row * k + begin, out.size(), out.begin());
+  }};
   for (const WeightType type : kWeightTypes) {
     const PackedMatrix expected = pack_floats(w, n, k, type);
     const PackedMatrix packed = PackedMatrix::pack_rows(rows, n, k, type, 3);

@@ -3,12 +3,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <new>
 
 #include "base/macros.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
 namespace {
+
+// Made once: telling them needs no memory.
+const EngineError kCancelled{EngineError::Kind::kCancelled, "cancelled"};
+const EngineError kTimeout{EngineError::Kind::kTimeout,
+                           "the request's time ran out while it was waiting"};
 
 EngineError invalid(std::string message) {
   return {EngineError::Kind::kInvalid, std::move(message)};
@@ -173,11 +179,11 @@ int64_t SchedulerRounds::cache_bytes_of(const EngineRequest& request, const Cach
 void SchedulerRounds::remove_dead_from_queue() {
   queue_.remove_if([&](const std::unique_ptr<Job>& job) {
     if (cancelling_ || job->stop.stop_requested()) {
-      job->fail({EngineError::Kind::kCancelled, "cancelled"});
+      job->fail(kCancelled);
       return true;
     }
     if (job->expired()) {
-      job->fail({EngineError::Kind::kTimeout, "the request's time ran out while it was waiting"});
+      job->fail(kTimeout);
       return true;
     }
     return false;
@@ -193,14 +199,16 @@ void SchedulerRounds::admit() {
     const int64_t most = options_.max_cache_bytes - engine_.pool().pinned_bytes();
     if (reserved_bytes_ + next.reserved_bytes > most) {
       if (!running_.empty()) break;
-      queue_.pop()->fail(too_large(next.reserved_bytes, most));
+      const EngineError error = too_large(next.reserved_bytes, most);
+      queue_.pop()->fail(error);
       continue;
     }
+    running_.reserve(running_.size() + 1);
     // Stored prefixes make room for running requests.
     engine_.pool().shrink_to(options_.max_cache_bytes - reserved_bytes_ - next.reserved_bytes);
     answers += next.request.choices;
     reserved_bytes_ += next.reserved_bytes;
-    running_.push_back(queue_.pop());
+    running_.push_back(queue_.pop());  // has room
   }
 }
 
@@ -226,6 +234,25 @@ void SchedulerRounds::wait(const std::stop_token& stop) {
 }
 
 void SchedulerRounds::round() {
+  try {
+    take_round();
+  } catch (const std::bad_alloc&) {
+    for (const auto& job : running_) {
+      if (job->stage != Job::Stage::kOver) job->fail(out_of_memory());
+    }
+  }
+  std::erase_if(running_, [&](const std::unique_ptr<Job>& job) {
+    if (job->stage != Job::Stage::kOver) return false;
+    reserved_bytes_ -= job->reserved_bytes;
+    return true;
+  });
+  if (running_.empty()) {
+    const std::lock_guard lock(mutex_);
+    publish_stats();
+  }
+}
+
+void SchedulerRounds::take_round() {
   std::stop_token interrupted;
   {
     const std::lock_guard lock(mutex_);
@@ -244,15 +271,6 @@ void SchedulerRounds::round() {
   }
   idle_work_left_ = true;  // it may leave something
   engine_.step(running_);
-  std::erase_if(running_, [&](const std::unique_ptr<Job>& job) {
-    if (job->stage != Job::Stage::kOver) return false;
-    reserved_bytes_ -= job->reserved_bytes;
-    return true;
-  });
-  if (running_.empty()) {
-    const std::lock_guard lock(mutex_);
-    publish_stats();
-  }
 }
 
 }  // namespace kvcast

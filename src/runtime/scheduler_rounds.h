@@ -36,7 +36,8 @@ class SchedulerRounds {
   /// Returns when a round has something to do, or at once when `stop` is asked for.
   void wait(const std::stop_token& stop);
   /// Ends what was cancelled or came too late, admits what fits, and takes one step with what runs;
-  /// with nothing running, refines a chunk of what is stored instead.
+  /// with nothing running, refines a chunk of what is stored instead. Where memory runs out, what
+  /// needed it fails; nothing is thrown.
   void round();
   /// Nothing is queued or running.
   [[nodiscard]] bool idle() const;
@@ -46,6 +47,7 @@ class SchedulerRounds {
 
  private:
   SchedulerRounds(std::shared_ptr<const Model> model, const SchedulerOptions& options);
+  void take_round();
   void remove_dead_from_queue();
   void admit();
   [[nodiscard]] int64_t cache_bytes_of(const EngineRequest& request, const CacheUse& use) const;

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "base/confine.h"
 #include "base/macros.h"
 #include "base/mapped_file.h"
 #include "command.h"
@@ -64,8 +65,21 @@ std::function<void(const HttpAccess&)> access_printer(const std::string& format)
   };
 }
 
+/// A server has nothing to write but its prefix store, and nothing to execute.
+Status confine(const std::filesystem::path& prefix_store) {
+  std::vector<std::filesystem::path> writable;
+  if (!prefix_store.empty()) {
+    std::error_code ignored;  // what is wrong with the folder is said below, or when it is opened
+    std::filesystem::create_directories(prefix_store, ignored);
+    writable.push_back(prefix_store);
+  }
+  KVCAST_CHECK(confine_files(writable));
+  return {};
+}
+
 Result<int> serve(const ServeOptions& chosen) {
   give_caches_pages_of_their_own();
+  KVCAST_CHECK(confine(chosen.server.scheduler.prefix_store));  // before there are threads
   const InterruptScope interrupt;
   ServerOptions options = chosen.server;
   KVCAST_TRY(options.model_directory, find_model(chosen.model.directory));

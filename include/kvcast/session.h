@@ -127,7 +127,8 @@ class AnswerStream {
   /// Ends the answer here. What was written stays part of the conversation.
   void end();
   /// What there is so far; finish_reason once it is over.
-  [[nodiscard]] const Completion& completion() const;
+  [[nodiscard]] const Completion& completion() const&;
+  [[nodiscard]] Completion completion() &&;
 
   struct Impl;  // for the library's own parts
 

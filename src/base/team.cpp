@@ -5,8 +5,9 @@
 #endif
 
 #include <deque>
-#include <system_error>
+#include <exception>
 #include <thread>
+#include <utility>
 
 namespace kvcast {
 namespace {
@@ -45,14 +46,15 @@ class Team {
   }
 
   void run(int threads, TeamBody body, const void* context) {
-    working = true;
     const int helpers = hire(threads - 1);
+    working = true;
     body_ = body;
     context_ = context;
     const uint32_t turn = announce(static_cast<uint32_t>(helpers) * kOneHelper);
-    body(context, 0);
+    call(0);
     finish(turn, helpers);
     working = false;
+    if (failed_.exchange(false)) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
  private:
@@ -73,17 +75,27 @@ class Team {
     helpers = std::min(helpers, kMostHelpers);
     while (static_cast<int>(helpers_.size()) < helpers) {
       const uint32_t seen = turn_.load(std::memory_order_relaxed);
-      const int worker = static_cast<int>(helpers_.size()) + 1;
-      Helper& helper = helpers_.emplace_back();
-      helper.turn.store(seen | kClosed, std::memory_order_relaxed);
+      const size_t before = helpers_.size();
+      const int worker = static_cast<int>(before) + 1;
       try {
+        Helper& helper = helpers_.emplace_back();
+        helper.turn.store(seen | kClosed, std::memory_order_relaxed);
         helper.thread = std::thread([this, &helper, worker, seen] { help(helper, worker, seen); });
-      } catch (const std::system_error&) {
-        helpers_.pop_back();
+      } catch (const std::exception&) {  // no more threads, or no memory for one
+        if (helpers_.size() > before) helpers_.pop_back();
         break;
       }
     }
     return std::min(helpers, static_cast<int>(helpers_.size()));
+  }
+
+  /// A worker's share of a turn. What the first one throws is kept for the caller.
+  void call(int worker) noexcept {
+    try {
+      body_(context_, worker);
+    } catch (...) {
+      if (!failed_.exchange(true)) failure_ = std::current_exception();
+    }
   }
 
   /// Begins the next turn.
@@ -123,7 +135,7 @@ class Team {
       // First it says that it comes, then it looks whether it still may; the caller closes first,
       // then looks who has come. So one of them sees the other.
       self.turn.store(turn, std::memory_order_seq_cst);
-      if (turn_.load(std::memory_order_seq_cst) == turn) body_(context_, worker);
+      if (turn_.load(std::memory_order_seq_cst) == turn) call(worker);
       self.turn.store(turn | kClosed, std::memory_order_seq_cst);
       if (caller_sleeps_.load(std::memory_order_seq_cst)) self.turn.notify_one();
     }
@@ -152,6 +164,8 @@ class Team {
   alignas(kApart) std::atomic<bool> ending_{false};
   std::atomic<int> sleeping_{0};  ///< helpers; nobody is woken, by a call of the system, if none
   std::atomic<bool> caller_sleeps_{false};
+  std::atomic<bool> failed_{false};  ///< in this turn
+  std::exception_ptr failure_;       ///< whoever set failed_ writes it; read when the turn is over
 };
 
 namespace {

@@ -25,8 +25,9 @@ void run_on_team(int threads, TeamBody body, const void* context);
 /// piece from a shared counter, and a piece belongs to whoever took it.
 ///
 /// Each calling thread has helpers of its own; they start with its first call and end with it. If
-/// the system gives no more threads, fewer help. `body` must not throw; a call from inside it runs
-/// on the caller alone. What the caller wrote before is visible in `body`, what `body` wrote is
+/// the system gives no more threads, fewer help. What a call throws ends that call; the first such
+/// exception is thrown on when all have returned. A call from inside `body` runs on the caller
+/// alone. What the caller wrote before is visible in `body`, what `body` wrote is
 /// visible after.
 template <typename Body>
 void run_together(int threads, const Body& body) {

@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
-#include <new>
 #include <string>
 
 #include "base/macros.h"
@@ -168,16 +166,10 @@ void Forecast::add_source(const Predictor::Source& source, const RawKeyValues& r
   const bool as_it_is = source.input.kind == InputKind::kKeyValue;
   const int64_t block_floats = (rows_ / blocks + 1) * (width + (as_it_is ? 0 : source.keys.k()));
   float* const scratch = workspace_.blocks.ensure(static_cast<size_t>(threads * block_floats));
-  std::atomic<bool> out_of_memory{false};
   parallel_for(blocks, base_.threads(), [&](int64_t block, int worker) {
-    try {
-      forecast_block(source, raw, rows_ * block / blocks, rows_ * (block + 1) / blocks,
-                     scratch + worker * block_floats);
-    } catch (const std::bad_alloc&) {  // of a product's own scratch
-      out_of_memory.store(true, std::memory_order_relaxed);
-    }
+    forecast_block(source, raw, rows_ * block / blocks, rows_ * (block + 1) / blocks,
+                   scratch + worker * block_floats);
   });
-  if (out_of_memory.load(std::memory_order_relaxed)) throw std::bad_alloc();
   for (const int64_t i : source.base_layers) {
     for (const SequenceRows& sequence : sequences_) sequence.cache->commit(i, sequence.rows);
   }

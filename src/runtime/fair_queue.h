@@ -1,7 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <deque>
+#include <list>
 #include <string>
 #include <utility>
 
@@ -11,13 +13,18 @@ namespace kvcast {
 template <typename T>
 class FairQueue {
  public:
+  /// std::bad_alloc leaves everything as it was; only this one throws.
   void push(const std::string& client, T item) {
-    ++size_;
-    for (auto& [name, items] : clients_) {
-      if (name == client) return items.push_back(std::move(item));
+    auto at = std::ranges::find(clients_, client, &Client::first);
+    if (at != clients_.end()) {
+      at->second.push_back(std::move(item));
+    } else {
+      std::list<Client> added(1);
+      added.front().first = client;
+      added.front().second.push_back(std::move(item));
+      clients_.splice(clients_.end(), added);
     }
-    clients_.emplace_back(client, std::deque<T>{});
-    clients_.back().second.push_back(std::move(item));
+    ++size_;
   }
 
   /// The next in turn; the queue must not be empty.
@@ -25,12 +32,15 @@ class FairQueue {
 
   /// Removes front(); its client goes to the end of the line.
   T pop() {
-    auto [name, items] = std::move(clients_.front());
-    clients_.pop_front();
+    auto& items = clients_.front().second;
     T item = std::move(items.front());
     items.pop_front();
-    if (!items.empty()) clients_.emplace_back(std::move(name), std::move(items));
     --size_;
+    if (items.empty()) {
+      clients_.pop_front();
+    } else {
+      clients_.splice(clients_.end(), clients_, clients_.begin());
+    }
     return item;
   }
 
@@ -45,7 +55,8 @@ class FairQueue {
   [[nodiscard]] bool empty() const { return size_ == 0; }
 
  private:
-  std::deque<std::pair<std::string, std::deque<T>>> clients_;
+  using Client = std::pair<std::string, std::deque<T>>;
+  std::list<Client> clients_;
   size_t size_ = 0;
 };
 

@@ -1,6 +1,7 @@
 #include "runtime/job.h"
 
 #include <algorithm>
+#include <new>
 
 #include "base/macros.h"
 #include "runtime/prefix_pool.h"
@@ -20,6 +21,12 @@ AnswerRules rules_of(const EngineRequest& request, int64_t choice_index) {
 }
 
 }  // namespace
+
+const EngineError& out_of_memory() {
+  static const EngineError error{EngineError::Kind::kInternal,
+                                 "not enough memory for the KV cache and the activations"};
+  return error;
+}
 
 Choice::Choice(const Models& models, const EngineRequest& request, int64_t choice_index,
                const Tokenizer* tokenizer)
@@ -195,7 +202,10 @@ void Job::finish() {
 
 void Job::fail(const EngineError& error) {
   stage = Stage::kOver;
-  observer->on_error(error);
+  try {
+    observer->on_error(error);
+  } catch (const std::bad_alloc&) {  // it learns it by its end
+  }
 }
 
 }  // namespace kvcast

@@ -13,6 +13,9 @@
 
 namespace kvcast {
 
+/// How a request ends for which there is no memory.
+const EngineError& out_of_memory();
+
 /// One answer being decoded.
 struct Choice {
   Choice(const Models& models, const EngineRequest& request, int64_t index,

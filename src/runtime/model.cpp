@@ -115,6 +115,15 @@ std::string_view dtype_text(Dtype dtype) {
 
 Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& directory,
                                                  const LoadOptions& options) {
+  try {
+    return Impl::load(directory, options);
+  } catch (const std::bad_alloc&) {
+    return fail(fmt::format("{}: not enough memory for the weights", directory.string()));
+  }
+}
+
+Result<std::shared_ptr<const Model>> Model::Impl::load(const std::filesystem::path& directory,
+                                                       const LoadOptions& options) {
   std::error_code ignored;
   if (!std::filesystem::is_directory(directory, ignored) && !is_gguf_file(directory)) {
     return fail(
@@ -127,30 +136,26 @@ Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& di
   }
   KVCAST_CHECK(parse_kv_dtype(dtype_text(options.kv_dtype)));
   KVCAST_CHECK(isa_from_environment());  // a KVCAST_ISA that cannot be met is an error here
-  try {
-    const int threads = options.threads > 0 ? options.threads : available_processors();
-    auto impl = std::make_unique<Impl>();
-    impl->path = directory;
-    KVCAST_TRY(impl->models, load_models(directory, weight_type(options.dtype), threads));
-    impl->dtype = dtype_of(impl->models.base->weights().main_type());
-    impl->models.kv_type = kv_type(options.kv_dtype, impl->dtype);
-    impl->default_prefill = impl->models.is_bundle() ? "kv-prediction" : "exact";
-    std::filesystem::path base_directory = directory;
-    if (kvcast::is_bundle(directory)) {
-      KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
-      base_directory = manifest.base;
-      if (!manifest.default_prefill.empty()) impl->default_prefill = manifest.default_prefill;
-    }
-    auto strategy = PrefillStrategy::parse(impl->default_prefill);
-    if (!strategy) {
-      return fail(fmt::format("{}: default_prefill: {}", (directory / "kvcast.json").string(),
-                              strategy.error().message));
-    }
-    KVCAST_CHECK(load_model_tokenizer(*impl, base_directory, options.tokenizer));
-    return std::shared_ptr<const Model>(new Model(std::move(impl)));
-  } catch (const std::bad_alloc&) {
-    return fail(fmt::format("{}: not enough memory for the weights", directory.string()));
+  const int threads = options.threads > 0 ? options.threads : available_processors();
+  auto impl = std::make_unique<Impl>();
+  impl->path = directory;
+  KVCAST_TRY(impl->models, load_models(directory, weight_type(options.dtype), threads));
+  impl->dtype = dtype_of(impl->models.base->weights().main_type());
+  impl->models.kv_type = kv_type(options.kv_dtype, impl->dtype);
+  impl->default_prefill = impl->models.is_bundle() ? "kv-prediction" : "exact";
+  std::filesystem::path base_directory = directory;
+  if (kvcast::is_bundle(directory)) {
+    KVCAST_TRY(const BundleManifest manifest, read_bundle_manifest(directory));
+    base_directory = manifest.base;
+    if (!manifest.default_prefill.empty()) impl->default_prefill = manifest.default_prefill;
   }
+  auto strategy = PrefillStrategy::parse(impl->default_prefill);
+  if (!strategy) {
+    return fail(fmt::format("{}: default_prefill: {}", (directory / "kvcast.json").string(),
+                            strategy.error().message));
+  }
+  KVCAST_CHECK(load_model_tokenizer(*impl, base_directory, options.tokenizer));
+  return std::shared_ptr<const Model>(new Model(std::move(impl)));
 }
 
 Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

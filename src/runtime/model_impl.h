@@ -13,6 +13,10 @@ namespace kvcast {
 
 /// What a loaded Model owns.
 struct Model::Impl {
+  /// As Model::load, but for std::bad_alloc.
+  static Result<std::shared_ptr<const Model>> load(const std::filesystem::path& directory,
+                                                   const LoadOptions& options);
+
   std::filesystem::path path;  // as it was asked for
   Models models;
   std::unique_ptr<Tokenizer> tokenizer;  // null: only token ids in and out

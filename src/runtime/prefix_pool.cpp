@@ -67,7 +67,7 @@ void PrefixPool::put(CacheFamily family, int64_t rows, Sequence&& sequence, bool
   for (auto entry = entries_.begin(); entry != entries_.end();) {
     const int64_t shared = common_prefix(entry->sequence->tokens, tokens);
     if (std::min(rows_for(family, *entry), shared) == rows) {
-      entry->pinned = entry->pinned || pinned;
+      if (pinned) pin(*entry);
       entries_.splice(entries_.begin(), entries_, entry);
       return;
     }
@@ -87,8 +87,15 @@ void PrefixPool::put(CacheFamily family, int64_t rows, Sequence&& sequence, bool
 void PrefixPool::add(CacheFamily family, std::shared_ptr<Sequence> sequence, bool pinned) {
   const int64_t bytes = sequence->base.bytes() + sequence->auxiliary.bytes();
   bytes_ += bytes;
-  entries_.push_front({family, std::move(sequence), bytes, pinned});
+  entries_.push_front({family, std::move(sequence), bytes});
+  if (pinned) pin(entries_.front());
   shrink_to(max_bytes_);
+}
+
+void PrefixPool::pin(Entry& entry) {
+  if (entry.pinned || pinned_bytes_ + entry.bytes > max_bytes_) return;
+  entry.pinned = true;
+  pinned_bytes_ += entry.bytes;
 }
 
 bool PrefixPool::refine_next(const std::function<bool(Sequence&)>& refine) {
@@ -108,6 +115,7 @@ bool PrefixPool::refine_next(const std::function<bool(Sequence&)>& refine) {
 
 PrefixPool::Entries::iterator PrefixPool::erase(Entries::iterator entry) {
   bytes_ -= entry->bytes;
+  if (entry->pinned) pinned_bytes_ -= entry->bytes;
   return entries_.erase(entry);
 }
 

@@ -24,7 +24,8 @@ class PrefixPool {
   int64_t take(CacheFamily family, int64_t limit, Sequence& sequence);
 
   /// Keeps the first `rows` rows of a sequence that is not needed any more, unless an entry
-  /// already covers them. `pinned`: they stay, whatever else wants the room.
+  /// already covers them. `pinned`: they stay, whatever else wants the room, if all that stays is
+  /// within the pool's bound; else they are kept as any other.
   void put(CacheFamily family, int64_t rows, Sequence&& sequence, bool pinned = false);
 
   /// What is exact goes to this store too, and comes from it.
@@ -38,6 +39,8 @@ class PrefixPool {
   /// Drops entries that are not pinned, oldest first, until at most `bytes` are held.
   void shrink_to(int64_t bytes);
   [[nodiscard]] int64_t bytes() const { return bytes_; }
+  [[nodiscard]] int64_t max_bytes() const { return max_bytes_; }
+  [[nodiscard]] int64_t pinned_bytes() const { return pinned_bytes_; }
 
   /// Copying fewer rows costs more than running them.
   static constexpr int64_t kFewestRows = 8;
@@ -54,10 +57,11 @@ class PrefixPool {
   /// Rows of an entry that a family may go on from.
   static int64_t rows_for(CacheFamily family, const Entry& entry);
   Entries::iterator erase(Entries::iterator entry);
+  void pin(Entry& entry);
   void add(CacheFamily family, std::shared_ptr<Sequence> sequence, bool pinned);
   const Models& models_;
   int64_t max_bytes_;
-  int64_t bytes_ = 0;
+  int64_t bytes_ = 0, pinned_bytes_ = 0;
   Entries entries_;  // most recently used first
   std::unique_ptr<PrefixStore> store_;
 };

@@ -25,7 +25,8 @@ struct SchedulerOptions {
   /// Requests waiting for a place; more are refused.
   int64_t max_queue = 256;
   /// KV caches of running requests and stored prefixes together, in bytes. A request whose prompt
-  /// and longest answer can never fit is refused.
+  /// and longest answer can never fit is refused; where pinned prefixes leave it no room, when its
+  /// turn comes.
   int64_t max_cache_bytes = int64_t{2} << 30;
   /// Share of max_cache_bytes that stored prefixes may take.
   double prefix_share = 0.25;
@@ -39,6 +40,7 @@ struct SchedulerStats {
   int64_t waiting = 0;
   int64_t cache_bytes = 0;   ///< promised to running requests
   int64_t prefix_bytes = 0;  ///< held for later prompts
+  int64_t pinned_bytes = 0;  ///< of these, what stays (EngineRequest::pin_prefix)
   int64_t steps = 0;
   double longest_step_ms = 0;  ///< with at least one answer being decoded
 };

@@ -261,7 +261,8 @@ Result<std::optional<std::string>> AnswerStream::next() {
   return piece;
 }
 void AnswerStream::end() { impl_->end(); }
-const Completion& AnswerStream::completion() const { return impl_->answer; }
+const Completion& AnswerStream::completion() const& { return impl_->answer; }
+Completion AnswerStream::completion() && { return std::move(impl_->answer); }
 
 Session::Session(std::shared_ptr<const Model> model)
     : impl_(std::make_shared<Impl>(std::move(model))) {}
@@ -297,11 +298,11 @@ Result<Completion> run(Result<AnswerStream> stream, const TextSink& sink) {
   bool wanted = true;
   while (wanted) {
     KVCAST_TRY(const auto piece, stream->next());
-    if (!piece) return stream->completion();
+    if (!piece) return std::move(*stream).completion();
     wanted = piece->empty() || !sink || sink(*piece);
   }
   stream->end();
-  Completion answer = stream->completion();
+  Completion answer = std::move(*stream).completion();
   if (answer.finish_reason != FinishReason::kStopString) {
     answer.finish_reason = FinishReason::kCancelled;
   }

@@ -17,16 +17,13 @@ constexpr int64_t kCopiedRowsPerRow = 32;
 /// Rows whose logits are computed together when a prompt is scored.
 constexpr int64_t kScoredRows = 16;
 
-const EngineError kOutOfMemory{EngineError::Kind::kInternal,
-                               "not enough memory for the KV cache and the activations"};
-
 /// Runs `work`; if memory runs out the job fails instead.
 template <typename Work>
 void guarded(Job& job, const Work& work) {
   try {
     work();
   } catch (const std::bad_alloc&) {
-    job.fail(kOutOfMemory);
+    job.fail(out_of_memory());
   }
 }
 
@@ -236,7 +233,7 @@ void StepEngine::run_batch(Sequence::Answerer answerer, std::span<const std::uni
                                        {.on_logits = take, .on_revised = revised});
     if (!status) return fail_all({EngineError::Kind::kInternal, status.error().message});
   } catch (const std::bad_alloc&) {
-    return fail_all(kOutOfMemory);
+    return fail_all(out_of_memory());
   }
   for (const Slot& slot : slots) end_choices(*slot.job);
 }
@@ -279,7 +276,10 @@ bool StepEngine::refine_stored(const std::stop_token& stop) {
 
 void StepEngine::finish(Job& job) {
   job.finish();
-  guarded(job, [&] { job.store_prefix(pool_); });
+  try {
+    job.store_prefix(pool_);
+  } catch (const std::bad_alloc&) {  // then it is not kept
+  }
 }
 
 }  // namespace kvcast

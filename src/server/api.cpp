@@ -177,14 +177,14 @@ void Api::run_later(void (Api::*handler)(Call& call), Call call) {
   const auto waiting = std::make_shared<Call>(std::move(call));
   const auto gone = std::make_shared<std::atomic<bool>>(false);
   waiting->exchange->on_gone([gone] { *gone = true; });
-  ++preparing_;
-  prepare_([this, handler, waiting, gone] {
+  const auto counted = std::make_shared<Counted>(preparing_);
+  prepare_([this, handler, waiting, gone, counted] {
     if (*gone) {
       metrics_.count_cancelled();
     } else {
       run(handler, *waiting);
     }
-    post_([this] { --preparing_; });  // after what the handler has posted
+    post_([counted] {});  // it ends after what the handler has posted
   });
 }
 
@@ -227,7 +227,7 @@ void Api::health(Call& call) {
 
 void Api::metrics(Call& call) {
   Metrics::Gauges gauges{.scheduler = scheduler_->stats()};
-  gauges.scheduler.waiting += preparing_;
+  gauges.scheduler.waiting += *preparing_;
   if (http_) {
     gauges.connections = http_->connections();
     gauges.dropped_connections = http_->dropped_connections();

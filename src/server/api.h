@@ -3,6 +3,7 @@
 // running streams keep flowing.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -106,7 +107,21 @@ class Api {
   int64_t created_;
   uint64_t next_id_ = 1;
   bool draining_ = false;
-  int64_t preparing_ = 0;  // requests with the thread for request bodies
+  /// One of a number, while it lives.
+  class Counted {
+   public:
+    explicit Counted(std::shared_ptr<std::atomic<int64_t>> number) : number_(std::move(number)) {
+      ++*number_;
+    }
+    ~Counted() { --*number_; }
+    Counted(const Counted&) = delete;
+    Counted& operator=(const Counted&) = delete;
+
+   private:
+    std::shared_ptr<std::atomic<int64_t>> number_;
+  };
+  // Requests with the thread for request bodies.
+  std::shared_ptr<std::atomic<int64_t>> preparing_ = std::make_shared<std::atomic<int64_t>>(0);
 };
 
 }  // namespace kvcast

@@ -4,6 +4,7 @@
 
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/read.hpp>
+#include <new>
 
 #include "server/http_text.h"
 
@@ -21,6 +22,19 @@ constexpr size_t kMaxReadAhead = 64 << 10;
 /// at once would reset it and lose the answer.
 constexpr double kLingerSeconds = 2;
 constexpr size_t kLingerBytes = 4 << 20;
+
+/// A completion handler of this connection: `handle` (self, arguments...). Where memory runs out
+/// the connection is closed, since nobody knows what it was about to do.
+template <typename Handle>
+auto guarded(std::shared_ptr<HttpConnection> self, Handle handle) {
+  return [self = std::move(self), handle](const auto&... arguments) {
+    try {
+      handle(*self, arguments...);
+    } catch (const std::bad_alloc&) {
+      self->close();
+    }
+  };
+}
 
 std::string to_string(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
@@ -67,10 +81,11 @@ void HttpConnection::close() {
 /// Waits for bytes: the next request's first ones, or the end of the connection.
 void HttpConnection::watch() {
   watching_ = true;
-  socket_.async_read_some(buffer_.prepare(kWatchBytes),
-                          [self = shared_from_this()](const error_code& error, size_t bytes) {
-                            self->on_watched(error, bytes);
-                          });
+  socket_.async_read_some(
+      buffer_.prepare(kWatchBytes),
+      guarded(shared_from_this(), [](HttpConnection& self, const error_code& error, size_t bytes) {
+        self.on_watched(error, bytes);
+      }));
 }
 
 void HttpConnection::begin_request() {
@@ -106,7 +121,8 @@ void HttpConnection::read_head() {
   parser_->body_limit(static_cast<uint64_t>(shared_->limits.max_body_bytes));
   http::async_read_header(
       socket_, buffer_, *parser_,
-      [self = shared_from_this()](const error_code& error, size_t) { self->on_head(error); });
+      guarded(shared_from_this(),
+              [](HttpConnection& self, const error_code& error, size_t) { self.on_head(error); }));
 }
 
 void HttpConnection::on_head(const error_code& error) {
@@ -140,9 +156,9 @@ void HttpConnection::on_head(const error_code& error) {
 
 void HttpConnection::read_body() {
   set_deadline(shared_->limits.body_seconds);
-  http::async_read(
-      socket_, buffer_, *parser_,
-      [self = shared_from_this()](const error_code& error, size_t) { self->on_body(error); });
+  http::async_read(socket_, buffer_, *parser_,
+                   guarded(shared_from_this(), [](HttpConnection& self, const error_code& error,
+                                                  size_t) { self.on_body(error); }));
 }
 
 void HttpConnection::on_body(const error_code& error) {
@@ -277,6 +293,11 @@ void HttpConnection::send_stream_end(uint64_t request) {
   if (!writing_ && unsent_.empty()) finish_answer();
 }
 
+/// Nobody answers any more.
+void HttpConnection::give_up(uint64_t request) {
+  if (request == request_ && state_ == State::kAnswering && !answer_complete_) close();
+}
+
 void HttpConnection::set_gone(uint64_t request, std::function<void()> gone) {
   if (request == request_ && state_ == State::kAnswering) {
     gone_ = std::move(gone);
@@ -317,17 +338,20 @@ void HttpConnection::write_next() {
     unsent_.erase(unsent_.begin() + 1);
   }
   asio::async_write(socket_, asio::buffer(unsent_.front()),
-                    [self = shared_from_this()](const error_code& error, size_t) {
-                      self->writing_ = false;
-                      if (self->state_ == State::kClosed) return;
-                      if (error) return self->close();
-                      self->unsent_bytes_ -= self->unsent_.front().size();
-                      self->unsent_.pop_front();
-                      if (!self->unsent_.empty()) return self->write_next();
-                      if (self->state_ != State::kAnswering) return;
-                      self->clear_deadline();
-                      if (self->answer_complete_) self->finish_answer();
-                    });
+                    guarded(shared_from_this(), [](HttpConnection& self, const error_code& error,
+                                                   size_t) { self.on_sent(error); }));
+}
+
+void HttpConnection::on_sent(const error_code& error) {
+  writing_ = false;
+  if (state_ == State::kClosed) return;
+  if (error) return close();
+  unsent_bytes_ -= unsent_.front().size();
+  unsent_.pop_front();
+  if (!unsent_.empty()) return write_next();
+  if (state_ != State::kAnswering) return;
+  clear_deadline();
+  if (answer_complete_) finish_answer();
 }
 
 void HttpConnection::finish_answer() {

@@ -52,6 +52,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void send_stream_head(uint64_t request, HttpResponse response);
   void send_piece(uint64_t request, const std::string& piece);
   void send_stream_end(uint64_t request);
+  void give_up(uint64_t request);
   void set_gone(uint64_t request, std::function<void()> gone);
   void describe(uint64_t request, LogFields fields);
 
@@ -76,6 +77,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void linger();
   void send(std::string bytes);
   void write_next();
+  void on_sent(const boost::system::error_code& error);
   void set_deadline(double seconds);
   void clear_deadline() { timer_.cancel(); }
 

@@ -1,5 +1,6 @@
 // From the API, on any thread, to a connection, on the server's.
 #include <boost/asio/post.hpp>
+#include <new>
 
 #include "server/http_connection.h"
 
@@ -15,10 +16,20 @@ class Exchange final : public HttpExchange {
            uint64_t request)
       : shared_(std::move(shared)), connection_(std::move(connection)), request_(request) {}
 
+  /// Who is never answered, since memory ran out on the way, is not left waiting.
+  ~Exchange() override {
+    if (is_answered_) return;
+    try {
+      post([](HttpConnection& c, uint64_t request) { c.give_up(request); });
+    } catch (const std::bad_alloc&) {
+    }
+  }
+
   void respond(HttpResponse response) override {
     post([response = std::move(response)](HttpConnection& c, uint64_t request) mutable {
       c.send_response(request, std::move(response));
     });
+    is_answered_ = true;
   }
   void begin_stream(HttpResponse response) override {
     post([response = std::move(response)](HttpConnection& c, uint64_t request) mutable {
@@ -32,6 +43,7 @@ class Exchange final : public HttpExchange {
   }
   void end_stream() override {
     post([](HttpConnection& c, uint64_t request) { c.send_stream_end(request); });
+    is_answered_ = true;
   }
   void on_gone(std::function<void()> gone) override {
     if (const auto connection = connection_.lock()) {
@@ -51,12 +63,19 @@ class Exchange final : public HttpExchange {
   void post(Task task) {
     asio::post(shared_->io,
                [connection = connection_, request = request_, task = std::move(task)]() mutable {
-                 if (const auto alive = connection.lock()) task(*alive, request);
+                 const auto alive = connection.lock();
+                 if (!alive) return;
+                 try {
+                   task(*alive, request);
+                 } catch (const std::bad_alloc&) {
+                   alive->close();
+                 }
                });
   }
   std::shared_ptr<HttpShared> shared_;
   std::weak_ptr<HttpConnection> connection_;
   uint64_t request_;
+  bool is_answered_ = false;
 };
 
 }  // namespace

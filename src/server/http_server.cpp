@@ -1,6 +1,10 @@
 #include <fmt/format.h>
 
 #include <boost/asio/post.hpp>
+#include <chrono>
+#include <new>
+#include <thread>
+#include <utility>
 
 #include "server/http_connection.h"
 
@@ -36,7 +40,17 @@ class BeastServer final : public HttpServer {
 
   void run() override {
     const auto keep = asio::make_work_guard(shared_->io);
-    shared_->io.run();
+    bool accepts = true;
+    while (!shared_->io.stopped()) {
+      try {
+        if (!std::exchange(accepts, true)) accept_anew();
+        shared_->io.run();
+      } catch (const std::bad_alloc&) {
+        // What needed the memory is gone with its connection; it may have been the next accept.
+        accepts = false;
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+    }
   }
   void post(std::function<void()> task) override { asio::post(shared_->io, std::move(task)); }
   void stop() override { shared_->io.stop(); }
@@ -72,6 +86,14 @@ class BeastServer final : public HttpServer {
       }
       accept();
     });
+  }
+
+  /// Whether or not an accept is under way.
+  void accept_anew() {
+    if (!acceptor_.is_open()) return;
+    error_code ignored;
+    acceptor_.cancel(ignored);
+    accept_later();
   }
 
   /// Out of file descriptors, most likely: wait until some are given back.

@@ -22,22 +22,23 @@ class WarmUp final : public RequestObserver {
  public:
   void on_token(const TokenEvent& /*event*/) override {}
   void on_choice_finished(int64_t, std::string_view, FinishReason) override {}
-  void on_finished(const EngineTimings& /*timings*/) override { set_done(); }
-  void on_error(const EngineError& /*error*/) override { set_done(); }
-  void wait() {
+  void on_finished(const EngineTimings& /*timings*/) override { set_done({}); }
+  void on_error(const EngineError& error) override { set_done(fail(error.message)); }
+  Status wait() {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return done_; });
+    changed_.wait(lock, [this] { return outcome_.has_value(); });
+    return *outcome_;
   }
 
  private:
-  void set_done() {
+  void set_done(Status outcome) {
     const std::lock_guard lock(mutex_);
-    done_ = true;
+    outcome_ = std::move(outcome);
     changed_.notify_all();
   }
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool done_ = false;
+  std::optional<Status> outcome_;
 };
 
 void warm_up(Scheduler& scheduler) {
@@ -47,7 +48,9 @@ void warm_up(Scheduler& scheduler) {
   request.max_tokens = 2;
   request.reuse_prefix = false;
   const auto observer = std::make_shared<WarmUp>();
-  if (scheduler.submit(std::move(request), observer)) observer->wait();
+  if (scheduler.submit(std::move(request), observer)) {
+    (void)observer->wait();  // what keeps it from answering is told to the first request
+  }
 }
 
 /// What every conversation with this system prompt begins with.
@@ -75,7 +78,9 @@ Status read_system_prompt(Scheduler& scheduler, const ChatTemplate* chat, const 
   const auto observer = std::make_shared<WarmUp>();
   const auto ticket = scheduler.submit(std::move(request), observer);
   if (!ticket) return fail(fmt::format("--warm: {}", ticket.error().message));
-  observer->wait();
+  if (const Status read = observer->wait(); !read) {
+    return fail(fmt::format("--warm: {}", read.error().message));
+  }
   return {};
 }
 

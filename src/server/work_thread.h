@@ -4,6 +4,7 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <new>
 #include <stop_token>
 #include <thread>
 #include <utility>
@@ -29,7 +30,10 @@ class WorkThread {
       const std::function<void()> task = std::exchange(tasks_.front(), {});
       tasks_.pop_front();
       lock.unlock();
-      task();
+      try {
+        task();
+      } catch (const std::bad_alloc&) {  // what it was for is gone with it
+      }
     }
   }
 

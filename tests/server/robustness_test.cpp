@@ -323,5 +323,43 @@ TEST(ServerRobustness, ALoadingFailureEndsTheServer) {
   EXPECT_THAT(status.error().message, HasSubstr("/nowhere"));
 }
 
+TEST(ServerRobustness, AWarmedSystemPromptIsReadOnceAndStays) {
+  ServerOptions options;
+  options.system_prompt = "The keeper of the lighthouse answers every question with a riddle.";
+  // Little more than what it takes: other prompts' rows come and go.
+  options.scheduler.max_cache_bytes = 4 << 20;
+  options.scheduler.prefix_share = 0.05;
+  RunningServer server(options);
+  const auto cached_of = [&](const std::string& prompt) {
+    const ClientResponse response =
+        HttpClient(server.port())
+            .post("/v1/completions",
+                  json{{"prompt", prompt}, {"max_tokens", 2}, {"prefill", "exact"}}.dump());
+    return response.json()["timings"]["cached_tokens"].get<int64_t>();
+  };
+  const int64_t first = cached_of(options.system_prompt + " Who");
+  EXPECT_GT(first, 10);
+  for (int i = 0; i < 20; ++i) {
+    cached_of(std::to_string(i) +
+              " other beginnings of other prompts that want to be kept as well");
+  }
+  EXPECT_EQ(cached_of(options.system_prompt + " Where"), first);
+}
+
+TEST(ServerRobustness, AWarmedSystemPromptThatCannotStayEndsTheServer) {
+  ServerOptions options;
+  options.model_directory = tiny_bundle().path();
+  options.system_prompt = "The keeper of the lighthouse answers every question with a riddle.";
+  options.scheduler.max_cache_bytes = 1 << 20;
+  options.scheduler.prefix_share = 0.001;
+  options.port = 0;
+  auto server = Server::listen(options);
+  ASSERT_TRUE(server);
+  const Status status = (*server)->run({});
+  ASSERT_FALSE(status);
+  EXPECT_THAT(status.error().message, HasSubstr("--warm"));
+  EXPECT_THAT(status.error().message, HasSubstr("prefixes may take"));
+}
+
 }  // namespace
 }  // namespace kvcast

@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
 
 #include "server/http_client.h"
@@ -18,7 +19,8 @@ inline const TinyBundle& tiny_bundle() {
 
 class RunningServer {
  public:
-  /// `options.model_directory` empty: the tiny bundle.
+  /// `options.model_directory` empty: the tiny bundle. Throws if it does not come up, which fails
+  /// the test.
   explicit RunningServer(ServerOptions options = {}) {
     if (options.model_directory.empty()) options.model_directory = tiny_bundle().path();
     options.model_name = "tiny";
@@ -28,17 +30,15 @@ class RunningServer {
     EXPECT_TRUE(listening) << listening.error().message;
     server_ = std::move(*listening);
     thread_ = std::thread([this] {
-      status_ = server_->run(stop_.get_token(), [this](const std::string& /*note*/) {
-        const std::lock_guard lock(mutex_);
-        ready_ = true;
-        changed_.notify_all();
-      });
+      status_ = server_->run(stop_.get_token(),
+                             [this](const std::string& /*note*/) { set(State::kReady); });
+      set(State::kOver);
     });
-    std::unique_lock lock(mutex_);
-    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60), [this] { return ready_; }));
-    lock.unlock();
-    // on_ready comes just before the API is told.
-    while (HttpClient(port()).get("/health").status != 200) {
+    if (!becomes_ready()) {
+      ask_to_stop();
+      thread_.join();
+      throw std::runtime_error("no server: " +
+                               (status_ ? "not ready in time" : status_.error().message));
     }
   }
   ~RunningServer() { stop(); }
@@ -72,11 +72,30 @@ class RunningServer {
   }
 
  private:
+  bool becomes_ready() {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait_until(lock, end, [this] { return state_ != State::kStarting; });
+      if (state_ != State::kReady) return false;
+    }
+    // on_ready comes just before the API is told.
+    while (HttpClient(port()).get("/health").status != 200) {
+      if (std::chrono::steady_clock::now() > end) return false;
+    }
+    return true;
+  }
+  void set(auto state) {
+    const std::lock_guard lock(mutex_);
+    state_ = state;
+    changed_.notify_all();
+  }
+
   std::unique_ptr<Server> server_;
   std::stop_source stop_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool ready_ = false;
+  enum class State { kStarting, kReady, kOver } state_ = State::kStarting;
   Status status_;
   std::thread thread_;
 };

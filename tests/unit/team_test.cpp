@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -87,6 +88,28 @@ TEST(SharedTasks, AreGivenOutOnceEachWhoeverAsks) {
         EXPECT_EQ(tasks.take(0), SharedTasks::kNone);
       }
     }
+  }
+}
+
+TEST(Team, WhatACallThrowsIsThrownOnWhenAllHaveReturned) {
+  for (int64_t failing = 0; failing < 20; ++failing) {
+    std::atomic<int> inside{0}, done{0};
+    const auto run = [&] {
+      parallel_for(20, 4, [&](int64_t task, int) {
+        ++inside;
+        std::this_thread::yield();
+        --inside;
+        if (task == failing) throw std::bad_alloc();
+        ++done;
+      });
+    };
+    EXPECT_THROW(run(), std::bad_alloc);
+    EXPECT_EQ(inside, 0);
+    EXPECT_LT(done, 20);
+    // The team is as good as new.
+    done = 0;
+    parallel_for(50, 4, [&](int64_t, int) { ++done; });
+    EXPECT_EQ(done, 50);
   }
 }
 

@@ -1,0 +1,157 @@
+// Memory runs out at every n-th allocation of a load, an answer and a request: each ends in a line,
+// nothing is lost, and what comes after is as if nothing had been. KVCAST_EVERY_ALLOCATION=1 tries
+// all of them, else some; KVCAST_SHOW_ALLOCATIONS=1 prints where each was made.
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "faults/failing_allocations.h"
+#include "kvcast/session.h"
+#include "runtime/model_impl.h"
+#include "runtime/scheduler_rounds.h"
+#include "server/tiny_bundle.h"
+
+namespace kvcast {
+namespace {
+
+/// Calls `attempt` with each n until an attempt makes fewer allocations. Returns how many n.
+int64_t for_each_allocation(const std::function<void(int64_t)>& attempt) {
+  const bool every = std::getenv("KVCAST_EVERY_ALLOCATION") != nullptr;
+  int64_t tried = 0;
+  for (int64_t n = 1; !testing::Test::HasFailure(); n += every || n < 200 ? 1 : 1 + n / 40) {
+    SCOPED_TRACE("allocation " + std::to_string(n));
+    const FailingAllocation failing(n);
+    attempt(n);
+    if (!FailingAllocation::failed()) break;
+    ++tried;
+  }
+  return tried;
+}
+
+class Allocations : public testing::Test {
+ protected:
+  static const std::filesystem::path& bundle() {
+    static const TinyBundle bundle;
+    // SentencePiece ends the program where memory runs out, and is not ours to change.
+    static const bool removed = std::filesystem::remove(bundle.path() / "base/tokenizer.model");
+    EXPECT_TRUE(removed);
+    return bundle.path();
+  }
+  static std::shared_ptr<const Model> model() {
+    static const std::shared_ptr<const Model> model = *Model::load(bundle(), options());
+    return model;
+  }
+  static LoadOptions options() {
+    LoadOptions options;
+    options.dtype = Dtype::kF32;
+    options.threads = 2;
+    return options;
+  }
+  void TearDown() override { std::cout << tried_ << " allocations failed\n"; }
+  int64_t tried_ = 0;
+};
+
+TEST_F(Allocations, OfALoad) {
+  const std::filesystem::path& path = bundle();
+  tried_ = for_each_allocation([&](int64_t) {
+    const auto loaded = Model::load(path, options());
+    const bool failed = FailingAllocation::failed();
+    // What can do without (a cache, a hint to the system) may.
+    if (!loaded) {
+      EXPECT_TRUE(failed);
+      EXPECT_NE(loaded.error().message.find("memory"), std::string::npos) << loaded.error().message;
+    }
+  });
+  EXPECT_GT(tried_, 200);
+}
+
+TEST_F(Allocations, OfAnAnswer) {
+  const GenerateOptions asked{.prefill = "kv-prediction:tail=3,refine=4", .max_tokens = 12};
+  const std::vector<int32_t> prompt = {1, 17, 30, 41, 57, 60, 71, 80, 99, 103, 111, 120};
+  Session undisturbed(model());
+  const auto expected = undisturbed.generate(prompt, asked);
+  ASSERT_TRUE(expected);
+  Session session(model());
+  tried_ = for_each_allocation([&](int64_t n) {
+    const auto answer = session.generate(prompt, asked);
+    if (FailingAllocation::failed()) {
+      const WorkingAllocations now;
+      if (!answer) {
+        EXPECT_NE(answer.error().message.find("memory"), std::string::npos);
+        EXPECT_TRUE(session.tokens().empty());  // as before
+      }
+      session.reset();
+      if (n % 16 == 0) {
+        const auto again = session.generate(prompt, asked);
+        ASSERT_TRUE(again) << again.error().message;
+        EXPECT_EQ(again->tokens, expected->tokens);
+      }
+    } else {
+      ASSERT_TRUE(answer);
+      EXPECT_EQ(answer->tokens, expected->tokens);
+    }
+    const WorkingAllocations now;
+    session = Session(model());
+  });
+  EXPECT_GT(tried_, 50);
+}
+
+struct Counts : RequestObserver {
+  void on_token(const TokenEvent& event) override { last = event.token; }
+  void on_choice_finished(int64_t, std::string_view, FinishReason) override {}
+  void on_finished(const EngineTimings& /*timings*/) override { ++ends; }
+  void on_error(const EngineError& error) override {
+    ++ends;
+    message = error.message;
+  }
+  int ends = 0;
+  int32_t last = -1;
+  std::string message;
+};
+
+TEST_F(Allocations, OfARequest) {
+  auto rounds = SchedulerRounds::make(model(), {});
+  ASSERT_TRUE(rounds);
+  EngineRequest request;
+  request.prompt = {1, 17, 30, 41, 57, 60, 71, 80, 99, 103, 111, 120};
+  request.prefill = "kv-prediction:tail=3,refine=4";
+  request.choices = 2;
+  request.max_tokens = 8;
+  const auto answered = [&](const std::shared_ptr<Counts>& counts) {
+    for (int i = 0; i < 1000 && counts->ends == 0; ++i) (*rounds)->round();
+    return counts->ends;
+  };
+  const auto undisturbed = std::make_shared<Counts>();
+  ASSERT_TRUE((*rounds)->submit(request, undisturbed));
+  ASSERT_EQ(answered(undisturbed), 1);
+  ASSERT_EQ(undisturbed->message, "");
+  tried_ = for_each_allocation([&](int64_t) {
+    const auto counts = [] {
+      const WorkingAllocations now;
+      return std::make_shared<Counts>();
+    }();
+    bool submitted = false;
+    try {
+      submitted = (*rounds)->submit(request, counts).has_value();
+    } catch (const std::bad_alloc&) {  // for the caller to answer: nothing has begun
+      EXPECT_TRUE(FailingAllocation::failed());
+    }
+    if (submitted) {
+      EXPECT_EQ(answered(counts), 1);
+      if (!FailingAllocation::failed()) EXPECT_EQ(counts->message, "");
+    }
+    const WorkingAllocations again;
+    (*rounds)->pool().shrink_to(0);
+  });
+  EXPECT_GT(tried_, 50);
+  (*rounds)->round();
+  EXPECT_TRUE((*rounds)->idle());
+  EXPECT_EQ((*rounds)->stats().cache_bytes, 0);
+  const auto again = std::make_shared<Counts>();
+  ASSERT_TRUE((*rounds)->submit(request, again));
+  ASSERT_EQ(answered(again), 1);
+  EXPECT_EQ(again->message, "");
+}
+
+}  // namespace
+}  // namespace kvcast

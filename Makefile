@@ -45,6 +45,7 @@ install: build
 
 ## dist/kvcast-*.whl: the Python package for this machine's system, without the programs.
 wheel: setup-runtime
+	scripts/install-dependencies.sh python
 	python3 -m pip wheel --no-deps -w dist .
 
 ## build/deb/kvcast_*.deb: programs, library and the shipped bundle, without the trainer.

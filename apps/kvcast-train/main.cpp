@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "adapt_stages.h"
+#include "base/note.h"
 #include "plan_command.h"
 #include "recipe_arguments.h"
 #include "train/adapt.h"
@@ -47,8 +48,7 @@ void install_signal_handlers() {
 int run_text_program(char** argv) {
   const std::string program = text_program();
   execv(program.c_str(), argv);
-  fmt::print(stderr,
-             "kvcast-train: {}: cannot run: {}; it is built and installed together with {}\n",
+  print_note("kvcast-train: {}: cannot run: {}; it is built and installed together with {}\n",
              program, std::strerror(errno), "kvcast-train");
   return kFailed;
 }
@@ -121,7 +121,7 @@ int run_training(const TrainArguments& arguments, const Recipe& recipe,
         recipe, {device, start == RunStart::kFromCheckpoint, arguments.quiet || !processes->first(),
                  &stop_requested, processes.get()});
   } else if (processes->first()) {
-    fmt::print(stderr, "kvcast-train: {}: finished already; nothing to do\n",
+    print_note("kvcast-train: {}: finished already; nothing to do\n",
                recipe.output.directory.string());
   }
   if (outcome == TrainOutcome::kFinished) {
@@ -129,7 +129,7 @@ int run_training(const TrainArguments& arguments, const Recipe& recipe,
     return 0;
   }
   if (processes->first()) {
-    fmt::print(stderr, "kvcast-train: interrupted; go on with --resume from {}\n",
+    print_note("kvcast-train: interrupted; go on with --resume from {}\n",
                recipe.output.checkpoint.string());
   }
   return kInterruptedExit;
@@ -310,9 +310,9 @@ int main(int argc, char** argv) {
   } catch (const c10::Error& error) {
     // what() carries a backtrace; the message alone is one line.
     const std::string message = error.what_without_backtrace();
-    fmt::print(stderr, "kvcast-train: libtorch: {}\n", message.substr(0, message.find('\n')));
+    print_note("kvcast-train: libtorch: {}\n", message.substr(0, message.find('\n')));
   } catch (const std::exception& error) {
-    fmt::print(stderr, "kvcast-train: {}\n", error.what());
+    print_note("kvcast-train: {}\n", error.what());
   }
   return kvcast::train::kFailed;
 }

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "base/mapped_file.h"
+#include "base/note.h"
 #include "model/model_text.h"
 #include "recipe_arguments.h"
 #include "tokenizer/tokenizer.h"
@@ -77,13 +78,12 @@ void run_shards(const TextArguments& arguments) {
   const ShardIndex index = write_shards(recipe, encoder, [&](const ShardProgress& done) {
     if (seconds_since(start) < next_report_s) return;
     next_report_s = seconds_since(start) + interval_s;
-    fmt::print(stderr, "{}shards  {}  {} documents  {:.1f}M tokens  {:.1f} MB/s{}",
-               terminal ? "\r\033[K" : "", done.source, done.documents,
-               static_cast<double>(done.tokens) / 1e6,
-               static_cast<double>(done.text_bytes) / 1e6 / seconds_since(start),
-               terminal ? "" : "\n");
+    print_note(
+        "{}shards  {}  {} documents  {:.1f}M tokens  {:.1f} MB/s{}", terminal ? "\r\033[K" : "",
+        done.source, done.documents, static_cast<double>(done.tokens) / 1e6,
+        static_cast<double>(done.text_bytes) / 1e6 / seconds_since(start), terminal ? "" : "\n");
   });
-  if (terminal) fmt::print(stderr, "\n");
+  if (terminal) print_note("\n");
   int64_t text_bytes = 0;
   for (const auto& source : index.sources) {
     text_bytes += source.train.text_bytes + source.held_out.text_bytes;
@@ -125,7 +125,7 @@ int run(int argc, char** argv) {
     if (*prompts) run_prompts(arguments);
     return 0;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "kvcast-train: {}\n", error.what());
+    print_note("kvcast-train: {}\n", error.what());
     return 1;
   }
 }

@@ -34,16 +34,15 @@ std::string directory_name(const std::filesystem::path& path) {
 
 void show_progress(int64_t done, int64_t total) {
   if (isatty(STDERR_FILENO) == 0) return;
-  fmt::print(stderr, "\r\033[K{}",
-             done < total ? fmt::format("{} of {} windows", done, total) : "");
+  print_note("\r\033[K{}", done < total ? fmt::format("{} of {} windows", done, total) : "");
 }
 
 Status check(const AnalyzeOptions& options, const Model& model) {
   if (!model.is_bundle()) {
-    return fail(
-        fmt::format("{}: a plain model has no predicted cache to analyze; a KV-prediction "
-                    "bundle is needed",
-                    options.model.directory));
+    return fail(fmt::format(
+        "{}: a plain model has no predicted cache to analyze; name a KV-prediction bundle "
+        "(kvcast list shows some, kvcast fit and kvcast-train adapt make one for a model)",
+        options.model.directory));
   }
   if (const auto tokenized = model.tokenize(""); !tokenized) {
     return tl::unexpected(tokenized.error());

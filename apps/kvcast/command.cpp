@@ -28,7 +28,7 @@ sigset_t stop_signals() {
 }  // namespace
 
 int report_error(const Error& error) {
-  fmt::print(stderr, "kvcast: {}\n", error.message);
+  print_note("kvcast: {}\n", error.message);
   return kExitFailed;
 }
 

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/note.h"
 #include "kvcast/model.h"
 #include "kvcast/result.h"
 #include "kvcast/sampling.h"

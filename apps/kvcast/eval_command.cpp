@@ -35,7 +35,7 @@ class ProgressBar {
  public:
   explicit ProgressBar(std::string title) : title_(std::move(title)) {}
   ~ProgressBar() {
-    if (shown_) fmt::print(stderr, "\r\x1b[K");
+    if (shown_) print_note("\r\x1b[K");
   }
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
@@ -52,7 +52,7 @@ class ProgressBar {
       const auto seconds = static_cast<int64_t>(per_example * static_cast<double>(all - done));
       left = fmt::format(", {}:{:02} left", seconds / 60, seconds % 60);
     }
-    fmt::print(stderr, "\r\x1b[K{} [{}{}] {} of {}{}", title_, std::string(filled, '#'),
+    print_note("\r\x1b[K{} [{}{}] {} of {}{}", title_, std::string(filled, '#'),
                std::string(kWidth - filled, ' '), done, all, left);
     std::fflush(stderr);
   }

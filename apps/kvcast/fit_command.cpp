@@ -156,7 +156,7 @@ Result<int> run_fit(const FitCommand& command) {
   options.stop = interrupt.token();
   if (isatty(STDERR_FILENO) != 0) {
     options.on_progress = [](int64_t window, int64_t wanted) {
-      fmt::print(stderr, "\rwindow {} of {}{}", window, wanted, window == wanted ? "\n" : "");
+      print_note("\rwindow {} of {}{}", window, wanted, window == wanted ? "\n" : "");
     };
   }
   const auto result = fit(options);

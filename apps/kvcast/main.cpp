@@ -1,4 +1,6 @@
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <new>
@@ -8,6 +10,16 @@
 
 namespace kvcast {
 namespace {
+
+/// A program may be started with its standard streams closed (`2>&-`). Then the first file that it
+/// opened would be one of them, and be written into.
+void keep_standard_streams_apart() {
+  for (int stream = STDIN_FILENO; stream <= STDERR_FILENO; ++stream) {
+    if (fcntl(stream, F_GETFD) != -1) continue;
+    // Standard output cannot be written then, which is an error in the end as a full disk is.
+    open("/dev/null", stream == STDERR_FILENO ? O_WRONLY : O_RDONLY);
+  }
+}
 
 /// A full disk or a closed pipe may show only when the output is flushed.
 int finish(int exit_code) {
@@ -81,6 +93,7 @@ void register_all(CLI::App& app, int& exit_code) {
 
 int main(int argc, char** argv) {
   using namespace kvcast;
+  keep_standard_streams_apart();
   CLI::App app{"kvcast: forecast the KV cache, get the first token sooner"};
   app.set_version_flag("--version", version_line());
   app.require_subcommand(0, 1);  // a word that is no command is then named as such

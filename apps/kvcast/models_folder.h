@@ -20,9 +20,9 @@ struct ListedModel {
 /// Every model in models_folders(), by name.
 std::vector<ListedModel> list_models();
 
-/// The path itself if something is there, else the model of that name; a path to nothing comes back
-/// as it is, for loading to complain of. Empty: the bundle that ships with kvcast; errors say where
-/// it was looked for.
+/// The path itself if something is there, else the model of that name. Empty: the bundle that ships
+/// with kvcast. Errors: nothing is there, and which name is near; a directory that holds no model;
+/// where the shipped bundle was looked for.
 Result<std::filesystem::path> find_model(const std::string& path_or_name);
 /// Whether find_model() finds something.
 bool is_model(const std::string& path_or_name);

@@ -106,13 +106,13 @@ void print_timings(const std::vector<Answer>& answers) {
     for (const Answer& answer : answers) {
       line += fmt::format(" {:>24}", value(answer));
     }
-    fmt::print(stderr, "{}\n", line);
+    print_note("{}\n", line);
   };
   const auto ms = [](double Timings::*field) {
     return
         [field](const Answer& a) { return fmt::format("{:.2f} ms", a.completion.timings.*field); };
   };
-  fmt::print(stderr, "\n");
+  print_note("\n");
   row("prefill", [](const Answer& a) { return a.prefill; });
   row("time to first token", ms(&Timings::ttft_ms));
   row("  tokenize", ms(&Timings::tokenize_ms));
@@ -232,20 +232,20 @@ std::string to_json(const std::string& prompt, const std::vector<Answer>& answer
 void print_comparison(const std::vector<Answer>& answers, const Comparison& comparison) {
   const PairedRatio& ratio = comparison.ratio;
   if (!ratio.is_certain) {
-    fmt::print(stderr,
-               "\nNo difference in the time to first token beyond noise: {:.2f} to {:.2f} in {} "
-               "rounds.\n",
-               ratio.low, ratio.high, comparison.rounds);
+    print_note(
+        "\nNo difference in the time to first token beyond noise: {:.2f} to {:.2f} in {} "
+        "rounds.\n",
+        ratio.low, ratio.high, comparison.rounds);
     return;
   }
   const bool sooner = ratio.median > 1;
   const auto times = [&](double of) { return sooner ? of : 1 / of; };
-  fmt::print(stderr,
-             "\nThe first token comes {:.2f} times {} with {} than with {} ({:.2f} to {:.2f} in {} "
-             "rounds).\n",
-             times(ratio.median), sooner ? "sooner" : "later", answers[1].prefill,
-             answers[0].prefill, std::min(times(ratio.low), times(ratio.high)),
-             std::max(times(ratio.low), times(ratio.high)), comparison.rounds);
+  print_note(
+      "\nThe first token comes {:.2f} times {} with {} than with {} ({:.2f} to {:.2f} in {} "
+      "rounds).\n",
+      times(ratio.median), sooner ? "sooner" : "later", answers[1].prefill, answers[0].prefill,
+      std::min(times(ratio.low), times(ratio.high)), std::max(times(ratio.low), times(ratio.high)),
+      comparison.rounds);
 }
 
 struct Loaded {
@@ -279,7 +279,7 @@ Result<int> run(RunOptions options) {
   // On a terminal the answer goes on where the prompt ends; elsewhere it stands alone.
   if (!options.json && specs.size() == 1 && options.file.empty() && isatty(STDOUT_FILENO) != 0 &&
       isatty(STDERR_FILENO) != 0) {
-    fmt::print(stderr, "{}", prompt);
+    print_note("{}", prompt);
   }
   std::vector<Answer> answers;
   for (const std::string& spec : specs) {

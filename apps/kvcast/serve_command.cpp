@@ -98,19 +98,19 @@ Result<int> serve(const ServeOptions& chosen) {
   const std::string host = options.host;
   const bool loopback = host == "localhost" || host == "::1" || host.starts_with("127.");
   if (!loopback && options.api_keys.empty()) {
-    fmt::print(stderr,
-               "kvcast: anybody who reaches {} may use this server: no API key is set "
-               "(--api-key-file, KVCAST_API_KEY)\n",
-               host);
+    print_note(
+        "kvcast: anybody who reaches {} may use this server: no API key is set "
+        "(--api-key-file, KVCAST_API_KEY)\n",
+        host);
   }
   KVCAST_TRY(const auto server, Server::listen(std::move(options)));
   const bool is_ipv6 = host.find(':') != std::string::npos;
   const std::string url =
       fmt::format("http://{}:{}", is_ipv6 ? "[" + host + "]" : host, server->port());
-  fmt::print(stderr, "kvcast: loading; {}/health says when it is done\n", url);
+  print_note("kvcast: loading; {}/health says when it is done\n", url);
   KVCAST_CHECK(server->run(interrupt.token(), [&url](const std::string& note) {
-    if (!note.empty()) fmt::print(stderr, "kvcast: {}\n", note);
-    fmt::print(stderr, "kvcast: ready at {}/\n", url);
+    if (!note.empty()) print_note("kvcast: {}\n", note);
+    print_note("kvcast: ready at {}/\n", url);
   }));
   return kExitOk;
 }

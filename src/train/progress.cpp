@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/mapped_file.h"
+#include "base/note.h"
 #include "io/json.h"
 #include "train/data/error.h"
 #include "train/data/rerun.h"
@@ -68,7 +69,7 @@ ProgressLog::ProgressLog(const OutputRecipe& output, int64_t total_steps, int64_
 }
 
 ProgressLog::~ProgressLog() {
-  if (line_open_) fmt::print(stderr, "\n");
+  if (line_open_) print_note("\n");
 }
 
 void ProgressLog::write(const LogEntry& entry) {
@@ -88,7 +89,7 @@ void ProgressLog::write(const LogEntry& entry) {
   if (!file_) throw TrainError(path_.string() + ": cannot write the log");
   if (quiet_) return;
   const std::string line = progress_line(entry, total_steps_);
-  fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
+  print_note("{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
   line_open_ = terminal_;
 }
 

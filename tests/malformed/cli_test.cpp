@@ -3,6 +3,8 @@
 
 #include <chrono>
 
+#include "base/mapped_file.h"
+
 namespace kvcast {
 namespace {
 
@@ -70,7 +72,10 @@ TEST_F(Cli, ModelsThatDoNotLoadFailInEveryCommand) {
         Arguments{"inspect", "--tokens", "1", "--out", path("out")}, Arguments{"flops"}}) {
     Arguments arguments = command;
     arguments.insert(arguments.begin() + 1, path("nowhere"));
-    expect_run_error(arguments, {"nowhere"});
+    expect_run_error(arguments, {"nowhere", "no such file", "kvcast list"});
+    arguments[1] = path("empty");
+    std::filesystem::create_directories(path("empty"));
+    expect_run_error(arguments, {"empty", "neither config.json nor kvcast.json"});
     arguments[1] = path("damaged");
     std::filesystem::remove_all(path("damaged"));
     BundleFiles damaged;
@@ -118,6 +123,25 @@ TEST_F(Cli, AFullDiskUnderStandardOutputFails) {
     EXPECT_THAT(error, testing::StartsWith("kvcast: cannot write"));
     expect_one_line(std::string_view(error).substr(0, error.size() - 1));
   }
+}
+
+TEST_F(Cli, StandardErrorThatIsFullOrClosedStopsNothing) {
+  const std::string program = std::string(KVCAST_BINARY_DIR) + "/kvcast ";
+  for (const std::string& where : {" 2> /dev/full", " 2>&-"}) {
+    Program run({"/bin/bash", "-c", program + "run " + path("reader") + " -p The -n 3" + where});
+    EXPECT_EQ(run.wait(), 0) << where;
+    EXPECT_FALSE(run.out().empty()) << where;
+    Program wrong({"/bin/bash", "-c", program + "run " + path("nowhere") + " -p The" + where});
+    EXPECT_EQ(wrong.wait(), 1) << where;
+  }
+  // No file that is opened takes the place of a stream that was closed, and what is printed.
+  const auto inspect = [&](const std::string& out, const std::string& streams) {
+    Program run({"/bin/bash", "-c",
+                 program + "inspect " + path() + " --tokens '1 2' --out " + path(out) + streams});
+    run.wait();
+    return *read_text_file(path(out));
+  };
+  EXPECT_EQ(inspect("apart", " <&- >&- 2>&-"), inspect("plain.safetensors", ""));
 }
 
 TEST_F(Cli, WeightsLargerThanTheMemoryFail) {

@@ -141,8 +141,8 @@ TEST_F(Cli, ModelsAreCalledByTheirNames) {
   Program run(kvcast({"run", "reader", "-p", "The cache", "-n", "2"}));
   EXPECT_EQ(run.wait(), 0) << run.err();
   unsetenv("KVCAST_MODELS");
-  Program unknown(kvcast({"run", "reader", "-p", "x"}));
-  EXPECT_EQ(unknown.wait(), 1);
+  expect_run_error({"run", "reader", "-p", "x"}, {"no model of that name"});
+  expect_run_error({"chat", "kvcast-65n"}, {"did you mean kvcast-65m?"});
   const auto printed = [](const Arguments& arguments) {
     Program program(kvcast(arguments));
     EXPECT_EQ(program.wait(), 0);

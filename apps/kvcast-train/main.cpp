@@ -121,7 +121,7 @@ int run_training(const TrainArguments& arguments, const Recipe& recipe,
         recipe, {device, start == RunStart::kFromCheckpoint, arguments.quiet || !processes->first(),
                  &stop_requested, processes.get()});
   } else if (processes->first()) {
-    print_note("kvcast-train: {}: finished already; nothing to do\n",
+    kvcast::print_note("kvcast-train: {}: finished already; nothing to do\n",
                recipe.output.directory.string());
   }
   if (outcome == TrainOutcome::kFinished) {
@@ -129,7 +129,7 @@ int run_training(const TrainArguments& arguments, const Recipe& recipe,
     return 0;
   }
   if (processes->first()) {
-    print_note("kvcast-train: interrupted; go on with --resume from {}\n",
+    kvcast::print_note("kvcast-train: interrupted; go on with --resume from {}\n",
                recipe.output.checkpoint.string());
   }
   return kInterruptedExit;
@@ -310,9 +310,9 @@ int main(int argc, char** argv) {
   } catch (const c10::Error& error) {
     // what() carries a backtrace; the message alone is one line.
     const std::string message = error.what_without_backtrace();
-    print_note("kvcast-train: libtorch: {}\n", message.substr(0, message.find('\n')));
+    kvcast::print_note("kvcast-train: libtorch: {}\n", message.substr(0, message.find('\n')));
   } catch (const std::exception& error) {
-    print_note("kvcast-train: {}\n", error.what());
+    kvcast::print_note("kvcast-train: {}\n", error.what());
   }
   return kvcast::train::kFailed;
 }

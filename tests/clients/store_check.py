@@ -28,12 +28,14 @@ parser.add_argument("other")
 parser.add_argument("--kills", type=int, default=100)
 parser.add_argument("--threads", default="2")
 parser.add_argument("--prefix-tokens", type=int, default=1500)
+parser.add_argument("--checks", default="kills,damaged,other_model,full_disk,first_token", help="some of these, in this order")
 parser.add_argument("--out")
 args = parser.parse_args()
 WORDS = ("the old keeper of the lighthouse went down to the sea and saw that a boat had come in from the island with letters "
          "for every house in the village but one of them had no name on it").split()
 draw = random.Random(7)
 PROMPTS = [f"Story {i}: " + " ".join(draw.choice(WORDS) for _ in range(words)) for i, words in enumerate([60, 120, 200, 300, 400] * 2)]
+COMPLETE = ".kvprefix"
 folder = pathlib.Path(tempfile.mkdtemp(prefix="kvcast-store-"))
 
 
@@ -85,13 +87,13 @@ def settle(store, seconds=10):
 def kills():
     """A server is killed while it writes; the next one answers from what is left."""
     store = folder / "kills"
-    found = 0
+    found = cut_short = 0
     for number in range(args.kills):
         if number % 10 == 9:
             shutil.rmtree(store, ignore_errors=True)  # so that there is always something to write
         server = serve(store)
         prompts = draw.sample(PROMPTS, 4)
-        delay = draw.uniform(0, 0.25)
+        answered = threading.Event()
 
         def load():
             try:
@@ -99,21 +101,24 @@ def kills():
                     text, cached = answer(server, prompt)
                     assert text == RIGHT[prompt], (prompt, text)
                     hits.append(cached > len(WORDS))
+                    answered.set()
             except OSError:  # it is gone
                 pass
 
         hits = []
         thread = threading.Thread(target=load)
         thread.start()
-        time.sleep(delay)
+        answered.wait(60)  # from now on something is written
+        time.sleep(draw.uniform(0, 0.2))
         server.kill()
         thread.join()
         found += sum(hits)
+        cut_short += any(not path.name.endswith(COMPLETE) for path in files(store))
     with serve(store) as server:
         check_all(server)
         settle(store)
     with serve(store) as server:
-        return {"kills": args.kills, "answers_from_the_store_between_kills": found, "prompts_found_afterwards": check_all(server), "prompts": len(PROMPTS)}
+        return {"kills": args.kills, "killed_while_writing": cut_short, "answers_from_the_store_between_kills": found, "prompts_found_afterwards": check_all(server), "prompts": len(PROMPTS)}
 
 
 def damaged():
@@ -132,7 +137,6 @@ def damaged():
             del data[draw.randrange(len(data)):]
         else:
             data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-        before = path.stat().st_ino
         path.write_bytes(data)
         with serve(store) as server:
             served += check_all(server)
@@ -212,11 +216,10 @@ def first_token():
 
 try:
     result = {"model": os.path.basename(args.model.rstrip("/")), "other_model": os.path.basename(args.other.rstrip("/"))}
-    for check in (kills, damaged, other_model, full_disk, first_token):
+    for check in (globals()[name] for name in args.checks.split(",")):
         result[check.__name__] = check()
         print(check.__name__, json.dumps(result[check.__name__]), flush=True)
+        if args.out:
+            pathlib.Path(args.out).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 finally:
     shutil.rmtree(folder, ignore_errors=True)
-if args.out:
-    with open(args.out, "w", encoding="utf-8") as file:
-        file.write(json.dumps(result, indent=1) + "\n")

@@ -230,6 +230,22 @@ def cache_by_position(analysis):
     return figure
 
 
+def healing(run):
+    """Milliseconds of every token of an answer, and how far it is from exact's, by position."""
+    figure, axes = _panels(2)
+    least = 1e-6  # nats; of what is exact the logarithm would be lost
+    for index, strategy in enumerate(run["strategies"]):
+        times, positions = strategy["step_ms"], range(1, len(strategy["step_ms"]) + 1)
+        look = {"color": _COLORS[index], "label": strategy["prefill"], "linewidth": 1.4}
+        axes[0].plot(positions, times, **look)
+        axes[1].plot(range(len(strategy["kl"])), [max(least, kl) for kl in strategy["kl"]], **look)
+    axes[0].set(title="Time of each token after the first", xlabel="token of the answer", ylabel="milliseconds", ylim=(0, None))
+    axes[1].set(title="KL divergence from exact's distribution", xlabel="token of the answer", ylabel="nats", yscale="log",
+                ylim=(least / 2, None))
+    axes[0].legend()
+    return figure
+
+
 def cache_density(analysis):
     figure, axes = _panels(2)
     shades = matplotlib.colormaps["viridis"]

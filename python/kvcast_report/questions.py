@@ -219,6 +219,27 @@ def _cache(analyses):
     return Question("How near is the predicted cache to the exact one?", "Keys, values and attention outputs, layer by layer.", views)
 
 
+def _healing(runs):
+    views = []
+    for run in runs:
+        ident = slug(f"healing {run['set']} {run['model']} {run['dtype']} {run['prompt_tokens']}")
+        rows = []
+        for strategy in run["strategies"]:
+            middle = sorted(strategy["step_ms"])[len(strategy["step_ms"]) // 2]
+            row = {"strategy": strategy["prefill"], "first token ms": _number(strategy["ttft_ms"], 0), "token ms (median)": _number(middle),
+                   "whole answer ms": _number(strategy["answer_ms"], 0),
+                   "exact after": f"{strategy['exact_after_tokens']:.0f} tokens" if "exact_after_tokens" in strategy else "–"}
+            for begin, end in ((0, 32), (32, 128), (128, 512)):
+                part = strategy["kl"][begin:end]
+                row[f"KL, tokens {begin + 1} to {end}"] = _number(sum(part) / len(part), 4) if len(part) == end - begin else "–"
+            rows.append(row)
+        note = (f"{run['windows']} prompts of {run['prompt_tokens']:,} tokens, answers of {run['answer_tokens']} that all strategies are given "
+                f"({run['answer']}); {run['threads']} threads, {run['dtype']}. Times: medians over prompts; KL: means.")
+        views.append(View({"results": run["set"], "model": run["model"], "prompt": f"{run['prompt_tokens']:,} tokens"},
+                          [Table(pd.DataFrame(rows), note, id=ident)], {ident: figures.healing(run)}))
+    return Question("Does the cache heal?", "The answer token by token while the forecast is replaced by exact rows.", views)
+
+
 def _training(results):
     views = []
     for (place, source), rows in results.heldout.groupby(["set", "source"], sort=False) if len(results.heldout) else ():
@@ -269,5 +290,5 @@ def make_questions(results):
     """The questions that `results` have an answer to."""
     comparisons = compare(results)
     questions = [_speed(results.bench), _quality(comparisons), _choice(comparisons), _answers(comparisons),
-                 _cache(results.analyses), _training(results)]
+                 _cache(results.analyses), _healing(results.healing), _training(results)]
     return [question for question in questions if question.views]

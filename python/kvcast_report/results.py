@@ -31,6 +31,7 @@ class Results:
     heldout   what `kvcast-train heldout` printed, one row for each model and reader: suffix_nll, gap_closed
     training  one row for each line of a training log and loss term
     analyses  the JSON of `kvcast analyze`, as it is
+    healing   the JSON of `kvcast_healing`, as it is
     notes     what was left out, a line each
     """
 
@@ -40,11 +41,12 @@ class Results:
     heldout: pd.DataFrame
     training: pd.DataFrame
     analyses: list = field(default_factory=list)
+    healing: list = field(default_factory=list)
     notes: list = field(default_factory=list)
 
     def __bool__(self):
         frames = (self.evals, self.bench, self.heldout, self.training)
-        return bool(self.analyses) or any(len(frame) for frame in frames)
+        return bool(self.analyses or self.healing) or any(len(frame) for frame in frames)
 
 
 class _Object:
@@ -100,7 +102,7 @@ def _is_bench(value):
 class _Reader:
     def __init__(self):
         self.rows = {name: [] for name in ("evals", "totals", "bench", "heldout", "training")}
-        self.analyses, self.notes = [], []
+        self.analyses, self.healing, self.notes = [], [], []
 
     def add(self, path, named):
         where, place = str(path), {"source": str(path), "set": path.parent.name or path.stem}
@@ -121,6 +123,8 @@ class _Reader:
         kind = value.get("kind", "")
         if kind == "kvcast-analysis":
             self._analysis(top, place)
+        elif kind == "kvcast-healing":
+            self._healing(top, place)
         elif kind == "kvcast-eval" or (not kind and _first_result_has(value, "task")):
             self._eval(top, place)
         elif _is_bench(value):
@@ -205,6 +209,17 @@ class _Reader:
             layer.object("attention_cosine").number("value")
         self.analyses.append(place | top.value | {"label": model.get("label", str), "dtype": model.get("dtype", str)})
 
+    def _healing(self, top, place):
+        tokens = top.get("answer_tokens", int)
+        for strategy in top.objects("strategies"):
+            strategy.get("prefill", str)
+            for key in ("ttft_ms", "answer_ms"):
+                strategy.number(key)
+            for key, length in (("step_ms", tokens - 1), ("kl", tokens), ("nll", tokens), ("top1", tokens)):
+                if len(strategy.get(key, list)) != length:
+                    strategy._wrong(key, f"a list of {length} numbers")
+        self.healing.append(place | top.value | {"model": top.get("model", str), "prompt_tokens": top.get("prompt_tokens", int)})
+
     def _training(self, text, name, where, place):
         by_step = {}
         lines = text.split("\n")  # the last one is empty if the file is whole
@@ -255,4 +270,4 @@ def read_results(*paths):
             if file.suffix in (".json", ".jsonl") and file.name not in _PARTS_OF_MODELS:
                 reader.add(file, named=False)
     frames = {name: pd.DataFrame(rows) for name, rows in reader.rows.items()}
-    return Results(**frames, analyses=reader.analyses, notes=reader.notes)
+    return Results(**frames, analyses=reader.analyses, healing=reader.healing, notes=reader.notes)

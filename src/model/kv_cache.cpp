@@ -87,12 +87,40 @@ void KVCache::commit(int64_t layer_index, int64_t count, const int64_t* position
   layer.rows += count;
 }
 
+void KVCache::make_exact(int64_t count) {
+  exact_rows_ += count;
+  std::erase_if(kept_, [this](const KeptRows& kept) { return kept.end() <= exact_rows_; });
+}
+
+void KVCache::keep_residual(const ResidualRows& residual, int64_t model_dim) {
+  const bool goes_on = !kept_.empty() && kept_.back().end() == next_position_ &&
+                       kept_.back().layer == residual.layer;
+  if (!goes_on) kept_.push_back({residual.layer, next_position_, model_dim, {}});
+  auto& data = kept_.back().data;
+  data.insert(data.end(), residual.data, residual.data + residual.rows * model_dim);
+}
+
+KVCache::ResidualRows KVCache::kept_residual() const {
+  for (const KeptRows& kept : kept_) {
+    if (kept.begin > exact_rows_ || kept.end() <= exact_rows_) continue;
+    return {.layer = kept.layer,
+            .rows = kept.end() - exact_rows_,
+            .data = kept.data.data() + (exact_rows_ - kept.begin) * kept.model_dim};
+  }
+  return {};
+}
+
 void KVCache::truncate(int64_t position) {
   next_position_ = std::min(next_position_, position);
   exact_rows_ = std::min(exact_rows_, position);
   for (Layer& layer : layers_) {
     layer.rows = layer.rows_before(position);
     layer.positions.resize(static_cast<size_t>(layer.rows));
+  }
+  std::erase_if(kept_, [position](const KeptRows& kept) { return kept.begin >= position; });
+  if (!kept_.empty() && kept_.back().end() > position) {
+    KeptRows& last = kept_.back();
+    last.data.resize(static_cast<size_t>((position - last.begin) * last.model_dim));
   }
 }
 
@@ -152,13 +180,17 @@ void KVCache::take_exact_rows(const KVCache& other, int64_t end) {
     copy_heads(source.values.data() + from, other.head_bytes(), to.values.data() + from,
                head_bytes(), to.kv_heads, bytes);
   }
-  exact_rows_ = end;
+  make_exact(end - exact_rows_);
 }
 
 int64_t KVCache::bytes() const {
   int64_t heads = 0;
   for (const Layer& layer : layers_) heads += layer.kv_heads;
-  return 2 * heads * head_bytes();
+  int64_t kept_bytes = 0;
+  for (const KeptRows& kept : kept_) {
+    kept_bytes += static_cast<int64_t>(kept.data.capacity() * sizeof(float));
+  }
+  return 2 * heads * head_bytes() + kept_bytes;
 }
 
 }  // namespace kvcast

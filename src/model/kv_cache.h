@@ -57,7 +57,19 @@ class KVCache {
   /// The next position moves on over `count` tokens that are forecast or left out.
   void advance_inexact(int64_t count) { next_position_ += count; }
   /// The next `count` rows after the exact ones have been overwritten by exact ones.
-  void make_exact(int64_t count) { exact_rows_ += count; }
+  void make_exact(int64_t count);
+
+  /// Of rows whose keys and values are exact before `layer`: what enters that layer.
+  struct ResidualRows {
+    int64_t layer = 0;
+    int64_t rows = 0;
+    const float* data = nullptr;  // [rows, model_dim]
+  };
+  /// The next rows, which are about to be appended, are such rows: a copy of the residual stream is
+  /// kept until they are exact throughout. Copies of the cache do without.
+  void keep_residual(const ResidualRows& residual, int64_t model_dim);
+  /// What is kept of the rows from exact_rows() on; none: no rows.
+  [[nodiscard]] ResidualRows kept_residual() const;
 
   /// Forgets everything from position `position` on.
   void truncate(int64_t position);
@@ -83,7 +95,7 @@ class KVCache {
   [[nodiscard]] int64_t head_stride() const { return capacity_ * head_dim_; }
   [[nodiscard]] int64_t kv_heads(int64_t layer) const { return layers_[layer].kv_heads; }
   [[nodiscard]] int64_t head_dim() const { return head_dim_; }
-  /// Bytes of memory held for keys and values.
+  /// Bytes of memory held for keys and values, and for what is kept.
   [[nodiscard]] int64_t bytes() const;
 
  private:
@@ -103,12 +115,22 @@ class KVCache {
   [[nodiscard]] int64_t head_bytes() const { return capacity_ * row_bytes(); }
   void place(std::byte* rows, HeadNormRopeArgs& args) const;
 
+  /// ResidualRows from position `begin` on.
+  struct KeptRows {
+    int64_t layer = 0, begin = 0, model_dim = 0;
+    std::vector<float> data;
+    [[nodiscard]] int64_t end() const {
+      return begin + static_cast<int64_t>(data.size()) / model_dim;
+    }
+  };
+
   KvType type_ = KvType::kF32;
   int64_t head_dim_ = 0;
   int64_t capacity_ = 0;
   int64_t next_position_ = 0;
   int64_t exact_rows_ = 0;
   std::vector<Layer> layers_;
+  std::vector<KeptRows> kept_;  // ascending, apart
 };
 
 }  // namespace kvcast

@@ -5,6 +5,7 @@
 
 #include "base/stopwatch.h"
 #include "prefill/gate.h"
+#include "prefill/refine.h"
 #include "prefill/tail_run.h"
 
 namespace kvcast {
@@ -52,9 +53,10 @@ class KvPredictionStrategy final : public PrefillStrategy {
 
   /// Forecasts the base caches of `sequences` up to `ends`, each beyond its base's position, once
   /// nothing is unread(). `tail` may begin during the last pass. False: stopped.
+  /// `keeps_residual`: what leaves the exact layers is kept for refinement.
   static bool forecast(const Models& models, std::span<Sequence* const> sequences,
                        std::span<const int64_t> ends, PrefillWorkspace& workspace,
-                       const std::stop_token& stop, PrefillReport& report,
+                       const std::stop_token& stop, PrefillReport& report, bool keeps_residual,
                        TailRun* tail = nullptr) {
     for (size_t s = 0; s < sequences.size(); ++s) {
       sequences[s]->auxiliary.truncate(sequences[s]->base.next_position());  // it may be ahead
@@ -65,7 +67,9 @@ class KvPredictionStrategy final : public PrefillStrategy {
         token_passes(&Sequence::base, sequences, ends, rows_together(models.base->threads()));
     for (const TokenPass& pass : passes) {
       TailRun* const begun = &pass == &passes.back() ? tail : nullptr;
-      if (!forecast_together(models, pass, workspace, stop, report, begun)) return false;
+      if (!forecast_together(models, pass, workspace, stop, report, keeps_residual, begun)) {
+        return false;
+      }
     }
     return true;
   }
@@ -152,7 +156,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
     }
     if (!short_of.reaches_the_tails) {
       report.stopped = !forecast(step.models, short_of.sequences, short_of.ends, step.workspace,
-                                 step.stop, report);
+                                 step.stop, report, refine_ != 0);
       return PrefillState::kMore;
     }
     const bool alone = step.max_rows == PrefillStep::kAllRows;
@@ -163,7 +167,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
       tail.emplace(step.models, step.sequences, short_of.begins, step.workspace.base, step.stop);
     }
     report.stopped = !forecast(step.models, short_of.sequences, short_of.ends, step.workspace,
-                               step.stop, report, tail ? &*tail : nullptr);
+                               step.stop, report, refine_ != 0, tail ? &*tail : nullptr);
     if (report.stopped) return PrefillState::kDone;
     if (!carried && !gate_) return PrefillState::kLastRun;
     if (!carried) return run_to_judge(step, short_of, report);
@@ -310,7 +314,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
   /// One pass of forecast(): the auxiliary caches end where the base caches do.
   static bool forecast_together(const Models& models, const TokenPass& pass,
                                 PrefillWorkspace& workspace, const std::stop_token& stop,
-                                PrefillReport& report, TailRun* tail) {
+                                PrefillReport& report, bool keeps_residual, TailRun* tail) {
     const Stopwatch watch;
     double predictor_ms = 0;
     std::vector<SequenceRows> base_rows;
@@ -325,6 +329,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
         const Stopwatch predictor_watch;
         forecast.add(reader, raw);
         predictor_ms += predictor_watch.elapsed_ms();
+        if (keeps_residual) keep_for_refinement(models, reader, base_rows, raw);
         if (tail != nullptr) tail->forecast_reached(models.plan.stage(reader, raw.layer));
       };
       return run_tokens({&model, cache, pass.sequences, pass.ends, options},
@@ -389,7 +394,7 @@ void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
   const TokenPass behind = Strategy::unread(models, short_of, PrefillStep::kAllRows);
   Strategy::read(models, behind, workspace, {});
   PrefillReport report;
-  Strategy::forecast(models, short_of, forecast_ends, workspace, {}, report);
+  Strategy::forecast(models, short_of, forecast_ends, workspace, {}, report, false);
 }
 
 std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(const KvPredictionOptions& options) {

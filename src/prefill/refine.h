@@ -21,6 +21,15 @@ struct RefineBlock {
 /// How many rows of the base's cache can be made exact; none where tokens have been left out.
 int64_t inexact_rows(const Sequence& sequence);
 
+/// How many of the next rows, at most `most`, go together: those whose first layers are exact
+/// already and need not run again (KVCache::kept_residual), or others.
+int64_t rows_to_refine(const Sequence& sequence, int64_t most);
+
+/// What a model that reads the prompt computed of rows about to be forecast: where it leaves the
+/// base's exact layers, the caches keep it.
+void keep_for_refinement(const Models& models, PromptReader reader,
+                         std::span<const SequenceRows> rows, const RawKeyValues& computed);
+
 /// A decode step of `sequences`, which the base answers, and the blocks beside it; either may be
 /// empty. Where a block reaches the end of its cache, its sequence's decode row, in the same call,
 /// is exact already. `logits` [sequences + all outputs, vocab_size]: each sequence's last token's,

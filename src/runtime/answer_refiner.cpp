@@ -20,7 +20,7 @@ void AnswerRefiner::note_exact() {
 
 RefineBlock AnswerRefiner::block(int64_t most) const {
   const int64_t begin = sequence_->base.exact_rows();
-  const int64_t rows = std::min(most, inexact_rows(*sequence_));
+  const int64_t rows = rows_to_refine(*sequence_, most);
   // The row before an answer token predicts it.
   const int64_t first_output = std::max(begin, answer_begin_ - 1);
   return {.sequence = sequence_,

@@ -18,7 +18,13 @@ struct Blocks {
   std::vector<RefineBlock> blocks;
   std::vector<size_t> answers;  // whose
   int64_t rows = 0;
+  RefinePace::Depth depth = RefinePace::Depth::kAllLayers;
 };
+
+RefinePace::Depth depth_of(const Sequence& sequence) {
+  return sequence.base.kept_residual().rows > 0 ? RefinePace::Depth::kLastLayers
+                                                : RefinePace::Depth::kAllLayers;
+}
 
 Blocks choose_blocks(const Models& models, std::span<const Answering> answers, int64_t most_rows,
                      int64_t decode_rows) {
@@ -27,11 +33,14 @@ Blocks choose_blocks(const Models& models, std::span<const Answering> answers, i
   for (size_t i = 0; i < answers.size(); ++i) {
     const auto& [sequence, writer, refiner, may_refine] = answers[i];
     if (refiner == nullptr || !may_refine || inexact_rows(*sequence) == 0) continue;
+    // What a step takes is known of rows of one depth.
+    if (chosen.rows == 0) chosen.depth = depth_of(*sequence);
     int64_t rows = refiner->options().rows;
     if (decode_rows == 0) {
       rows = kRowsAlone;
     } else if (rows == kRefineAuto) {
-      if (free_rows < 0) free_rows = models.pace->rows(decode_rows);
+      if (depth_of(*sequence) != chosen.depth) continue;
+      if (free_rows < 0) free_rows = models.pace->rows(decode_rows, chosen.depth);
       rows = std::max<int64_t>(0, free_rows - chosen.rows);
     }
     const RefineBlock block = refiner->block(std::min(rows, most_rows - chosen.rows));
@@ -71,7 +80,9 @@ Status step_answers(const Models& models, std::span<const Answering> answers, in
   } else {
     decode_and_refine(models, sequences, chosen.blocks, rows, workspace);
   }
-  if (refines) models.pace->observe(decode_rows + chosen.rows, watch.elapsed_ms());
+  if (refines) {
+    models.pace->observe(decode_rows, chosen.rows, chosen.depth, watch.elapsed_ms());
+  }
 
   Status status;
   std::vector<bool> revised(answers.size());

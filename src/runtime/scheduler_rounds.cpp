@@ -173,6 +173,9 @@ int64_t SchedulerRounds::cache_bytes_of(const EngineRequest& request, const Cach
   if (use.auxiliary_reads && auxiliary) {
     total += bytes(by_base ? prompt : whole, auxiliary->config());
   }
+  if (use.family == CacheFamily::kHealing && models.plan.exact_layers > 1) {
+    total += prompt * base.model_dim * static_cast<int64_t>(sizeof(float));  // kept_residual()
+  }
   return total * request.choices;
 }
 

@@ -23,6 +23,20 @@ Models pair(WeightType type, int threads) {
   return models;
 }
 
+/// A bundle of format 2: the base's first three layers run on the prompt.
+Models with_exact_layers(WeightType type, int threads) {
+  const ModelConfig base = small_openelm(6, 96);
+  ForecastPlan plan;
+  plan.exact_layers = 3;
+  plan.sink_tokens = 4;
+  plan.inputs.assign(6, {.reader = PromptReader::kBase, .layer = 2, .kind = InputKind::kResidual});
+  Models models = random_models(base, nullptr, plan, type, threads);
+  models.predictor = Predictor::random(base, {}, plan, type, threads, 3);
+  models.plan = plan;
+  models.kv_type = type == WeightType::kF32 ? KvType::kF32 : KvType::kBf16;
+  return models;
+}
+
 /// The bytes of the first `rows` rows of every head of a layer, keys and values.
 std::string bytes_of(const KVCache& cache, int64_t layer, int64_t rows) {
   const auto element = static_cast<int64_t>(kv_element_bytes(cache.type()));
@@ -146,6 +160,57 @@ TEST_P(Refine, ARefinedCacheIsAnExactOneInAnyChunksBatchAndThreads) {
       }
     }
   }
+}
+
+TEST_P(Refine, LayersThatAreExactAlreadyAreNotRunAgainAndAllIsExact) {
+  const Models models = with_exact_layers(GetParam(), 2);
+  for (const int64_t rows : {5, 7, 64}) {
+    Conversation answers(models, "kv-prediction:tail=5,refine=8");
+    answers.add(some_tokens(90));
+    answers.add(some_tokens(41, 1));
+    answers.add(some_tokens(3, 2));  // nothing to forecast
+    Sequence& copy = answers.add(some_tokens(60, 3));
+    answers.prefill();
+    const auto all = answers.pointers();
+    EXPECT_EQ(all[0]->base.kept_residual().layer, 2);
+    EXPECT_EQ(all[0]->base.kept_residual().rows, 90 - 5 - 4);  // without tail and sinks
+    EXPECT_EQ(rows_to_refine(*all[0], 1000), 90 - 5 - 4);
+    EXPECT_EQ(all[2]->base.kept_residual().rows, 0);
+    copy = copy.fork(models, std::ssize(copy.tokens));  // refined from the first layer on
+    EXPECT_EQ(copy.base.kept_residual().rows, 0);
+    while (!answers.exact()) answers.step(rows);
+    const std::vector<float> logits = answers.step(rows);
+    for (size_t s = 0; s < all.size(); ++s) {
+      EXPECT_EQ(all[s]->base.kept_residual().rows, 0);
+      EXPECT_TRUE(same_bits(std::span(logits).subspan(s * kSmallVocab, kSmallVocab),
+                            expect_exact(models, *all[s])))
+          << rows << " rows, answer " << s;
+    }
+  }
+}
+
+TEST_P(Refine, WhatIsKeptOfExactLayersFollowsTheCache) {
+  const Models models = with_exact_layers(GetParam(), 2);
+  Conversation answers(models, "kv-prediction:tail=5,refine=8");
+  Sequence& sequence = answers.add(some_tokens(90));
+  answers.prefill();
+  answers.step(8);
+  // The end is cut off, as by a cancelled turn, and another one goes on from there.
+  sequence.base.truncate(50);
+  sequence.tokens.resize(50);
+  EXPECT_EQ(sequence.base.kept_residual().rows, 50 - 12);
+  const auto ask = [&](int32_t salt) {
+    const auto more = some_tokens(40, salt);
+    sequence.tokens.insert(sequence.tokens.end(), more.begin(), more.end());
+    answers.prefill();
+  };
+  ask(5);
+  EXPECT_EQ(sequence.base.kept_residual().rows, 50 - 12 + 40 - 5);
+  ask(6);  // behind the tail and the answer, of which nothing is kept
+  EXPECT_EQ(sequence.base.kept_residual().rows, 50 - 12 + 40 - 5);
+  EXPECT_EQ(inexact_rows(sequence), 131 - 12);
+  while (!answers.exact()) answers.step(rows_to_refine(sequence, 9));
+  expect_exact(models, sequence);
 }
 
 TEST_P(Refine, TheStepThatRefinesTheLastRowsIsExactAlready) {

@@ -60,6 +60,9 @@ class ReadingTest(InDirectory):
             change(bad)
             self.assertIn(expected, self.error_of(bad))
         self.assertIn("not JSON", self.error_of("{"))
+        cut = samples.healing_file()
+        cut["strategies"][1]["kl"].pop()
+        self.assertIn('key "strategies" entry 1: key "kl": expected a list of 4 numbers', self.error_of(cut))
         bad = samples.analysis_file()
         bad["layers"][1]["keys"]["l1_by_position"] = [1]
         self.assertIn('entry 1: key "keys": key "l1_by_position": expected a list of 3', self.error_of(bad))
@@ -180,6 +183,7 @@ class PageTest(InDirectory):
                 self.write(f"in/{task}-{i}.json", file)
         self.write("in/bench.json", samples.bench_file())
         self.write("in/analysis.json", samples.analysis_file())
+        self.write("in/healing.json", samples.healing_file())
         self.write("in/heldout.json", samples.heldout_file())
         self.write("in/other.json", {"some": "<file>"})
         self.write("in/run.jsonl", "".join(json.dumps(samples.log_line(s, base=3 - s / 100, keys=1.0)) + "\n" for s in range(1, 60)))
@@ -191,7 +195,9 @@ class PageTest(InDirectory):
 
     def test_one_entry_for_each_question(self):
         questions = make_questions(read_results(self.fill()))
-        self.assertEqual(len(questions), 6)
+        self.assertEqual(len(questions), 7)
+        healing = next(q for q in questions if "heal" in q.title).views[0].tables[0].rows
+        self.assertEqual(list(healing["exact after"]), ["–", "2 tokens"])
         quality = next(q for q in questions if "quality" in q.title)
         self.assertEqual(quality.filters["task"][0], "all tasks")
         self.assertEqual(len(quality.filters["task"]), 5)
@@ -216,7 +222,7 @@ class PageTest(InDirectory):
         self.assertIn("&lt;tiny&gt;", text)
         for link in page.links:
             self.assertTrue(link[1:] in page.ids if link.startswith("#") else (self.root / "out" / link).is_file(), link)
-        self.assertEqual(text.count("<section id="), 6)
+        self.assertEqual(text.count("<section id="), 7)
 
     def test_the_same_data_give_the_same_svg(self):
         results = self.read(samples.analysis_file(), *samples.family())

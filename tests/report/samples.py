@@ -51,6 +51,15 @@ def analysis_file(layers=4, bins=3):
                        for i in range(layers)]}
 
 
+def healing_file(tokens=4):
+    def strategy(prefill, kl, **more):
+        return {"prefill": prefill, "ttft_ms": 10.0, "answer_ms": 50.0, "step_ms": [5.0] * (tokens - 1), "kl": kl,
+                "nll": [2.0] * tokens, "top1": [1] * tokens} | more
+    return {"kind": "kvcast-healing", "model": "<tiny>", "dtype": "int4", "threads": 2, "prompt_tokens": 512, "answer_tokens": tokens,
+            "windows": 3, "answer": "exact's, greedy", "strategies": [
+                strategy("exact", [0.0] * tokens), strategy("kv-prediction:refine=8", [0.1, 0.1] + [0.0] * (tokens - 2), exact_after_tokens=2)]}
+
+
 def heldout_file():
     loss = {"value": 2.0, "standard_error": 0.02}
     return {"windows": 64, "prefix_tokens": 384, "suffix_tokens": 128, "results": [

@@ -5,10 +5,13 @@
     CMAKE_ARGS=-DGGML_NATIVE=ON venv/bin/pip install --no-binary llama-cpp-python llama-cpp-python numpy
     venv/bin/python bench/peers/compare_gguf.py build/release/kvcast FILE.gguf logits     # cosines, greedy answers
     venv/bin/python bench/peers/compare_gguf.py build/release/kvcast FILE.gguf perplexity --text TEXT
+    venv/bin/python bench/peers/compare_gguf.py build/release/kvcast FILE.gguf kl --text TEXT --windows 24 --tokens 100
     venv/bin/python bench/peers/compare_gguf.py build/release/kvcast FILE.gguf speed -p 128,512
 
 `logits`: 20 prompts of several kinds; token ids, cosine of the prompt's last logits, and greedy answers; where these part, how far
-apart the two tokens' logits are in both engines. `perplexity`: the last 128 of windows of 512 tokens, as `kvcast eval --task nll`
+apart the two tokens' logits are in both engines; and the cosine of each engine's logits with those of the same file in f32, weights and
+activations (kvcast's, which tests hold equal to transformers'). `kl`: mean divergence (nats) of the next token after each window from
+that of the file in f32, of both engines. `perplexity`: the last 128 of windows of 512 tokens, as `kvcast eval --task nll`
 cuts them. `speed`: prefill, decode and the time from a fresh process to the first token of a one-token prompt, in turns, medians.
 """
 import argparse
@@ -73,6 +76,14 @@ class Kvcast:
             logits = [np.array(tensors["prompt_logits"])] + list(np.array(tensors["step_logits"]))
             return logits, [int(t) for t in tensors["tokens"]][:steps]
 
+    def last(self, tokens):
+        return self.answer(tokens, 0)[0][0]
+
+    def in_f32(self, folder):
+        """The same file in f32, converted once: mapped where it is, it costs nothing to open."""
+        self.run("convert", self.args.model, f"{folder}/f32", "--dtype", "f32")
+        return Kvcast(argparse.Namespace(**vars(self.args) | {"model": f"{folder}/f32", "dtype": "auto"}))
+
     def nll(self, text):
         report = json.loads(self.run("eval", self.args.model, "--task", "nll", "--data", text, "--limit", self.args.windows,
                                      "--prefill", "exact", "--dtype", self.args.dtype, "--threads", self.args.threads, "--json"))
@@ -111,6 +122,11 @@ class LlamaCpp:
     def last_logits(self):
         pointer = self.module.llama_get_logits_ith(self.llama.ctx, -1)
         return np.ctypeslib.as_array(pointer, (self.llama.n_vocab(),)).copy()
+
+    def last(self, tokens):
+        self.llama.reset()
+        self.llama.eval(tokens)
+        return self.last_logits()
 
     def answer(self, tokens, steps):
         self.llama.reset()
@@ -162,7 +178,22 @@ def cosine(a, b):
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
+def log_probabilities(logits):
+    logits = logits.astype(np.float64) - logits.max()
+    return logits - np.log(np.exp(logits).sum())
+
+
+def divergence(exact, logits):
+    p, q = log_probabilities(exact), log_probabilities(logits)
+    return float((np.exp(p) * (p - q)).sum())
+
+
 def compare_logits(args):
+    with tempfile.TemporaryDirectory() as folder:
+        return logits_beside(args, Kvcast(args).in_f32(folder))
+
+
+def logits_beside(args, f32):
     ours, theirs = Kvcast(args), LlamaCpp(args)
     rows = []
     for text in PROMPTS[:args.prompts]:
@@ -170,6 +201,8 @@ def compare_logits(args):
         our_logits, our_answer = ours.answer(tokens, args.steps)
         their_logits, their_answer = theirs.answer(tokens, args.steps)
         row = {"prompt": text[:40], "prompt_tokens": len(tokens), "cosine": cosine(our_logits[0], their_logits[0])}
+        exact = f32.last(tokens)
+        row |= {"kvcast_to_f32": cosine(our_logits[0], exact), "llama_cpp_to_f32": cosine(their_logits[0], exact)}
         part = next((i for i, (a, b) in enumerate(zip(our_answer, their_answer)) if a != b), None)
         if part is not None:
             a, b = our_answer[part], their_answer[part]
@@ -178,18 +211,44 @@ def compare_logits(args):
                     "largest_change": float(np.abs((our_logits[part] - our_logits[part].mean()) -
                                                    (their_logits[part] - their_logits[part].mean())).max())}
         rows.append(row)
-    return {"lowest_cosine": min(r["cosine"] for r in rows), "median_cosine": statistics.median(r["cosine"] for r in rows),
+    summary = {f"{which}_{key}": of(r[key] for r in rows) for key in ("cosine", "kvcast_to_f32", "llama_cpp_to_f32")
+               for which, of in (("lowest", min), ("median", statistics.median))}
+    return summary | {"kvcast_nearer_to_f32": sum(r["kvcast_to_f32"] > r["llama_cpp_to_f32"] for r in rows),
             "answers_equal": sum("first_difference" not in r for r in rows), "answer_tokens": args.steps, "prompts": rows}
+
+
+def windows_of(args, llama):
+    bos = llama.llama.token_bos() if llama.llama.metadata.get("tokenizer.ggml.add_bos_token") == "true" else None
+    tokens, room = llama.tokenize(args.text.read_text()), args.tokens - (bos is not None)
+    windows = [([] if bos is None else [bos]) + tokens[i:i + room] for i in range(0, len(tokens) - room + 1, room)]
+    if args.windows < len(windows):
+        windows = [windows[i * len(windows) // args.windows] for i in range(args.windows)]
+    return windows
+
+
+def compare_divergence(args):
+    ours, theirs = Kvcast(args), LlamaCpp(args)
+    windows = windows_of(args, theirs)
+    rows = {engine.name: [] for engine in (ours, theirs)}
+    with tempfile.TemporaryDirectory() as folder:
+        f32 = ours.in_f32(folder)
+        for window in windows:
+            exact = f32.last(window)
+            for engine in (ours, theirs):
+                logits = engine.last(window)
+                rows[engine.name].append((divergence(exact, logits), cosine(exact, logits), exact.argmax() == logits.argmax()))
+    of_engine = {}
+    for name, values in rows.items():
+        kl, cosines, first = (np.array(column) for column in zip(*values))
+        error = kl.std(ddof=1) / math.sqrt(len(kl)) if len(kl) > 1 else None
+        of_engine[name] = {"mean_kl": kl.mean(), "standard_error": error, "largest_kl": kl.max(), "lowest_cosine": cosines.min(),
+                           "same_first_choice": int(first.sum())}
+    return {"windows": len(windows), "tokens": args.tokens} | of_engine
 
 
 def compare_perplexity(args):
     theirs = LlamaCpp(args, logits_all=True)
-    bos = theirs.llama.token_bos() if theirs.llama.metadata.get("tokenizer.ggml.add_bos_token") == "true" else None
-    text = args.text.read_text()
-    tokens, room = theirs.tokenize(text), args.tokens - (bos is not None)
-    windows = [([] if bos is None else [bos]) + tokens[i:i + room] for i in range(0, len(tokens) - room + 1, room)]
-    if args.windows < len(windows):
-        windows = [windows[i * len(windows) // args.windows] for i in range(args.windows)]
+    windows = windows_of(args, theirs)
     nll, n = Kvcast(args).nll(args.text)
     their_nll = theirs.nll(windows, args.tokens - 128)
     return {"windows": len(windows), "kvcast_windows": n, "kvcast": math.exp(nll), "llama_cpp": math.exp(their_nll),
@@ -225,20 +284,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kvcast")
     parser.add_argument("model", type=pathlib.Path)
-    parser.add_argument("what", choices=["logits", "perplexity", "speed"])
+    parser.add_argument("what", choices=["logits", "perplexity", "kl", "speed"])
     parser.add_argument("--dtype", default="auto", help="kvcast's")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--steps", type=int, default=64, help="logits: tokens of a greedy answer")
-    parser.add_argument("--text", type=pathlib.Path, help="perplexity: plain text")
+    parser.add_argument("--text", type=pathlib.Path, help="perplexity and kl: plain text")
     parser.add_argument("--windows", type=int, default=100)
-    parser.add_argument("--tokens", type=int, default=512, help="perplexity: of a window, the last 128 are scored")
+    parser.add_argument("--tokens", type=int, default=512, help="of a window; perplexity scores the last 128")
     parser.add_argument("-p", type=lambda text: [int(p) for p in text.split(",")], default=[128, 512])
     parser.add_argument("--decode", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--context", type=int, default=4096)
     args = parser.parse_args()
-    compare = {"logits": compare_logits, "perplexity": compare_perplexity, "speed": compare_speed}[args.what]
+    compare = {"logits": compare_logits, "perplexity": compare_perplexity, "kl": compare_divergence, "speed": compare_speed}[args.what]
     import llama_cpp
     head = {"model": args.model.name, "dtype": args.dtype, "threads": args.threads, "llama_cpp_python": llama_cpp.__version__}
     print(json.dumps(head | {args.what: compare(args), "command": " ".join(sys.argv)}, indent=1))

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <new>
 
@@ -94,6 +95,7 @@ void register_all(CLI::App& app, int& exit_code) {
 int main(int argc, char** argv) {
   using namespace kvcast;
   keep_standard_streams_apart();
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond a limit is reported, as a full disk is
   CLI::App app{"kvcast: forecast the KV cache, get the first token sooner"};
   app.set_version_flag("--version", version_line());
   app.require_subcommand(0, 1);  // a word that is no command is then named as such

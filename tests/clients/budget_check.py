@@ -56,6 +56,9 @@ result = {"model": os.path.basename(args.model.rstrip("/")), "threads": int(args
           "within_15_percent_forecast": within([r for r in rows if r["prefill"] != "exact"]),
           "within_15_percent_by_length": {f"{2 ** i} to {2 ** (i + 1) - 1}": within([r for r in rows if 2 ** i <= r["tokens"] < 2 ** (i + 1)])
                                           for i in range(4, int(math.log2(max(lengths))) + 1)},
+          # What estimates are up against: how well the same prompt's reading just before tells the time of the next.
+          "read_just_before_within_15_percent": sum(abs(r["exact_ms"] / r["prefill_ms"] - 1) <= 0.15 for r in rows if r["prefill"] == "exact")
+          / max(1, sum(r["prefill"] == "exact" for r in rows)),
           "median_off": statistics.median(row["off"] for row in rows), "exact_share": sum(r["prefill"] == "exact" for r in rows) / len(rows),
           "budget_possible": len(possible), "budget_kept": len(possible) - len(late),
           "late_by": sorted(round(row["ttft_ms"] / row["budget_ms"] - 1, 3) for row in late), "rows": rows}

@@ -1,8 +1,8 @@
 // The server's JSON edge: whatever the bytes, a typed request within its limits or an error; and
 // the calls in whatever a model answers.
 #include "fuzz.h"
+#include "runtime/tool_calls.h"
 #include "server/requests.h"
-#include "server/tool_calls.h"
 
 namespace kvcast {
 namespace {

@@ -75,16 +75,33 @@ char* kvcast_detokenize(const kvcast_model* model, const int32_t* tokens, size_t
 /* ---- conversations as the model was trained on them ---- */
 
 typedef struct kvcast_message {
-  const char* role; /* "system", "user", "assistant" */
+  const char* role; /* "system", "user", "assistant", "tool" */
   const char* content;
+  const char* more; /* what else it says, as OpenAI's API has it, the text of a JSON object:
+                       "tool_calls" of an assistant, "tool_call_id" of a tool's result; or NULL */
 } kvcast_message;
+
+typedef struct kvcast_chat_options {
+  size_t struct_size;
+  const char* tools; /* that the answer may call, as OpenAI's API has them: the text of a JSON list;
+                        NULL: none */
+  const char* tool_choice; /* "auto" (NULL): the model calls one if it likes; "required": the answer
+                              calls one; a tool's name: it calls that; "none" */
+} kvcast_chat_options;
 
 kvcast_chat* kvcast_chat_new(const kvcast_model* model, char** error);
 void kvcast_chat_free(kvcast_chat* chat);
 /* The prompt of a conversation up to the opening of the assistant's next message: an array to
- * kvcast_free, of *count. */
+ * kvcast_free, of *count. `options` may be NULL. */
 int32_t* kvcast_chat_render(const kvcast_chat* chat, const kvcast_message* messages,
-                            size_t message_count, size_t* count, char** error);
+                            size_t message_count, const kvcast_chat_options* options, size_t* count,
+                            char** error);
+/* The message that an answer's text is, to go on with: what it says, and *more as in
+ * kvcast_message: {"tool_calls": [...]} with the tools that it calls, NULL if none. `options`:
+ * those of the prompt. Both texts are to kvcast_free. The arguments of a call are text as the model
+ * wrote it, perhaps no whole JSON where the answer was cut. */
+char* kvcast_chat_read(const kvcast_chat* chat, const char* text, size_t bytes,
+                       const kvcast_chat_options* options, char** more, char** error);
 /* The strings that end an answer beside the end of text, NULL behind the last one. Lives as long as
  * the chat. */
 const char* kvcast_chat_stop(const kvcast_chat* chat, size_t index);
@@ -104,6 +121,8 @@ typedef struct kvcast_generate_options {
   const char* const* stop;  /* strings that an answer ends before */
   size_t stop_count;
   int32_t ignore_end_of_text; /* go on after the end-of-text token */
+  const char* suffix; /* the answer is what belongs between the prompt, a text, and this (fill in
+                         the middle), for models that have tokens for it; NULL: no */
 } kvcast_generate_options;
 
 typedef struct kvcast_completion {

@@ -21,7 +21,7 @@ namespace {
 
 struct RunOptions {
   ModelOptions model;
-  std::string prompt, file;
+  std::string prompt, file, suffix;
   GenerateOptions generate;
   std::string compare;
   bool json = false;
@@ -36,6 +36,12 @@ struct Answer {
 Result<std::string> read_prompt(const RunOptions& options) {
   return options.file.empty() ? check_text_input(options.prompt, "the prompt")
                               : read_text_input(options.file);
+}
+
+/// --suffix: a text, or the file that is named behind an @.
+Result<std::string> read_suffix(const std::string& suffix) {
+  if (!suffix.starts_with('@')) return check_text_input(suffix, "--suffix");
+  return read_text_input(suffix.substr(1));
 }
 
 /// `run "some text"` means the text as the prompt, although the first word is MODEL.
@@ -243,7 +249,7 @@ void print_comparison(const std::vector<Answer>& answers, const Comparison& comp
 }
 
 struct Loaded {
-  std::string prompt;
+  std::string prompt, suffix;
   std::shared_ptr<const Model> model;
 };
 
@@ -251,6 +257,7 @@ Result<Loaded> load(const RunOptions& options, InterruptScope& interrupt) {
   const InterruptScope::ImmediateExit loading(interrupt);
   Loaded loaded;
   KVCAST_TRY(loaded.prompt, read_prompt(options));
+  KVCAST_TRY(loaded.suffix, read_suffix(options.suffix));
   for (const std::string& spec : {options.generate.prefill, options.compare}) {
     KVCAST_CHECK(options.model.check_prefill(spec));
   }
@@ -261,8 +268,9 @@ Result<Loaded> load(const RunOptions& options, InterruptScope& interrupt) {
 Result<int> run(RunOptions options) {
   InterruptScope interrupt;
   KVCAST_TRY(const Loaded loaded, load(options, interrupt));
-  const auto& [prompt, model] = loaded;
+  const auto& [prompt, suffix, model] = loaded;
   GenerateOptions& generate = options.generate;
+  generate.suffix = suffix;
   generate.cancel = interrupt.token();
   if (generate.prefill.empty()) generate.prefill = model->default_prefill();
   std::vector<std::string> specs = {generate.prefill};
@@ -308,6 +316,8 @@ void register_run(CLI::App& app, int& exit_code) {
                                     "the prompt; `run \"some text\"` asks the default bundle");
   auto* file = command.add_option("-f,--file", options->file, "a file with the prompt; - is stdin");
   prompt->excludes(file);
+  command.add_option("--suffix", options->suffix,
+                     "fill in what belongs between the prompt and this; @FILE: a file with it");
   GenerateOptions& generate = options->generate;
   command.add_option("-n,--max-tokens", generate.max_tokens, "longest answer, in tokens")
       ->check(is_whole_number(1))

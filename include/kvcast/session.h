@@ -37,6 +37,9 @@ struct GenerateOptions {
   std::vector<std::string> stop = {};
   /// Go on after the end-of-text token.
   bool ignore_end_of_text = false;
+  /// Not empty: the answer is what belongs between the prompt, which is then a text, and this (fill
+  /// in the middle). For models that have tokens for it, such as Qwen2.5-Coder.
+  std::string suffix = {};
   /// While a forecast is refined (`refine=` in the strategy), a token that `exact` would not have
   /// chosen is taken back, with all that came after it: the answer is the exact one's, greedy to
   /// the token, sampled in distribution. Without `on_revision` the sink gets nothing until the

@@ -13,11 +13,11 @@ import os
 from typing import TYPE_CHECKING, Union
 
 from ._library import KvcastError, library as _c
-from ._model import Answer, Completion, Model, Score, Session, Timings
+from ._model import Answer, Completion, Model, Score, Session, Timings, ToolCall
 
 __version__ = _c.kvcast_version().decode()
 __commit__ = _c.kvcast_commit().decode()
-__all__ = ["Answer", "Completion", "KvcastError", "Model", "Score", "Session", "Timings", "read_results"]
+__all__ = ["Answer", "Completion", "KvcastError", "Model", "Score", "Session", "Timings", "ToolCall", "read_results"]
 
 
 if TYPE_CHECKING:

@@ -33,7 +33,8 @@ class ModelInfo(_Struct):
 class GenerateOptions(_Struct):
     _fields_ = [("struct_size", c_size_t), ("prefill", c_char_p), ("max_tokens", c_int64), ("temperature", c_float),
                 ("top_p", c_float), ("min_p", c_float), ("repetition_penalty", c_float), ("top_k", c_int64),
-                ("seed", c_uint64), ("stop", POINTER(c_char_p)), ("stop_count", c_size_t), ("ignore_end_of_text", c_int32)]
+                ("seed", c_uint64), ("stop", POINTER(c_char_p)), ("stop_count", c_size_t), ("ignore_end_of_text", c_int32),
+                ("suffix", c_char_p)]
 
 
 class Completion(_Struct):
@@ -49,7 +50,11 @@ class BatchOptions(_Struct):
 
 
 class Message(Structure):
-    _fields_ = [("role", c_char_p), ("content", c_char_p)]
+    _fields_ = [("role", c_char_p), ("content", c_char_p), ("more", c_char_p)]
+
+
+class ChatOptions(_Struct):
+    _fields_ = [("struct_size", c_size_t), ("tools", c_char_p), ("tool_choice", c_char_p)]
 
 
 class Tokens(Structure):
@@ -71,7 +76,8 @@ _SIGNATURES = {  # name: (result, arguments); what ends with _ERROR can fail
     "kvcast_detokenize": (c_void_p, (c_void_p, POINTER(c_int32), c_size_t, _COUNT, _ERROR)),
     "kvcast_chat_new": (c_void_p, (c_void_p, _ERROR)),
     "kvcast_chat_free": (None, (c_void_p,)),
-    "kvcast_chat_render": (c_void_p, (c_void_p, POINTER(Message), c_size_t, _COUNT, _ERROR)),
+    "kvcast_chat_render": (c_void_p, (c_void_p, POINTER(Message), c_size_t, POINTER(ChatOptions), _COUNT, _ERROR)),
+    "kvcast_chat_read": (c_void_p, (c_void_p, c_char_p, c_size_t, POINTER(ChatOptions), POINTER(c_void_p), _ERROR)),
     "kvcast_chat_stop": (c_char_p, (c_void_p, c_size_t)),
     "kvcast_session_new": (c_void_p, (c_void_p,)),
     "kvcast_session_free": (None, (c_void_p,)),
@@ -143,6 +149,15 @@ def text_bytes(text):
 
 def optional_bytes(text):
     return None if text is None else str(text).encode("utf-8")
+
+
+def take_text(pointer, size=-1):
+    """A copy of a text of `size` bytes, or that a 0 ends, which is then freed; None for NULL."""
+    if not pointer:
+        return None
+    text = ctypes.string_at(pointer, size).decode("utf-8", "replace")
+    library.kvcast_free(pointer)
+    return text
 
 
 def token_array(tokens):

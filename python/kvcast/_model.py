@@ -1,12 +1,13 @@
 """Models, conversations and batches."""
 
 import ctypes
+import json
 import os
 import threading
 import weakref
 from ctypes import byref, c_char_p, c_float, c_size_t, c_ubyte, c_void_p
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from ._library import Handle, KvcastError, call, library
 
 Tokens = NDArray[np.int32]
 Prompt = Union[str, Sequence[int], NDArray[np.integer[Any]]]
-Messages = Sequence[Mapping[str, str]]
+Message = Mapping[str, Any]
+Messages = Sequence[Message]
+Tools = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,34 @@ class Score:
         return float(self.logprobs.sum(dtype=np.float64))
 
 
-def _options(prefill, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, ignore_end_of_text):
+@dataclass(frozen=True)
+class ToolCall:
+    """A tool that an answer calls."""
+
+    id: str  #: what the message with its result says as "tool_call_id"
+    name: str
+    arguments: str  #: JSON as the model wrote it; cut where the answer was
+
+
+def _message(message):
+    content = message.get("content")
+    if content is None and message.get("tool_calls"):
+        content = ""  # what is said beside calls may be nothing
+    if not isinstance(message.get("role"), str) or not isinstance(content, str):
+        raise TypeError(f'a message: expected {{"role": text, "content": text}}, got {message!r}')
+    more = {name: message[name] for name in ("tool_calls", "tool_call_id", "name") if message.get(name) is not None}
+    return _library.Message(message["role"].encode("utf-8"), content.encode("utf-8"),
+                            json.dumps(more).encode() if more else None)
+
+
+def _chat_options(tools, tool_choice):
+    if isinstance(tool_choice, Mapping):  # OpenAI's {"type": "function", "function": {"name": ...}}
+        tool_choice = tool_choice["function"]["name"]
+    return _library.ChatOptions(tools=json.dumps(list(tools)).encode() if tools else None, tool_choice=tool_choice.encode("utf-8"))
+
+
+def _options(prefill, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, ignore_end_of_text,
+             suffix=None):
     if max_tokens < 1:
         raise ValueError(f"max_tokens: {max_tokens}, expected at least 1")
     stop = [stop] if isinstance(stop, str) else list(stop)
@@ -71,7 +101,7 @@ def _options(prefill, max_tokens, temperature, top_k, top_p, min_p, repetition_p
     return _library.GenerateOptions(
         prefill=_library.optional_bytes(prefill), max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
         min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, stop=texts, stop_count=len(stop),
-        ignore_end_of_text=int(ignore_end_of_text))
+        ignore_end_of_text=int(ignore_end_of_text), suffix=_library.optional_bytes(suffix))
 
 
 def _completion(answer):
@@ -160,9 +190,7 @@ class Model:
         """The text of token ids [tokens]."""
         array, count = _library.token_array(tokens), c_size_t()
         pointer = call("kvcast_detokenize", self._handle, _library.pointer_to(array), array.size, byref(count))
-        text = ctypes.string_at(pointer, count.value)
-        library.kvcast_free(pointer)
-        return text.decode("utf-8", "replace")
+        return _library.take_text(pointer, count.value)
 
     def _ids(self, prompt):
         return self.tokenize(prompt) if isinstance(prompt, str) else _library.token_array(prompt)
@@ -179,13 +207,21 @@ class Model:
                 self._batch = Handle(call("kvcast_batch_new", self._handle, None), "kvcast_batch_free")
             return self._batch
 
-    def chat_prompt(self, messages: Messages) -> Tokens:
+    def chat_prompt(self, messages: Messages, *, tools: Tools = (), tool_choice: Union[str, Mapping[str, Any]] = "auto") -> Tokens:
         """The prompt of a conversation, [{"role": "user", "content": "..."}, ...], by the model's own template, up to the opening
-        of the assistant's next message. int32 [tokens]"""
-        pairs = (_library.Message * len(messages))(
-            *(_library.Message(message["role"].encode(), message["content"].encode("utf-8")) for message in messages))
+        of the assistant's next message. Tools, and messages with tool calls and results: as OpenAI's API has them. int32 [tokens]"""
+        written = (_library.Message * len(messages))(*(_message(message) for message in messages))
         count = c_size_t()
-        return _library.take_tokens(call("kvcast_chat_render", self._chat_handle(), pairs, len(messages), byref(count)), count.value)
+        return _library.take_tokens(call("kvcast_chat_render", self._chat_handle(), written, len(messages),
+                                         byref(_chat_options(tools, tool_choice)), byref(count)), count.value)
+
+    def chat_message(self, text: str, *, tools: Tools = (), tool_choice: Union[str, Mapping[str, Any]] = "auto") -> Dict[str, Any]:
+        """The message that an answer's text is, to go on with: {"role": "assistant", "content": ...}, and "tool_calls" if it calls
+        some. Tools and choice: those of its prompt."""
+        data, more = text.encode("utf-8"), c_void_p()
+        content = _library.take_text(call("kvcast_chat_read", self._chat_handle(), data, len(data),
+                                          byref(_chat_options(tools, tool_choice)), byref(more)))
+        return {"role": "assistant", "content": content, **json.loads(_library.take_text(more.value) or "{}")}
 
     @property
     def chat_stop(self) -> List[str]:
@@ -266,8 +302,10 @@ class Answer(Iterator[str]):
 
     def __init__(self, session: "Session", handle: Handle):
         self._session, self._handle, self._final = session, handle, None
+        self._chat: Dict[str, Any] = {}  # tools and choice, if it is a chat's
         self._lock = threading.Lock()  # nobody cancels what is being freed
         self._piece, self._bytes = c_void_p(), c_size_t()
+        self._message: Optional[Tuple[Completion, Dict[str, Any]]] = None  # of which completion, and it
 
     def __next__(self) -> str:
         while self._final is None:
@@ -324,6 +362,20 @@ class Answer(Iterator[str]):
     def timings(self) -> Timings:
         return self.completion.timings
 
+    @property
+    def message(self) -> Dict[str, Any]:
+        """The answer as a message to go on with: {"role": "assistant", "content": ...}, and "tool_calls" if it calls some."""
+        completion = self.completion
+        if self._message is None or self._message[0] is not completion:
+            self._message = (completion, self._session._model.chat_message(completion.text, **self._chat))
+        return self._message[1]
+
+    @property
+    def tool_calls(self) -> List[ToolCall]:
+        """The tools that a chat's answer calls."""
+        return [ToolCall(made["id"], made["function"]["name"], made["function"]["arguments"])
+                for made in self.message.get("tool_calls", [])]
+
 
 class Session:
     """One conversation: a KV cache and the tokens so far. Every prompt continues it. One thread at a time; sessions of one model
@@ -336,17 +388,20 @@ class Session:
 
     def generate(self, prompt: Prompt, *, prefill: Optional[str] = None, max_tokens: int = 64, temperature: float = 0.0, top_k: int = 0,
                  top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, seed: int = 0,
-                 stop: Union[str, Iterable[str]] = (), ignore_end_of_text: bool = False) -> Answer:
+                 stop: Union[str, Iterable[str]] = (), ignore_end_of_text: bool = False, suffix: Optional[str] = None) -> Answer:
         """Adds `prompt` (a text, BOS first if the conversation begins, or token ids as they are) and answers it.
 
         prefill: "exact", "kv-prediction", "kv-prediction:tail=16", "auxiliary", ...; None: the model's own choice.
         max_tokens: longest answer. stop: the answer ends before the first of these that appears in it.
         temperature 0 is greedy; else top_k (0: off), top_p (1: off), min_p (0: off) and seed say what is drawn.
         repetition_penalty: 1 is off. ignore_end_of_text: go on after the end-of-text token.
+        suffix: the answer is what belongs between the prompt, a text, and this (fill in the middle), for models that have tokens for
+        it, such as Qwen2.5-Coder.
 
         Returns an Answer to iterate over. An answer of this session that is not over is ended first.
         """
-        options = _options(prefill, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, ignore_end_of_text)
+        options = _options(prefill, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, ignore_end_of_text,
+                           suffix)
         self._end_answer()
         if isinstance(prompt, str):
             data = prompt.encode("utf-8")
@@ -362,17 +417,26 @@ class Session:
         if (answer := self._answer()) is not None:
             answer.close()
 
-    def chat(self, messages: Messages, **options: Any) -> Answer:
+    def chat(self, messages: Messages, *, tools: Tools = (), tool_choice: Union[str, Mapping[str, Any]] = "auto",
+             **options: Any) -> Answer:
         """Answers a conversation, [{"role": "user", "content": "..."}, ...], by the model's chat template. What this session has
-        already read of it is not read again. Options: see `generate`."""
-        prompt, read = self._model.chat_prompt(messages), self.tokens
+        already read of it is not read again. Options: see `generate`.
+
+        tools: that the answer may call, as OpenAI's API has them: [{"type": "function", "function": {"name": ..., "description": ...,
+        "parameters": JSON schema}}]. tool_choice: "auto", "required" (the answer calls one), a tool's name, "none".
+        Pieces come as the model writes them, calls included; then the answer's `message` (and `tool_calls`) has them apart. Go on
+        with messages + [answer.message, {"role": "tool", "tool_call_id": call.id, "content": result}].
+        """
+        prompt, read = self._model.chat_prompt(messages, tools=tools, tool_choice=tool_choice), self.tokens
         self._end_answer()
         if read.size and (read.size >= prompt.size or not np.array_equal(prompt[:read.size], read)):
             self.reset()
             read = read[:0]
         stop = options.pop("stop", ())
         stop = [stop] if isinstance(stop, str) else list(stop)
-        return self.generate(prompt[read.size:], stop=stop + self._model.chat_stop, **options)
+        answer = self.generate(prompt[read.size:], stop=stop + self._model.chat_stop, **options)
+        answer._chat = {"tools": tools, "tool_choice": tool_choice}
+        return answer
 
     def reset(self) -> None:
         """Forgets the conversation."""

@@ -103,6 +103,15 @@ GenerateOptions options_of(const kvcast_generate_options* given) {
   options.sampling.seed = asked.seed;
   for (size_t i = 0; i < asked.stop_count; ++i) options.stop.emplace_back(asked.stop[i]);
   options.ignore_end_of_text = asked.ignore_end_of_text != 0;
+  if (asked.suffix != nullptr) options.suffix = asked.suffix;
+  return options;
+}
+
+ChatPromptOptions options_of(const kvcast_chat_options* given) {
+  const auto asked = known_fields(given);
+  ChatPromptOptions options;
+  if (asked.tools != nullptr) options.tools = asked.tools;
+  if (asked.tool_choice != nullptr) options.tool_choice = asked.tool_choice;
   return options;
 }
 
@@ -213,14 +222,28 @@ kvcast_chat* kvcast_chat_new(const kvcast_model* model, char** error) {
 void kvcast_chat_free(kvcast_chat* chat) { delete chat; }
 
 int32_t* kvcast_chat_render(const kvcast_chat* chat, const kvcast_message* messages,
-                            size_t message_count, size_t* count, char** error) {
+                            size_t message_count, const kvcast_chat_options* options, size_t* count,
+                            char** error) {
   return guarded<int32_t*>(error, nullptr, [&]() -> Result<int32_t*> {
     std::vector<ChatMessage> conversation;
     for (size_t i = 0; i < message_count; ++i) {
-      conversation.push_back({.role = messages[i].role, .content = messages[i].content});
+      const auto& [role, content, more] = messages[i];
+      conversation.push_back({role, content, more != nullptr ? more : ""});
     }
-    return chat->format.render(conversation).map([&](const ChatPrompt& prompt) {
-      return array_of(prompt.tokens, count);
+    return chat->format.render(conversation, options_of(options)).map([&](const ChatPrompt& made) {
+      return array_of(made.tokens, count);
+    });
+  });
+}
+
+char* kvcast_chat_read(const kvcast_chat* chat, const char* text, size_t bytes,
+                       const kvcast_chat_options* options, char** more, char** error) {
+  return guarded<char*>(error, nullptr, [&]() -> Result<char*> {
+    const auto read = chat->format.read_answer(text_of(text, bytes), options_of(options));
+    return read.map([&](const ChatMessage& message) {
+      char* const content = copy_of(message.content.data(), message.content.size());
+      *more = message.more.empty() ? nullptr : copy_of(message.more.data(), message.more.size());
+      return content;
     });
   });
 }

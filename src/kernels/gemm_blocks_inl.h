@@ -4,7 +4,7 @@
 // with a minimum's part, it is added to the element's f32 sum, block after block from first to
 // last, whatever the number of rows, the tile or the division along k: results do not depend on how
 // rows are batched. The f32 sums stay in memory, where a block passes once; the integer ones in
-// registers. One to few rows unpack 4-bit codes in registers. For more, a piece of the panel is
+// registers. Few rows unpack 4-bit codes in registers. For more, a piece of the panel is
 // unpacked to bytes in the second-level cache, and all row tiles read it there. Included after the
 // file's Simd and dot_inl.h.
 #pragma once
@@ -19,8 +19,9 @@ namespace {
 /// rows of activations are fetched well only in long runs (12 blocks at a time: a third of the rate
 /// lost).
 constexpr int64_t kBlocksPerPiece = Simd::kWidth == 16 ? 96 : 16;
-/// Most rows for which 4-bit codes are unpacked in registers.
-constexpr int kRowsUnpackedInRegisters = Simd::kWidth == 16 ? 4 : 1;
+/// Most rows for which 4-bit codes are unpacked in registers, and most with a whole tile's columns.
+constexpr int kRowsUnpackedInRegisters = Simd::kWidth == 16 ? kTallRows : 1;
+constexpr int kRowsUnpackedInWholeTiles = 4;
 
 /// A Dot of signed bytes for blocks: bytes of kInt8Blocks less 128 times the codes of activations.
 template <class Dot>
@@ -111,7 +112,8 @@ KVCAST_INLINE void multiply_add_bytes(const BlockOperands& o, Simd::I (&acc)[kRo
 template <class Dot>
 struct Int8Codes : ScaledByBlock<Dot, kInt8Steps, 0> {
   static constexpr int64_t kBytes = kInt8BlockBytes;
-  static constexpr int kRowsAtOnce = Simd::kTileRows;
+  static constexpr int kRowsAtOnce = kTallRows;
+  static constexpr int kRowsInWholeTiles = Simd::kTileRows;
   static constexpr bool kUnpackOnce = false;  ///< codes become Unpacked ones for many rows
 
   template <int kRows, int kVectors>
@@ -128,6 +130,7 @@ template <class Dot>
 struct UnpackedInt4Codes : ScaledByBlock<Dot, kInt8Steps, kUnpackedMinimums> {
   static constexpr int64_t kBytes = kUnpackedBlockBytes;
   static constexpr int kRowsAtOnce = Simd::kTileRows;
+  static constexpr int kRowsInWholeTiles = Simd::kTileRows;
 
   template <int kRows, int kVectors>
   static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
@@ -147,6 +150,7 @@ template <class Dot>
 struct Int4Codes : ScaledByBlock<Dot, kInt4Steps, kInt4Minimums> {
   static constexpr int64_t kBytes = kInt4BlockBytes;
   static constexpr int kRowsAtOnce = kRowsUnpackedInRegisters;
+  static constexpr int kRowsInWholeTiles = kRowsUnpackedInWholeTiles;
   static constexpr bool kUnpackOnce = true;
   using Unpacked = UnpackedInt4Codes<Dot>;
 
@@ -235,10 +239,11 @@ void run_block_strips(const BlockTile& t, Prefetch& prefetch) {
 
 template <class Codes, int kRows>
 void run_block_rows(const BlockTile& t, Prefetch& prefetch) {
+  constexpr int kVectors = kRows > Codes::kRowsInWholeTiles ? kTallVectors : Simd::kTileVectors;
   const int64_t width = (t.args->column_end - t.args->column_begin) / Simd::kWidth;
-  if (width % Simd::kTileVectors == 0) {
-    run_block_strips<Codes, kRows, Simd::kTileVectors>(t, prefetch);
-  } else if (Simd::kTileVectors > 2 && width == 2) {
+  if (width % kVectors == 0) {
+    run_block_strips<Codes, kRows, kVectors>(t, prefetch);
+  } else if (kVectors > 2 && width == 2) {
     run_block_strips<Codes, kRows, 2>(t, prefetch);
   } else {
     run_block_strips<Codes, kRows, 1>(t, prefetch);
@@ -247,23 +252,8 @@ void run_block_rows(const BlockTile& t, Prefetch& prefetch) {
 
 template <class Codes>
 void run_block_tile(int64_t rows, const BlockTile& t, Prefetch& prefetch) {
-  const auto run = [&]<int kRows>() {
-    run_block_rows<Codes, (kRows <= Codes::kRowsAtOnce ? kRows : 1)>(t, prefetch);
-  };
-  switch (rows) {
-    case 1:
-      return run.template operator()<1>();
-    case 2:
-      return run.template operator()<2>();
-    case 3:
-      return run.template operator()<3>();
-    case 4:
-      return run.template operator()<4>();
-    case 5:
-      return run.template operator()<5>();
-    default:
-      return run.template operator()<6>();
-  }
+  with_rows<Codes::kRowsAtOnce>(rows,
+                                [&]<int kRows>() { run_block_rows<Codes, kRows>(t, prefetch); });
 }
 
 /// Columns [begin, end) of 4-bit blocks, as UnpackedInt4Codes has them.
@@ -312,9 +302,9 @@ void run_block_tiles(BlockTile t, int64_t tiles, Prefetch& prefetch) {
 template <class Codes>
 void multiply_pieces(const MultiplyArgs& m, int64_t block_begin, int64_t block_end,
                      bool with_prefetch) {
+  const bool once = m.rows <= Codes::kRowsAtOnce;
   const int64_t tiles = (m.rows + Simd::kTileRows - 1) / Simd::kTileRows;
   const int64_t all = m.groups / kBlockGroups;
-  const bool once = m.rows <= Codes::kRowsAtOnce;
   const int64_t piece = once ? block_end - block_begin : kBlocksPerPiece;
   for (int64_t b = block_begin; b < block_end; b += piece) {
     const int64_t end = b + piece < block_end ? b + piece : block_end;

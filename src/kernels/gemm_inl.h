@@ -17,6 +17,18 @@ constexpr int64_t kGroupBlock = Simd::kWidth == 16 ? 1024 : 256;
 /// For so few rows that weights are waited for: the nearer ahead they are fetched, the better.
 constexpr int64_t kFewRowsGroupBlock = 256;
 constexpr int64_t kUnroll = 4;
+/// Up to so many rows are one tile, half as wide: weights pass once, at the speed of memory.
+constexpr int kTallRows = Simd::kWidth == 16 ? 12 : Simd::kTileRows;
+constexpr int kTallVectors = 2;
+
+constexpr int tile_vectors(int rows) {
+  if (rows == 1) return Simd::kVectorTileVectors;
+  return rows > Simd::kTileRows ? kTallVectors : Simd::kTileVectors;
+}
+/// Tiles that so many rows make.
+constexpr int64_t row_tiles(int64_t rows) {
+  return rows <= kTallRows ? 1 : (rows + Simd::kTileRows - 1) / Simd::kTileRows;
+}
 
 /// Lines to fetch while a block is multiplied, spread evenly over its work.
 struct Prefetch {
@@ -193,10 +205,22 @@ void run_tile(const Tile& t, Prefetch& prefetch) {
   }
 }
 
+/// Calls `run` with `rows`, 1 to kMost, as its template argument.
+template <int kMost, typename Run>
+KVCAST_INLINE void with_rows(int64_t rows, const Run& run) {
+  if constexpr (kMost == 1) {
+    run.template operator()<1>();
+  } else if (rows == kMost) {
+    run.template operator()<kMost>();
+  } else {
+    with_rows<kMost - 1>(rows, run);
+  }
+}
+
 /// All columns of a row tile, in strips as wide as the tile.
 template <class Dot, int kRows>
 void run_row_tile(Tile t, Prefetch& prefetch) {
-  constexpr int kVectors = kRows == 1 ? Simd::kVectorTileVectors : Simd::kTileVectors;
+  constexpr int kVectors = tile_vectors(kRows);
   const int64_t end = t.args->column_end;
   while (t.column < end) {
     const int64_t vectors = (end - t.column) / Simd::kWidth;
@@ -217,21 +241,8 @@ void run_row_tile(Tile t, Prefetch& prefetch) {
 }
 
 template <class Dot>
-void run_row_tile(int rows, const Tile& t, Prefetch& prefetch) {
-  switch (rows) {
-    case 1:
-      return run_row_tile<Dot, 1>(t, prefetch);
-    case 2:
-      return run_row_tile<Dot, 2>(t, prefetch);
-    case 3:
-      return run_row_tile<Dot, 3>(t, prefetch);
-    case 4:
-      return run_row_tile<Dot, 4>(t, prefetch);
-    case 5:
-      return run_row_tile < Dot, Simd::kTileRows < 5 ? 1 : 5 > (t, prefetch);
-    default:
-      return run_row_tile < Dot, Simd::kTileRows < 6 ? 1 : 6 > (t, prefetch);
-  }
+void run_row_tile(int64_t rows, const Tile& t, Prefetch& prefetch) {
+  with_rows<kTallRows>(rows, [&]<int kRows>() { run_row_tile<Dot, kRows>(t, prefetch); });
 }
 
 /// Lines of an interlude's data that a tile fetches in each step: with two threads of Zen 4 or 5
@@ -240,9 +251,9 @@ constexpr int kInterludeLines = 4;
 
 template <class Dot>
 void multiply(const MultiplyArgs& m) {
-  const int64_t tiles = (m.rows + Simd::kTileRows - 1) / Simd::kTileRows;
+  const int64_t tiles = row_tiles(m.rows);
   const int64_t strip =
-      (m.rows == 1 ? Simd::kVectorTileVectors : Simd::kTileVectors) * Simd::kWidth;
+      tile_vectors(tiles == 1 ? static_cast<int>(m.rows) : Simd::kTileRows) * Simd::kWidth;
   const int64_t passes = tiles * ((m.column_end - m.column_begin + strip - 1) / strip);
   const int64_t longest = tiles <= 2 ? kFewRowsGroupBlock : kGroupBlock;
   // Read once: no sums to carry from block to block.
@@ -264,12 +275,12 @@ void multiply(const MultiplyArgs& m) {
       const int64_t rows = m.rows * (tile + 1) / tiles - row;
       const Tile at{&m, row, m.column_begin, g, end};
       if (m.interlude == nullptr) {
-        run_row_tile<Dot>(static_cast<int>(rows), at, prefetch);
+        run_row_tile<Dot>(rows, at, prefetch);
         continue;
       }
       prefetch.beside = m.interlude->data;
       prefetch.lines_beside = m.interlude->bytes > 0 ? kInterludeLines : 0;
-      run_row_tile<Dot>(static_cast<int>(rows), at, prefetch);
+      run_row_tile<Dot>(rows, at, prefetch);
       const int64_t fetched = passes / tiles * ((end - g) / kUnroll) * kInterludeLines * 64;
       m.interlude->advance(*m.interlude,
                            fetched < m.interlude->bytes ? fetched : m.interlude->bytes);
@@ -280,12 +291,11 @@ void multiply(const MultiplyArgs& m) {
 template <class Dot>
 void multiply_groups(const MultiplyArgs& m, int64_t group_begin, int64_t group_end) {
   Prefetch none;
-  const int64_t tiles = (m.rows + Simd::kTileRows - 1) / Simd::kTileRows;
+  const int64_t tiles = row_tiles(m.rows);
   for (int64_t tile = 0; tile < tiles; ++tile) {
     const int64_t row = m.rows * tile / tiles;
     const int64_t rows = m.rows * (tile + 1) / tiles - row;
-    run_row_tile<Dot>(static_cast<int>(rows), {&m, row, m.column_begin, group_begin, group_end},
-                      none);
+    run_row_tile<Dot>(rows, {&m, row, m.column_begin, group_begin, group_end}, none);
   }
 }
 

@@ -31,6 +31,7 @@ KVCAST_INLINE Simd::I group_of_row(const BlockOperands& o, int row, int64_t grou
 struct Int4Nibbles : ScaledByBlock<NibbleBlocks, kInt4Steps, kInt4Minimums> {
   static constexpr int64_t kBytes = kInt4BlockBytes;
   static constexpr int kRowsAtOnce = Simd::kTileRows;
+  static constexpr int kRowsInWholeTiles = Simd::kTileRows;
   static constexpr bool kUnpackOnce = false;
 
   template <int kRows, int kVectors>
@@ -106,6 +107,7 @@ KVCAST_INLINE void multiply_bytes_in_halves(BlockOperands o, Simd::I (&acc)[kRow
 struct Int8Nibbles : ScaledByBlock<NibbleBlocks, kInt8Steps, 0> {
   static constexpr int64_t kBytes = kInt8BlockBytes;
   static constexpr int kRowsAtOnce = Simd::kTileRows;
+  static constexpr int kRowsInWholeTiles = Simd::kTileRows;
   static constexpr bool kUnpackOnce = false;
 
   template <int kRows, int kVectors>

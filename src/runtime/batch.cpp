@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/macros.h"
+#include "runtime/fill_in.h"
 #include "runtime/scheduler.h"
 
 namespace kvcast {
@@ -166,6 +167,7 @@ Result<std::unique_ptr<Batch>> Batch::create(std::shared_ptr<const Model> model,
 Result<std::vector<Completion>> Batch::generate(std::span<const std::vector<int32_t>> prompts,
                                                 const GenerateOptions& options,
                                                 const Progress& progress) {
+  if (!options.suffix.empty()) return fail(std::string(kFillInNeedsText));
   std::vector<EngineRequest> requests;
   for (const auto& prompt : prompts) {
     EngineRequest& request = requests.emplace_back();

@@ -14,7 +14,8 @@
 namespace kvcast {
 namespace {
 
-constexpr std::string_view kNoTools = "tools: this model's chat template has no place for them";
+/// Templates print maps: keys keep their order, which Json would sort.
+using OrderedJson = nlohmann::ordered_json;
 
 /// What base models, which know no special tokens for turns, continue sensibly.
 class PlainTemplate final : public ChatTemplate {
@@ -23,7 +24,7 @@ class PlainTemplate final : public ChatTemplate {
 
   Result<ChatPrompt> render(const std::vector<ChatMessage>& messages,
                             const ChatPromptOptions& options) const override {
-    if (!options.tools.empty()) return fail(std::string(kNoTools));
+    if (!options.tools.empty()) return fail(std::string(kNoPlaceForTools));
     ChatPrompt prompt;
     for (const ChatMessage& message : messages) {
       if (message.role == "system" || message.role == "developer") {
@@ -72,6 +73,28 @@ Unbroken without_breakers(std::string_view text) {
   }
 }
 
+Result<OrderedJson> parsed_json(const std::string& text, std::string_view what) {
+  auto parsed = OrderedJson::parse(text, nullptr, false);
+  if (parsed.is_discarded()) return fail(fmt::format("{}: not valid JSON", what));
+  return parsed;
+}
+
+/// Templates expect the arguments of calls as objects; OpenAI's API has them as text. What is no
+/// JSON stays what the model said.
+void arguments_as_objects(OrderedJson& more) {
+  const auto calls = more.find("tool_calls");
+  if (calls == more.end() || !calls->is_array()) return;
+  for (OrderedJson& call : *calls) {
+    const bool is_call = call.is_object() && call.contains("function");
+    if (!is_call || !call["function"].is_object()) continue;
+    const auto arguments = call["function"].find("arguments");
+    if (arguments == call["function"].end() || !arguments->is_string()) continue;
+    const auto& text = arguments->get_ref<const std::string&>();
+    if (!parse_json(text, "arguments")) continue;  // bounded in depth
+    *arguments = OrderedJson::parse(text);
+  }
+}
+
 class JinjaTemplate final : public ChatTemplate {
  public:
   JinjaTemplate(jinja::Template parsed, const Tokenizer& tokenizer)
@@ -83,7 +106,7 @@ class JinjaTemplate final : public ChatTemplate {
   Result<ChatPrompt> render(const std::vector<ChatMessage>& messages,
                             const ChatPromptOptions& options) const override {
     if (!options.tools.empty() && tool_calls_ == ToolCallForm::kNone) {
-      return fail(std::string(kNoTools));
+      return fail(std::string(kNoPlaceForTools));
     }
     KVCAST_TRY(std::string text, render_text(messages, options.tools));
     text += options.opening;
@@ -111,15 +134,18 @@ class JinjaTemplate final : public ChatTemplate {
       const jinja::Value made(jinja::Map{{"role", jinja::Value(disarmed(message.role))},
                                          {"content", jinja::Value(disarmed(message.content))}});
       if (!message.more.empty()) {
-        KVCAST_TRY(const jinja::Value more, value_of(message.more, "messages"));
-        if (!more.map()) return fail("messages: expected an object beside the content");
+        KVCAST_TRY(OrderedJson parsed, parsed_json(message.more, "messages"));
+        if (!parsed.is_object()) return fail("messages: expected an object beside the content");
+        arguments_as_objects(parsed);
+        KVCAST_TRY(const jinja::Value more, value_of(parsed, 0));
         for (const auto& [name, value] : *more.map()) made.set(name, value);
       }
       list.push_back(made);
     }
     jinja::Value offered = jinja::None{};
     if (!tools.empty()) {
-      KVCAST_TRY(offered, value_of(tools, "tools"));
+      KVCAST_TRY(const OrderedJson parsed, parsed_json(tools, "tools"));
+      KVCAST_TRY(offered, value_of(parsed, 0));
     }
     return template_.render(jinja::Value(jinja::Map{{"messages", jinja::Value(std::move(list))},
                                                     {"add_generation_prompt", jinja::Value(true)},
@@ -150,16 +176,8 @@ class JinjaTemplate final : public ChatTemplate {
                                                            : ToolCallForm::kUnknown;
   }
 
-  /// JSON text as a template sees it, no name of a control token in it intact.
-  [[nodiscard]] Result<jinja::Value> value_of(const std::string& json,
-                                              std::string_view what) const {
-    // Templates print maps: keys keep their order, which Json would sort.
-    const auto parsed = nlohmann::ordered_json::parse(json, nullptr, false);
-    if (parsed.is_discarded()) return fail(fmt::format("{}: not valid JSON", what));
-    return value_of(parsed, 0);
-  }
-
-  [[nodiscard]] Result<jinja::Value> value_of(const nlohmann::ordered_json& json, int depth) const {
+  /// JSON as a template sees it, no name of a control token in it intact.
+  [[nodiscard]] Result<jinja::Value> value_of(const OrderedJson& json, int depth) const {
     if (depth > jinja::kMaxDepth) return fail("JSON is nested too deeply");
     if (json.is_string()) return jinja::Value(disarmed(json.get<std::string>()));
     if (json.is_boolean()) return jinja::Value(json.get<bool>());

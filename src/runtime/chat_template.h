@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kvcast/chat.h"
@@ -19,6 +20,13 @@ enum class ToolCallForm {
   kTagged,   ///< <tool_call>{"name": ..., "arguments": {...}}</tool_call>, as Hermes and Qwen
   kJson,     ///< {"name": ..., "parameters": {...}}, as Llama 3
 };
+
+/// What is said where tools cannot be offered.
+inline constexpr std::string_view kNoPlaceForTools =
+    "tools: this model's chat template has no place for them";
+inline constexpr std::string_view kUnknownToolCalls =
+    "tools: this model's way of writing calls is not known here; known are <tool_call>{\"name\": "
+    "..., \"arguments\": ...}</tool_call> and {\"name\": ..., \"parameters\": ...}";
 
 /// Immutable; any number of threads.
 class ChatTemplate {

@@ -44,4 +44,10 @@ std::optional<std::vector<int32_t>> fill_in_prompt(const Tokenizer& tokenizer,
   return std::nullopt;
 }
 
+std::vector<int32_t> fill_in_end_tokens(const Tokenizer& tokenizer) {
+  std::vector<int32_t> tokens;
+  for (const auto& [name, id] : tokenizer.control_tokens()) tokens.push_back(id);
+  return tokens;
+}
+
 }  // namespace kvcast

@@ -12,6 +12,7 @@
 #include "prefill/refine.h"
 #include "prefill/strategy.h"
 #include "runtime/answer_step.h"
+#include "runtime/fill_in.h"
 #include "runtime/model_impl.h"
 
 namespace kvcast {
@@ -37,6 +38,15 @@ struct Session::Impl {
       : model(std::move(loaded)), sequence(models()) {}
 
   [[nodiscard]] const Models& models() const { return model->impl().models; }
+  /// What the conversation goes on with; `suffix`: see GenerateOptions.
+  [[nodiscard]] Result<std::vector<int32_t>> encode(std::string_view prompt,
+                                                    const std::string& suffix) const {
+    const bool is_first = sequence.tokens.empty();
+    if (suffix.empty() || !model->has_tokenizer()) return model->tokenize(prompt, is_first);
+    auto tokens = fill_in_prompt(*model->impl().tokenizer, prompt, suffix);
+    if (!tokens) return fail(std::string(kNoFillIn));
+    return *std::move(tokens);
+  }
 
   std::shared_ptr<const Model> model;
   Sequence sequence;
@@ -74,6 +84,13 @@ class ConversationRollback {
   bool dismissed_ = false;
 };
 
+TokenRules token_rules(const GenerateOptions& options, const Tokenizer* tokenizer) {
+  const bool fills_in = !options.suffix.empty() && tokenizer != nullptr;
+  TokenRules rules;
+  if (fills_in && !options.ignore_end_of_text) rules.stop_tokens = fill_in_end_tokens(*tokenizer);
+  return rules;
+}
+
 /// Keeps running out of memory from crossing the public edge.
 template <typename Function>
 std::invoke_result_t<Function> without_exceptions(const Function& function) {
@@ -94,7 +111,8 @@ struct AnswerStream::Impl {
         writer({.max_tokens = options.max_tokens,
                 .sampling = options.sampling,
                 .stop = options.stop,
-                .ignore_end_of_text = options.ignore_end_of_text},
+                .ignore_end_of_text = options.ignore_end_of_text,
+                .tokens = token_rules(options, state->model->impl().tokenizer.get())},
                state->model->impl().tokenizer.get()) {}
   ~Impl() { end(); }
   Impl(const Impl&) = delete;
@@ -254,8 +272,7 @@ Session& Session::operator=(Session&&) noexcept = default;
 Result<AnswerStream> Session::start(std::string_view prompt, const GenerateOptions& options) {
   const Stopwatch arrival;
   return without_exceptions([&]() -> Result<AnswerStream> {
-    const bool is_first = impl_->sequence.tokens.empty();
-    KVCAST_TRY(const auto tokens, impl_->model->tokenize(prompt, is_first));
+    KVCAST_TRY(const auto tokens, impl_->encode(prompt, options.suffix));
     auto stream = std::make_unique<AnswerStream::Impl>(impl_, options);
     KVCAST_CHECK(stream->begin(tokens, arrival));
     return AnswerStream(std::move(stream));
@@ -265,6 +282,7 @@ Result<AnswerStream> Session::start(std::string_view prompt, const GenerateOptio
 Result<AnswerStream> Session::start(std::span<const int32_t> prompt,
                                     const GenerateOptions& options) {
   const Stopwatch arrival;
+  if (!options.suffix.empty()) return fail(std::string(kFillInNeedsText));
   return without_exceptions([&]() -> Result<AnswerStream> {
     auto stream = std::make_unique<AnswerStream::Impl>(impl_, options);
     KVCAST_CHECK(stream->begin(prompt, arrival));

@@ -70,8 +70,7 @@ std::vector<std::vector<int32_t>> tokens_of_words(const Tokenizer& tokenizer,
 ApiResult<std::vector<int32_t>> prompt_to_fill_in(const Model& model, const PromptInput& input,
                                                   const std::string& suffix) {
   const auto* prefix = std::get_if<std::string>(&input);
-  if (!prefix)
-    return tl::unexpected(bad_request("suffix: expected a text as the prompt", "suffix"));
+  if (!prefix) return tl::unexpected(bad_request(std::string(kFillInNeedsText), "suffix"));
   for (const std::string* text : {prefix, &suffix}) {
     if (auto ok = check_length(*text, model); !ok) return tl::unexpected(std::move(ok.error()));
   }
@@ -79,7 +78,7 @@ ApiResult<std::vector<int32_t>> prompt_to_fill_in(const Model& model, const Prom
   if (!tokenizer) return tl::unexpected(bad_request(model.impl().tokenizer_hint, "suffix"));
   auto tokens = fill_in_prompt(*tokenizer, *prefix, suffix);
   if (tokens) return std::move(*tokens);
-  ApiError error = bad_request("suffix: this model has no tokens for filling in", "suffix");
+  ApiError error = bad_request(std::string(kNoFillIn), "suffix");
   error.code = "unsupported_parameter";
   return tl::unexpected(std::move(error));
 }
@@ -138,6 +137,11 @@ ApiResult<TaskPrompt> Api::encode(const CompletionRequest& asked, const PromptIn
     auto tokens = prompt_to_fill_in(model, input, asked.suffix);
     if (!tokens) return tl::unexpected(std::move(tokens.error()));
     request.prompt = std::move(*tokens);
+    if (!request.ignore_end_of_text) {
+      const auto ends = fill_in_end_tokens(*model.impl().tokenizer);
+      auto& stop = request.tokens.stop_tokens;
+      stop.insert(stop.end(), ends.begin(), ends.end());
+    }
   } else if (const auto* text = std::get_if<std::string>(&input)) {
     if (auto ok = check_length(*text, model); !ok) return tl::unexpected(std::move(ok.error()));
     auto tokens = model.tokenize(*text);
@@ -204,14 +208,10 @@ ApiResult<void> Api::check_tools(const ChatRequest& asked) const {
   }
   if (asked.tools.json.empty()) return {};
   if (form == ToolCallForm::kNone) {
-    return refusal("tools: this model's chat template has no place for them", "tools");
+    return refusal(std::string(kNoPlaceForTools), "tools");
   }
   if (form == ToolCallForm::kUnknown) {
-    return refusal(
-        "tools: this model's way of writing calls is not known here; known are "
-        "<tool_call>{\"name\": ..., \"arguments\": ...}</tool_call> and {\"name\": ..., "
-        "\"parameters\": ...}",
-        "tools");
+    return refusal(std::string(kUnknownToolCalls), "tools");
   }
   return check_length(asked.tools.json, scheduler_->model());
 }

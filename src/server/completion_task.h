@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "runtime/scheduler.h"
+#include "runtime/tool_calls.h"
 #include "server/http.h"
 #include "server/metrics.h"
 #include "server/requests.h"
 #include "server/responses.h"
 #include "server/text_offsets.h"
-#include "server/tool_calls.h"
 
 namespace kvcast {
 

@@ -6,6 +6,8 @@
 #include <optional>
 #include <string>
 
+#include "runtime/tool_calls.h"
+
 namespace kvcast {
 namespace {
 
@@ -36,17 +38,7 @@ const std::string* text_in(const Json& object, const char* name) {
 }
 const std::string* text_in(Json&&, const char*) = delete;
 
-/// A name that a template can print anywhere.
-bool is_tool_name(std::string_view name) {
-  const auto is_fine = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-           c == '-' || c == '.';
-  };
-  return !name.empty() && name.size() <= 64 && std::ranges::all_of(name, is_fine);
-}
-
-/// Calls of an earlier answer as templates expect them: arguments as objects, which OpenAI's API
-/// has as text. nullopt: they are not what clients send.
+/// Calls of an earlier answer. nullopt: they are not what clients send.
 std::optional<OrderedJson> calls_of(const Json& calls) {
   if (!calls.is_array()) return std::nullopt;
   OrderedJson all = OrderedJson::array();
@@ -58,10 +50,7 @@ std::optional<OrderedJson> calls_of(const Json& calls) {
     OrderedJson made = OrderedJson::object();
     if (const std::string* const id = text_in(call, "id")) made["id"] = *id;
     made["type"] = "function";
-    // A model may have written what is no JSON; then the text itself is what it said.
-    OrderedJson parsed = parse_json(*arguments, "arguments") ? OrderedJson::parse(*arguments)
-                                                             : OrderedJson(*arguments);
-    made["function"] = {{"name", *name}, {"arguments", std::move(parsed)}};
+    made["function"] = {{"name", *name}, {"arguments", *arguments}};
     all.push_back(std::move(made));
   }
   return all;
@@ -83,23 +72,6 @@ Result<std::string> more_of(const Json& message, const std::string& role) {
     }
   }
   return more.empty() ? std::string() : more.dump();
-}
-
-/// One tool's name; an error says what was expected.
-Result<std::string> tool_name(const Json& tool) {
-  const Json function = tool.is_object() ? tool.value("function", Json()) : Json();
-  const std::string* const type = text_in(tool, "type");
-  const std::string* const name = text_in(function, "name");
-  if (!type || *type != "function" || !name || !is_tool_name(*name)) {
-    return fail(R"({"type": "function", "function": {"name": 1..64 letters, digits, _, - or .}})");
-  }
-  const Json parameters = function.value("parameters", Json());
-  if (!parameters.is_null() && !parameters.is_object())
-    return fail("parameters that are an object");
-  if (function.value("strict", Json()) == true) {
-    return fail("\"strict\" not to be true: nothing here holds arguments to their schema");
-  }
-  return *name;
 }
 
 /// The tool that "tool_choice" names; empty if it is not of that form.

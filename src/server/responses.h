@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "runtime/engine_request.h"
+#include "runtime/tool_calls.h"
 #include "server/api_error.h"
-#include "server/tool_calls.h"
 #include "tokenizer/tokenizer.h"
 
 namespace kvcast {

@@ -58,6 +58,33 @@ static int score(const kvcast_model* model) {
   return 0;
 }
 
+/* The shipped bundle's chat has no place for tools: what one reads is text, what one offers an error.
+ */
+static int chat(const kvcast_model* model) {
+  static const char text[] = "A river is water.";
+  char *error = NULL, *content, *more = NULL;
+  size_t count = 0;
+  int32_t* prompt;
+  kvcast_message messages[] = {{.role = "system", .content = "Be brief."},
+                               {.role = "user", .content = "What is a river?"}};
+  kvcast_chat_options options = {.struct_size = sizeof options};
+  kvcast_chat* format = kvcast_chat_new(model, &error);
+  if (format == NULL) return fail("chat", error);
+  prompt = kvcast_chat_render(format, messages, 2, NULL, &count, &error);
+  if (prompt == NULL || count < 8) return fail("render", error);
+  kvcast_free(prompt);
+  content = kvcast_chat_read(format, text, strlen(text), &options, &more, &error);
+  if (content == NULL || strcmp(content, text) != 0 || more != NULL) return fail("read", error);
+  kvcast_free(content);
+  options.tools = "[{\"type\": \"function\", \"function\": {\"name\": \"look\"}}]";
+  if (kvcast_chat_render(format, messages, 2, &options, &count, &error) != NULL ||
+      strstr(error, "no place for") == NULL)
+    return fail("tools were to be refused", error);
+  kvcast_free(error);
+  kvcast_chat_free(format);
+  return 0;
+}
+
 int main(int argc, char** argv) {
   char* error = NULL;
   kvcast_model* model;
@@ -71,7 +98,7 @@ int main(int argc, char** argv) {
   error = NULL;
   model = kvcast_model_load(argv[1], NULL, &error);
   if (model == NULL) return fail("load", error);
-  if (answer(model) != 0 || score(model) != 0) return 1;
+  if (answer(model) != 0 || score(model) != 0 || chat(model) != 0) return 1;
   kvcast_model_free(model);
   return 0;
 }

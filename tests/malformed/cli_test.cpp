@@ -46,6 +46,10 @@ TEST_F(Cli, RequestsThatTheModelCannotServeFail) {
   expect_run_error({"run", path("reader"), "-p", std::string(100'000, 'x')}, {"too long"});
   expect_run_error({"run", path("reader"), "-f", path("nowhere")}, {"nowhere", "cannot open"});
   expect_run_error({"run", path("reader"), "-f", path()}, {"cannot read", "directory"});
+  expect_run_error({"run", path("reader"), "-p", "a", "--suffix", "b"},
+                   {"no tokens for filling in"});
+  expect_run_error({"run", path("reader"), "-p", "a", "--suffix", "@" + path("nowhere")},
+                   {"nowhere", "cannot open"});
 }
 
 TEST_F(Cli, InspectKeepsToTheContextOfTheModelThatAnswers) {

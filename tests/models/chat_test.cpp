@@ -60,6 +60,12 @@ TEST_F(ServedQwenCoder, FillsInTheMiddle) {
                {"temperature", 0},
                {"stop", "\n"}};
   EXPECT_EQ(answer("/v1/completions", body)["text"], " + second");
+  // The model says that the middle is over by <|endoftext|>, which does not end its chats.
+  body["max_tokens"] = 64;
+  body.erase("stop");
+  const json whole = answer("/v1/completions", body);
+  EXPECT_EQ(whole["finish_reason"], "stop") << whole;
+  EXPECT_THAT(whole["text"].get<std::string>(), testing::StartsWith(" + second\n"));
 }
 
 TEST_F(ServedQwenCoder, CallsATool) {

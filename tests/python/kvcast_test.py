@@ -5,6 +5,7 @@ KVCAST_MODELS: the folder of the shipped bundle. KVCAST_README: the README whose
 
 import gc
 import importlib.util
+import json
 import os
 import re
 import resource
@@ -249,6 +250,84 @@ class BatchTest(Shipped):
         seen = []
         self.model.generate([PROMPT] * 3, max_tokens=100, ignore_end_of_text=True, progress=seen.append)
         self.assertEqual(seen, sorted(seen))
+
+
+TOOLS = [{"type": "function", "function": {"name": "look", "description": "Looks.",
+                                            "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}},
+         {"type": "function", "function": {"name": "go"}}]
+TEMPLATE = """{% for t in tools or [] %}{{ t | tojson }}
+{% endfor %}{% for m in messages %}{{ m.role }}{{ m.tool_call_id }}: {{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>
+{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}
+</tool_call>{% endfor %}
+{% endfor %}assistant: """
+
+
+class ToolsTest(unittest.TestCase):
+    """The shipped base with a template that has a place for tools."""
+
+    @classmethod
+    def setUpClass(cls):
+        directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(directory.cleanup)
+        for file in (BUNDLE / "base").resolve().iterdir():
+            (Path(directory.name) / file.name).symlink_to(file)
+        (Path(directory.name) / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+        cls.model = kvcast.Model.load(directory.name, threads=2)
+
+    def prompt(self, *messages, **options):
+        return self.model.detokenize(self.model.chat_prompt(messages, **options))
+
+    def test_the_template_gets_tools_calls_and_results(self):
+        user = {"role": "user", "content": "Look at the lamp."}
+        self.assertIn('"description": "Looks."', self.prompt(user, tools=TOOLS))
+        self.assertEqual(self.prompt(user, tools=TOOLS, tool_choice="none"), self.prompt(user))
+        arguments = '{"at": "the lamp"}'
+        for given in (arguments, json.loads(arguments)):
+            call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": given}}
+            text = self.prompt(user, {"role": "assistant", "content": None, "tool_calls": [call]},
+                               {"role": "tool", "tool_call_id": "c1", "content": "It is lit."})
+            self.assertIn('{"name": "look", "arguments": {"at": "the lamp"}}', text)
+            self.assertIn("toolc1: It is lit.", text)
+
+    def test_calls_are_read_from_what_the_model_wrote(self):
+        text = 'Well.\n<tool_call>\n{"name": "look", "arguments": {"at": "Zürich"}}\n</tool_call>'
+        message = self.model.chat_message(text, tools=TOOLS)
+        self.assertEqual((message["role"], message["content"]), ("assistant", "Well."))
+        self.assertEqual(message["tool_calls"][0]["function"], {"name": "look", "arguments": '{"at": "Zürich"}'})
+        self.assertIn('"at": "Zürich"', self.prompt({"role": "user", "content": "Look."}, message, tools=TOOLS))
+        self.assertEqual(self.model.chat_message(text), {"role": "assistant", "content": text})
+
+    def test_a_chat_calls_the_tool_that_it_is_to_call(self):
+        session, messages = self.model.session(), [{"role": "user", "content": "Look at the lamp."}]
+        for choice in ("go", {"type": "function", "function": {"name": "go"}}):
+            answer = session.chat(messages, tools=TOOLS, tool_choice=choice, max_tokens=3, temperature=0.0)
+            self.assertEqual([(call.name, type(call.id)) for call in answer.tool_calls], [("go", str)])
+            answer.read()
+            (call,) = answer.tool_calls
+            self.assertEqual(answer.message["tool_calls"][0]["id"], call.id, "the same each time one looks")
+            self.assertNotIn("tool_calls", session.chat(messages, tools=TOOLS, max_tokens=3).read().text)
+        plain = session.chat(messages, max_tokens=3)
+        self.assertEqual(plain.read().text, plain.message["content"])
+        self.assertEqual(plain.tool_calls, [])
+
+    def test_what_cannot_be_is_refused(self):
+        user = {"role": "user", "content": "Look."}
+        for options, expected in [({"tools": TOOLS, "tool_choice": "fly"}, "fly"), ({"tools": ["look"]}, "tools[0]"),
+                                  ({"tool_choice": "required"}, "no tools")]:
+            with self.assertRaises(kvcast.KvcastError) as caught:
+                self.model.session().chat([user], **options)
+            self.assertIn(expected, str(caught.exception))
+        with self.assertRaises(kvcast.KvcastError) as caught:
+            kvcast.Model.load(BUNDLE).chat_prompt([user], tools=TOOLS)
+        self.assertIn("no place", str(caught.exception))
+        for wrong in ({"role": "user"}, {"role": "user", "content": None}, {"content": "Look."}, {"role": "user", "content": ["Look."]}):
+            with self.assertRaises(TypeError):
+                self.model.chat_prompt([wrong])
+
+    def test_a_suffix_needs_a_model_that_fills_in(self):
+        with self.assertRaises(kvcast.KvcastError) as caught:
+            self.model.session().generate("a", suffix="b")
+        self.assertIn("no tokens for filling in", str(caught.exception))
 
 
 @unittest.skipUnless(importlib.util.find_spec("mypy"), "needs mypy")

@@ -22,6 +22,16 @@ def talked(model: kvcast.Model) -> kvcast.Completion:
         return answer.read()
 
 
+def called(model: kvcast.Model) -> List[str]:
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    session: kvcast.Session = model.session()
+    answer = session.chat([{"role": "user", "content": "Look."}], tools=tools, tool_choice="required")
+    calls: List[kvcast.ToolCall] = answer.tool_calls
+    session.chat([{"role": "user", "content": "Look."}, answer.message], tools=tools)
+    session.generate("def add(", suffix="return a + b")
+    return [call.arguments for call in calls]
+
+
 def batched(model: kvcast.Model) -> float:
     answers: List[kvcast.Completion] = model.generate(["One", model.tokenize("Two"), [1, 2]], progress=print)
     scores: List[kvcast.Score] = model.score(["One"], [answers[0].tokens])

@@ -48,20 +48,20 @@ class RandomTensors {
 
 class TinyBundle {
  public:
-  TinyBundle() {
+  explicit TinyBundle(int64_t vocab_size = 400) {
     base_ = make_openelm_config({.n_layers = 4,
                                  .model_dim = 64,
                                  .head_dim = 16,
                                  .gqa_groups = 2,
                                  .ffn_dim_divisor = 32,
-                                 .vocab_size = 400,
+                                 .vocab_size = vocab_size,
                                  .max_context_tokens = 256});
     auxiliary_ = make_openelm_config({.n_layers = 2,
                                       .model_dim = 32,
                                       .head_dim = 16,
                                       .gqa_groups = 2,
                                       .ffn_dim_divisor = 32,
-                                      .vocab_size = 400,
+                                      .vocab_size = vocab_size,
                                       .max_context_tokens = 256});
     write_model("base", base_, 1);
     write_model("auxiliary", auxiliary_, 2);

@@ -1,11 +1,12 @@
 // Tool calls: from an answer's text to what clients expect, and what templates are given.
-#include "server/tool_calls.h"
+#include "runtime/tool_calls.h"
 
 #include <gmock/gmock.h>
 
 #include <fstream>
 
 #include "server/server_fixture.h"
+#include "server/tool_templates.h"
 
 namespace kvcast {
 namespace {
@@ -103,21 +104,6 @@ TEST(ToolCallReader, StreamsArgumentsAsTheyCome) {
   ASSERT_EQ(parts.calls.size(), 1U);
   EXPECT_EQ(parts.calls[0].name, "look");
   EXPECT_EQ(parts.calls[0].arguments, R"({"city": "Zü)");
-}
-
-/// A template with tools in the manner of Hermes and Qwen, or of Llama 3.
-std::string template_with_tools(bool tagged) {
-  const std::string call =
-      tagged ? "<tool_call>{\"name\": \"{{ c.function.name }}\", \"arguments\": {{ "
-               "c.function.arguments | tojson }}}</tool_call>"
-             : "{\"name\": \"{{ c.function.name }}\", \"parameters\": {{ "
-               "c.function.arguments | tojson }}}";
-  return "{% if tools %}{% for t in tools %}{{ t | tojson }}\n{% endfor %}{% endif %}"
-         "{% for m in messages %}{{ m.role }}: {{ m.content }}"
-         "{% if m.tool_calls %}{% for c in m.tool_calls %}" +
-         call +
-         "{% endfor %}{% endif %}\n"
-         "{% endfor %}assistant: ";
 }
 
 /// The tiny bundle with a chat template.

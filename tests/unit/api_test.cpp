@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "kvcast/kvcast.h"
 #include "server/tiny_bundle.h"
+#include "server/tool_templates.h"
 
 namespace kvcast {
 namespace {
@@ -185,6 +188,89 @@ TEST_F(Api, ChatWritesAConversationAsThePromptOfItsAnswer) {
   const auto without = Model::load(std::filesystem::path(bundle_.path()) / "auxiliary");
   ASSERT_TRUE(without) << without.error().message;
   EXPECT_FALSE(ChatFormat::of(*without));
+}
+
+/// The chat of a model with this template.
+Result<ChatFormat> chat_with(const TinyBundle& bundle, const std::string& source) {
+  std::ofstream(bundle.path() / "base/chat_template.jinja") << source;
+  const auto model = Model::load(bundle.path(), {.dtype = Dtype::kF32});
+  return ChatFormat::of(*model);
+}
+
+constexpr const char* kTools =
+    R"([{"type": "function", "function": {"name": "look"}}, {"type": "function", "function": )"
+    R"({"name": "go", "parameters": {"type": "object"}}}])";
+
+TEST_F(Api, ChatOffersToolsAndReadsCallsThatItThenWritesInHistory) {
+  for (const bool tagged : {true, false}) {
+    const auto format = chat_with(bundle_, template_with_tools(tagged));
+    ASSERT_TRUE(format) << format.error().message;
+    const std::vector<ChatMessage> asked = {{"user", "Look."}};
+    const ChatPromptOptions options = {.tools = kTools};
+    EXPECT_THAT(format->render(asked, options)->text, HasSubstr("\"go\""));
+    const std::string arguments = R"({"at": "the \"lamp\""})";
+    const std::string written =
+        tagged ? "<tool_call>\n{\"name\": \"go\", \"arguments\": " + arguments + "}\n</tool_call>"
+               : "{\"name\": \"go\", \"parameters\": " + arguments + "}";
+    const auto message = format->read_answer((tagged ? "I see. " : "") + written, options);
+    ASSERT_TRUE(message) << message.error().message;
+    EXPECT_EQ(message->content, tagged ? "I see." : "");
+    const auto call = nlohmann::json::parse(message->more)["tool_calls"][0];
+    EXPECT_EQ(call["function"]["name"], "go");
+    EXPECT_EQ(call["function"]["arguments"], arguments) << "text, as OpenAI's API has it";
+    EXPECT_EQ(call["id"].get<std::string>().size(), 9U);
+    // The template gets them as an object.
+    const auto history = format->render(std::vector{asked[0], *message}, options);
+    ASSERT_TRUE(history) << history.error().message;
+    EXPECT_THAT(history->text, HasSubstr(R"(: {"at": "the \"lamp\""}})"));
+
+    EXPECT_EQ(format->read_answer("Just text.", options)->content, "Just text.");
+    EXPECT_TRUE(format->read_answer("Just text.", options)->more.empty());
+    EXPECT_EQ(format->read_answer(written)->content, written) << "without tools it is text";
+  }
+}
+
+TEST_F(Api, AToolThatIsAskedForOpensTheAnswer) {
+  const auto format = chat_with(bundle_, template_with_tools(true));
+  ASSERT_TRUE(format) << format.error().message;
+  const std::vector<ChatMessage> asked = {{"user", "Look."}};
+  const ChatPromptOptions named = {.tools = kTools, .tool_choice = "go"};
+  EXPECT_THAT(format->render(asked, named)->text,
+              testing::EndsWith(R"({"name": "go", "arguments":)"));
+  const auto message = format->read_answer(" {\"x\": 1}}\n</tool_call>", named);
+  ASSERT_TRUE(message) << message.error().message;
+  EXPECT_EQ(nlohmann::json::parse(message->more)["tool_calls"][0]["function"]["arguments"],
+            R"({"x": 1})");
+  const ChatPromptOptions any = {.tools = kTools, .tool_choice = "required"};
+  EXPECT_THAT(format->render(asked, any)->text, testing::EndsWith(R"({"name": ")"));
+  const ChatPromptOptions none = {.tools = kTools, .tool_choice = "none"};
+  EXPECT_EQ(format->render(asked, none)->text, format->render(asked)->text);
+}
+
+TEST_F(Api, ToolsThatCannotBeOfferedAreRefusedWithALine) {
+  const auto refusal = [](const ChatFormat& format, const ChatPromptOptions& options) {
+    const auto rendered = format.render(std::vector<ChatMessage>{{"user", "Look."}}, options);
+    const auto read = format.read_answer("Look.", options);
+    EXPECT_FALSE(rendered);
+    EXPECT_FALSE(read);
+    return rendered ? "" : rendered.error().message;
+  };
+  const auto plain = ChatFormat::of(model_);
+  ASSERT_TRUE(plain) << plain.error().message;
+  EXPECT_THAT(refusal(*plain, {.tools = kTools}), HasSubstr("no place for them"));
+  const auto format = chat_with(bundle_, template_with_tools(true));
+  ASSERT_TRUE(format) << format.error().message;
+  EXPECT_THAT(refusal(*format, {.tools = "look"}), HasSubstr("tools"));
+  EXPECT_THAT(refusal(*format, {.tools = R"({"type": "function"})"}), HasSubstr("a list"));
+  for (const char* wrong :
+       {R"([{"type": "function", "function": "look"}])", R"(["look"])", R"([{"type": "search"}])",
+        R"([{"type": "function", "function": {"name": "no name"}}])",
+        R"([{"type": "function", "function": {"name": "a", "parameters": []}}])",
+        R"([{"type": "function", "function": {"name": "a", "strict": true}}])"}) {
+    EXPECT_THAT(refusal(*format, {.tools = wrong}), HasSubstr("tools[0]: expected")) << wrong;
+  }
+  EXPECT_THAT(refusal(*format, {.tools = kTools, .tool_choice = "fly"}), HasSubstr("fly"));
+  EXPECT_THAT(refusal(*format, {.tool_choice = "required"}), HasSubstr("no tools"));
 }
 
 }  // namespace

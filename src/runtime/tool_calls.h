@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "io/json.h"
 #include "runtime/chat_template.h"
 
 namespace kvcast {
@@ -84,6 +85,11 @@ class ToolCallReader {
   bool announced_ = false;  // the call's name has been given out
   int64_t calls_ = 0;
 };
+
+/// Whether templates can print it anywhere.
+bool is_tool_name(std::string_view name);
+/// The name of a tool as OpenAI's API has it. An error says what was expected.
+Result<std::string> tool_name(const Json& tool);
 
 /// What an answer that must call a tool begins with; `name`: which one, empty: any.
 std::string tool_call_opening(ToolCallForm form, std::string_view name);

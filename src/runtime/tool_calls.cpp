@@ -1,11 +1,9 @@
-#include "server/tool_calls.h"
+#include "runtime/tool_calls.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <utility>
-
-#include "io/json.h"
 
 namespace kvcast {
 namespace {
@@ -214,6 +212,32 @@ void ToolCallReader::end(AnswerParts& parts) {
   if (!is_rest_of_call) parts.content += held_;
   drop_held();
   state_ = State::kDone;
+}
+
+bool is_tool_name(std::string_view name) {
+  const auto is_fine = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '.';
+  };
+  return !name.empty() && name.size() <= 64 && std::ranges::all_of(name, is_fine);
+}
+
+Result<std::string> tool_name(const Json& tool) {
+  const Json type = tool.is_object() ? tool.value("type", Json()) : Json();
+  const Json found = tool.is_object() ? tool.value("function", Json()) : Json();
+  const Json function = found.is_object() ? found : Json::object();
+  const Json name = function.value("name", Json());
+  if (type != "function" || !name.is_string() || !is_tool_name(name.get<std::string>())) {
+    return fail(R"({"type": "function", "function": {"name": 1..64 letters, digits, _, - or .}})");
+  }
+  const Json parameters = function.value("parameters", Json());
+  if (!parameters.is_null() && !parameters.is_object()) {
+    return fail("parameters that are an object");
+  }
+  if (function.value("strict", Json()) == true) {
+    return fail("\"strict\" not to be true: nothing here holds arguments to their schema");
+  }
+  return name.get<std::string>();
 }
 
 std::string tool_call_opening(ToolCallForm form, std::string_view name) {

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "base/macros.h"
+#include "base/processors.h"
 #include "base/stopwatch.h"
-#include "base/team.h"
 #include "bench.h"
 #include "command.h"
 #include "kernels/isa.h"
@@ -183,7 +183,7 @@ void register_bench(CLI::App& app, int& exit_code) {
   auto* arch = command.add_option("--arch", options->arch, "a known shape, e.g. openelm-1.1b");
   command.add_option("--aux", options->auxiliary, "the auxiliary's shape, e.g. openelm-270m")
       ->needs(arch);
-  command.add_option("--threads", options->model.threads, "0: all cores")
+  command.add_option("--threads", options->model.threads, "0: one for each core it may use")
       ->check(is_thread_count())
       ->capture_default_str();
   command.add_option("--tokenizer", options->model.tokenizer, "SentencePiece tokenizer.model");

@@ -116,7 +116,7 @@ void ModelOptions::add_to(CLI::App& command) {
       ->check(checked_by(parse_dtype))
       ->capture_default_str();
   add_kv_dtype_to(command);
-  command.add_option("--threads", threads, "threads; 0: all cores")
+  command.add_option("--threads", threads, "threads; 0: one for each core it may use")
       ->check(is_thread_count())
       ->capture_default_str();
   command.add_option("--tokenizer", tokenizer,

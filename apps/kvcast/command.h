@@ -83,7 +83,7 @@ CLI::Validator is_whole_number(int64_t least, int64_t most = INT64_MAX);
 CLI::Validator is_seed();
 /// The spec of a prefill strategy.
 CLI::Validator is_prefill_spec();
-/// A number of threads; 0: all cores.
+/// A number of threads; 0: available_processors().
 CLI::Validator is_thread_count();
 
 /// --temperature, --top-k and so on; a command's callback begins with the check, which throws what

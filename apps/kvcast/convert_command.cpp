@@ -1,8 +1,8 @@
 #include <fmt/format.h>
 
 #include "base/macros.h"
+#include "base/processors.h"
 #include "base/table.h"
-#include "base/team.h"
 #include "command.h"
 #include "kernels/isa.h"
 #include "models_folder.h"
@@ -66,7 +66,7 @@ void register_convert(CLI::App& app, int& exit_code) {
                    "largest weights file of a model; 0: one file")
       ->check(is_whole_number(0))
       ->capture_default_str();
-  command->add_option("--threads", options->threads, "threads; 0: all cores")
+  command->add_option("--threads", options->threads, "threads; 0: one for each core it may use")
       ->check(is_thread_count())
       ->capture_default_str();
   command->callback([options, &exit_code] {

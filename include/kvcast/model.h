@@ -33,7 +33,8 @@ struct LoadOptions {
   /// How keys and values are cached: kF32, kBf16 (half the memory, and attention's products in bf16
   /// where the processor has them), or kAuto: f32 beside f32 weights, else bf16.
   Dtype kv_dtype = Dtype::kAuto;
-  /// Threads per forward pass; 0: as many as this process may run on.
+  /// Threads per forward pass; 0: one for each processor that this process may run on, of a hybrid
+  /// processor for each performance core, but no more than a control group's quota pays for.
   int threads = 0;
   /// A SentencePiece model file, for directories that carry none (published OpenELM checkpoints).
   std::filesystem::path tokenizer = {};

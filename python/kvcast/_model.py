@@ -129,7 +129,7 @@ class Model:
 
         dtype: how weights are held and multiplied: "auto" (as stored), "f32", "bf16", "int8", "int8-blocks", "int4".
         kv_dtype: how keys and values are cached: "auto", "f32", "bf16".
-        threads: of a forward pass; 0: as many as this process may run on.
+        threads: of a forward pass; 0: one for each core it may use, a quota of time included.
         tokenizer: a tokenizer file, for directories that carry none.
 
         Raises KvcastError, which names the file, the tensor or key, and what was expected.

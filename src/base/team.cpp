@@ -1,9 +1,5 @@
 #include "base/team.h"
 
-#ifdef __linux__
-#include <sched.h>
-#endif
-
 #include <deque>
 #include <exception>
 #include <thread>
@@ -180,14 +176,6 @@ Team& own_team() {
 void run_on_team(int threads, TeamBody body, const void* context) {
   if (threads <= 1 || working) return body(context, 0);
   own_team().run(threads, body, context);
-}
-
-int available_processors() {
-#ifdef __linux__
-  cpu_set_t set;  // fewer than there are, in a container or under taskset
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
-#endif
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 }  // namespace kvcast

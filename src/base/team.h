@@ -11,9 +11,6 @@ namespace kvcast {
 /// What different threads write lies this many bytes apart: processors fetch lines in pairs.
 inline constexpr size_t kApart = 128;
 
-/// Processors that the system lets this process use, at least 1.
-int available_processors();
-
 using TeamBody = void (*)(const void* context, int worker);
 /// See run_together.
 void run_on_team(int threads, TeamBody body, const void* context);

@@ -15,7 +15,7 @@ struct DotInt8Widened : DotInt8<0> {
     return kStep == 0 ? Simd::widen_even(b) : Simd::widen_odd(b);
   }
   static Accumulator multiply_add(Accumulator c, Simd::I a, Simd::I b) {
-    return Simd::add_int(c, Simd::multiply_pairs(a, b));
+    return Simd::add_products_of_pairs(c, a, b);
   }
 };
 

@@ -18,6 +18,12 @@ struct NibbleBlocks {
 Simd::I pairs_of(int16_t x) {
   return Simd::set_int(static_cast<int32_t>(static_cast<uint16_t>(x) * 0x10001U));
 }
+/// The same address, as a stranger to the compiler: what was read there is read again instead of
+/// being kept in one of too few registers, or spilled.
+KVCAST_INLINE const std::byte* read_again(const std::byte* address) {
+  __asm__("" : "+r"(address));
+  return address;
+}
 KVCAST_INLINE Simd::I group_of_row(const BlockOperands& o, int row, int64_t group) {
   return Simd::set_int(*reinterpret_cast<const int32_t*>(o.a + row * o.a_stride + group * 4));
 }
@@ -40,11 +46,11 @@ struct Int4Nibbles : ScaledByBlock<NibbleBlocks, kInt4Steps, kInt4Minimums> {
     for (int64_t pair = 0; pair < kBlockGroups / 2; ++pair) {
       KVCAST_UNROLL
       for (int half = 0; half < 2; ++half) {
+        const std::byte* const codes = o.block + pair * kPanelRowBytes + o.column * 4;
         Simd::I w[kVectors];
         KVCAST_UNROLL
         for (int v = 0; v < kVectors; ++v) {
-          const Simd::I both =
-              Simd::load_int(o.block + pair * kPanelRowBytes + (o.column + v * Simd::kWidth) * 4);
+          const Simd::I both = Simd::load_int(codes + v * Simd::kWidth * 4);
           w[v] = half == 0 ? low_halves_of_bytes(both) : high_halves_of_bytes(both);
         }
         KVCAST_UNROLL
@@ -52,7 +58,7 @@ struct Int4Nibbles : ScaledByBlock<NibbleBlocks, kInt4Steps, kInt4Minimums> {
           const Simd::I a = group_of_row(o, r, 2 * pair + half);
           KVCAST_UNROLL
           for (int v = 0; v < kVectors; ++v) {
-            sums[r][v] = Simd::add_halves(sums[r][v], Simd::multiply_bytes(w[v], a));
+            sums[r][v] = Simd::add_products_of_bytes(sums[r][v], w[v], a);
           }
         }
       }
@@ -67,53 +73,34 @@ struct Int4Nibbles : ScaledByBlock<NibbleBlocks, kInt4Steps, kInt4Minimums> {
   }
 };
 
-/// acc[kFirst ...] = eight groups of bytes times those of kCount rows of activations.
-template <int kFirst, int kCount, int kRows, int kVectors>
-KVCAST_INLINE void multiply_rows_in_halves(const BlockOperands& o,
-                                           Simd::I (&acc)[kRows][kVectors]) {
-  Simd::I low[kCount][kVectors];
-  Simd::I high[kCount][kVectors];
+/// Eight groups of bytes times activations, a vector of features at a time: each row has two sums.
+template <int kRows, int kVectors>
+KVCAST_INLINE void multiply_bytes_in_halves(BlockOperands o, Simd::I (&acc)[kRows][kVectors]) {
   KVCAST_UNROLL
-  for (int r = 0; r < kCount; ++r) {
+  for (int v = 0; v < kVectors; ++v) {
+    o.a = read_again(o.a);
+    Simd::I low[kRows];
+    Simd::I high[kRows];
     KVCAST_UNROLL
-    for (int v = 0; v < kVectors; ++v) low[r][v] = high[r][v] = Simd::zero_int();
-  }
-  KVCAST_UNROLL
-  for (int64_t g = 0; g < kBlockGroups; ++g) {
+    for (int r = 0; r < kRows; ++r) low[r] = high[r] = Simd::zero_int();
     KVCAST_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
+    for (int64_t g = 0; g < kBlockGroups; ++g) {
       const Simd::I w =
           Simd::load_int(o.block + g * kPanelRowBytes + (o.column + v * Simd::kWidth) * 4);
       const Simd::I w_low = low_halves_of_bytes(w);
       const Simd::I w_high = high_halves_of_bytes(w);
       KVCAST_UNROLL
-      for (int r = 0; r < kCount; ++r) {
-        const Simd::I a = group_of_row(o, kFirst + r, g);
-        low[r][v] = Simd::add_halves(low[r][v], Simd::multiply_bytes(w_low, a));
-        high[r][v] = Simd::add_halves(high[r][v], Simd::multiply_bytes(w_high, a));
+      for (int r = 0; r < kRows; ++r) {
+        const Simd::I a = group_of_row(o, r, g);
+        low[r] = Simd::add_products_of_bytes(low[r], w_low, a);
+        high[r] = Simd::add_products_of_bytes(high[r], w_high, a);
       }
     }
-  }
-  KVCAST_UNROLL
-  for (int r = 0; r < kCount; ++r) {
     KVCAST_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      acc[kFirst + r][v] = Simd::add_int(Simd::multiply_pairs(high[r][v], pairs_of(16)),
-                                         Simd::multiply_pairs(low[r][v], pairs_of(1)));
+    for (int r = 0; r < kRows; ++r) {
+      acc[r][v] = Simd::add_products_of_pairs(Simd::multiply_pairs(low[r], pairs_of(1)), high[r],
+                                              pairs_of(16));
     }
-  }
-}
-
-/// Of all rows: each has two sums, so half a register tile's rows at a time.
-template <int kRows, int kVectors>
-KVCAST_INLINE void multiply_bytes_in_halves(const BlockOperands& o,
-                                            Simd::I (&acc)[kRows][kVectors]) {
-  constexpr int kMost = Simd::kTileRows / 2;
-  if constexpr (kRows <= kMost) {
-    multiply_rows_in_halves<0, kRows>(o, acc);
-  } else {
-    multiply_rows_in_halves<0, kMost>(o, acc);
-    multiply_rows_in_halves<kMost, kRows - kMost>(o, acc);
   }
 }
 
@@ -141,7 +128,7 @@ struct DotNibbles : DotInt8<0> {
     return b;
   }
   static Accumulator multiply_add(Accumulator c, Simd::I a, Simd::I b) {
-    return Simd::add_halves(c, Simd::multiply_bytes(b, a));
+    return Simd::add_products_of_bytes(c, b, a);
   }
 };
 

@@ -72,8 +72,20 @@ struct Simd {
   static I set_int(int32_t x) { return _mm256_set1_epi32(x); }
   static I xor_int(I x, I y) { return _mm256_xor_si256(x, y); }
   static I sub_int(I x, I y) { return _mm256_sub_epi32(x, y); }
-  static I multiply_bytes(I x, I y) { return _mm256_maddubs_epi16(x, y); }
-  static I add_halves(I x, I y) { return _mm256_add_epi16(x, y); }
+  static I add_products_of_bytes(I sum, I x, I y) {
+    I product;
+    __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
+            : "+x"(sum), "=&x"(product)
+            : "x"(x), "x"(y));
+    return sum;
+  }
+  static I add_products_of_pairs(I sum, I x, I y) {
+    I product;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0"
+            : "+x"(sum), "=&x"(product)
+            : "x"(x), "x"(y));
+    return sum;
+  }
   static I and_int(I x, I y) { return _mm256_and_si256(x, y); }
   static I shift_right_int(I x, int n) { return _mm256_srli_epi32(x, n); }
   static F load_f16(const std::byte* p) {

@@ -63,9 +63,24 @@ struct Simd {
   static I xor_int(I x, I y) { return _mm512_xor_si512(x, y); }
   static I sub_int(I x, I y) { return _mm512_sub_epi32(x, y); }
   /// Of bytes, unsigned in x and signed in y: products added in pairs, in 16 bits (which must hold
-  /// them).
-  static I multiply_bytes(I x, I y) { return _mm512_maddubs_epi16(x, y); }
-  static I add_halves(I x, I y) { return _mm512_add_epi16(x, y); }
+  /// them), to 16-bit sums.
+  /// A product and its addition are one piece: GCC 12 computes a tile's products first, and spills
+  /// them.
+  static I add_products_of_bytes(I sum, I x, I y) {
+    I product;
+    __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
+            : "+v"(sum), "=&v"(product)
+            : "v"(x), "v"(y));
+    return sum;
+  }
+  /// Of 16-bit numbers, in pairs, to 32-bit sums.
+  static I add_products_of_pairs(I sum, I x, I y) {
+    I product;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0"
+            : "+v"(sum), "=&v"(product)
+            : "v"(x), "v"(y));
+    return sum;
+  }
   static I and_int(I x, I y) { return _mm512_and_si512(x, y); }
   static I shift_right_int(I x, int n) { return _mm512_srli_epi32(x, static_cast<unsigned>(n)); }
   /// kWidth f16 as f32.

@@ -196,6 +196,7 @@ struct Simd {
       return low(x.lane[i]) * low(y.lane[i]) + (x.lane[i] >> 16) * (y.lane[i] >> 16);
     });
   }
+  static I add_products_of_pairs(I sum, I x, I y) { return add_int(sum, multiply_pairs(x, y)); }
   /// The low halves of the lanes as int16, every four in the order 0, 2, 1, 3 of widen_*.
   static void store_widened(std::byte* p, I x) {
     const int16_t halves[4] = {static_cast<int16_t>(x.lane[0]), static_cast<int16_t>(x.lane[2]),

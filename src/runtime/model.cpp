@@ -6,7 +6,7 @@
 #include <exception>
 
 #include "base/macros.h"
-#include "base/team.h"
+#include "base/processors.h"
 #include "io/gguf.h"
 #include "kernels/isa.h"
 #include "model/bundle.h"

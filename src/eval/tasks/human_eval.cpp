@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/macros.h"
+#include "base/processors.h"
 #include "base/team.h"
 #include "eval/data_file.h"
 #include "eval/sandbox.h"

@@ -19,7 +19,6 @@ import time
 
 WORDS = ("the old keeper of the lighthouse went down to the sea and saw that a boat had come in from "
          "the island with letters for every house in the village but one of them had no name on it").split()
-SPECS = ("exact", "kv-prediction", "kv-prediction:tail=16", "auxiliary")
 
 parser = argparse.ArgumentParser()
 parser.add_argument("what", choices=("streams", "batched", "soak", "vanish", "bodies", "drain", "ttft"))
@@ -30,10 +29,13 @@ parser.add_argument("--first", type=int, default=0, help="soak: number of the fi
                     "an earlier run ended")
 parser.add_argument("--concurrent", type=int, default=32)
 parser.add_argument("--tokens", type=int, default=64)
+parser.add_argument("--prefill", nargs="+", default=["exact", "kv-prediction", "kv-prediction:tail=16", "auxiliary"],
+                    help="strategies that requests take turns with")
 parser.add_argument("--kvcast", default="build/release/kvcast", help="ttft: the program to compare with")
 parser.add_argument("--model", default="", help="ttft: its model")
 parser.add_argument("--threads", default="1", help="ttft: its threads; the server must have as many")
 args = parser.parse_args()
+SPECS = args.prefill
 host = args.url.split("//")[1].rstrip("/")
 
 

@@ -72,6 +72,9 @@ with Served(args.kvcast, args.model, "--threads", args.threads) as server:
             if taken_back:  # else what was taken back had not become text yet
                 entry |= {"from_character": taken_back[0][1]["from_character"], "wrong_for_ms": taken_back[0][0] - shown[0]}
         answers.append(entry)
+        if number % 10 == 9:
+            print(f"{number + 1} of {len(prompts)}, {sum(not a['equal'] or not a['equal_streamed'] for a in answers)} differ, "
+                  f"{sum(a['revised_tokens'] > 0 for a in answers)} revised", flush=True)
         if not entry["equal"] or not entry["equal_streamed"]:
             print(f"{kind}, prompt {number}: differs: {exact[1]!r}, {found[1]!r}, streamed {text!r}", flush=True)
 

@@ -215,7 +215,7 @@ def first_token():
 
 
 try:
-    result = {"model": os.path.basename(args.model.rstrip("/")), "other_model": os.path.basename(args.other.rstrip("/"))}
+    result = {"model": os.path.basename(args.model.rstrip("/")), "other": os.path.basename(args.other.rstrip("/"))}
     for check in (globals()[name] for name in args.checks.split(",")):
         result[check.__name__] = check()
         print(check.__name__, json.dumps(result[check.__name__]), flush=True)

@@ -1,6 +1,5 @@
 // kvcast analyze: how far a bundle's predicted cache is from the exact one.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 
@@ -30,11 +29,6 @@ struct AnalyzeOptions {
 std::string directory_name(const std::filesystem::path& path) {
   const auto normal = std::filesystem::absolute(path).lexically_normal();
   return (normal.filename().empty() ? normal.parent_path() : normal).filename().string();
-}
-
-void show_progress(int64_t done, int64_t total) {
-  if (isatty(STDERR_FILENO) == 0) return;
-  print_note("\r\033[K{}", done < total ? fmt::format("{} of {} windows", done, total) : "");
 }
 
 Status check(const AnalyzeOptions& options, const Model& model) {
@@ -71,9 +65,9 @@ Result<std::optional<Analysis>> analyze(const AnalyzeOptions& options, const Mod
     if (batch.empty()) break;
     if (!analyzer.add(batch, stop)) return std::nullopt;
     done += static_cast<int64_t>(batch.size());
-    show_progress(done, options.windows);
+    show_progress(fmt::format("{} of {} windows", done, options.windows));
   }
-  show_progress(0, 0);
+  show_progress("");
   if (done == 0) {
     return fail(fmt::format("{}: no document of {} tokens in it; see --tokens", options.data,
                             options.window_tokens));

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 #include <pthread.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -30,6 +32,21 @@ sigset_t stop_signals() {
 int report_error(const Error& error) {
   print_note("kvcast: {}\n", error.message);
   return kExitFailed;
+}
+
+std::vector<std::string> command_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(command->get_name());
+  }
+  return names;
+}
+
+void show_progress(std::string line) {
+  winsize size{};
+  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0) return;  // no terminal
+  if (size.ws_col > 0) line.resize(std::min<size_t>(line.size(), size.ws_col - 1U));
+  print_note("\r\033[K{}", line);
 }
 
 CLI::Validator is_whole_number(int64_t least, int64_t most) {
@@ -139,8 +156,10 @@ Status ModelOptions::check_prefill(const std::string& spec) const {
   if (!strategy->needs_bundle() || is_bundle(path) || !std::filesystem::exists(path, ignored)) {
     return {};
   }
-  return fail(fmt::format("prefill strategy {} needs a KV-prediction bundle; {} is a plain model",
-                          strategy->spec(), path.string()));
+  return fail(
+      fmt::format("prefill strategy {} needs a KV-prediction bundle; {} is a plain model "
+                  "(kvcast fit makes a bundle for it)",
+                  strategy->spec(), path.string()));
 }
 
 Result<std::shared_ptr<const Model>> ModelOptions::load() const {

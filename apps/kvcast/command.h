@@ -40,8 +40,14 @@ void register_fit(CLI::App& app, int& exit_code);
 /// help, version and list.
 void register_general(CLI::App& app, int& exit_code);
 
+std::vector<std::string> command_names(const CLI::App& app);
+
 /// "kvcast 0.1.0 (commit)".
 std::string version_line();
+
+/// A line on stderr that the next is written over, cut to the terminal's width; empty: none.
+/// Nothing unless stderr is a terminal.
+void show_progress(std::string line);
 
 /// "kvcast: message" on stderr, one line; returns kExitFailed.
 int report_error(const Error& error);

@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -35,13 +34,13 @@ class ProgressBar {
  public:
   explicit ProgressBar(std::string title) : title_(std::move(title)) {}
   ~ProgressBar() {
-    if (shown_) print_note("\r\x1b[K");
+    if (shown_) show_progress("");
   }
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
   void show(size_t done, size_t all) {
-    if (isatty(STDERR_FILENO) == 0 || all == 0) return;
+    if (all == 0) return;
     if (!shown_) first_ = done;  // what an earlier run had done costs no time now
     shown_ = true;
     constexpr size_t kWidth = 30;
@@ -52,9 +51,8 @@ class ProgressBar {
       const auto seconds = static_cast<int64_t>(per_example * static_cast<double>(all - done));
       left = fmt::format(", {}:{:02} left", seconds / 60, seconds % 60);
     }
-    print_note("\r\x1b[K{} [{}{}] {} of {}{}", title_, std::string(filled, '#'),
-               std::string(kWidth - filled, ' '), done, all, left);
-    std::fflush(stderr);
+    show_progress(fmt::format("{} of {}{} [{}{}] {}", done, all, left, std::string(filled, '#'),
+                              std::string(kWidth - filled, ' '), title_));
   }
 
  private:

@@ -1,8 +1,10 @@
 // kvcast help, version and list.
 #include <fmt/format.h>
 
+#include "base/nearest_word.h"
 #include "command.h"
 #include "kvcast/version.h"
+#include "model/bundle.h"
 #include "models_folder.h"
 
 namespace kvcast {
@@ -17,7 +19,11 @@ int print_help(CLI::App& app, const std::string& of) {
   }
   const auto named =
       app.get_subcommands([&](const CLI::App* one) { return one->get_name() == of; });
-  if (named.empty()) throw CLI::ValidationError(fmt::format("\"{}\" is no command", of));
+  if (named.empty()) {
+    const std::string nearest = nearest_word(of, command_names(app));
+    const std::string meant = nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest);
+    throw CLI::ValidationError(fmt::format("\"{}\" is no command{}", of, meant));
+  }
   fmt::print("{}", named.front()->help(app.get_name()));
   return kExitOk;
 }
@@ -28,6 +34,12 @@ int print_models() {
   for (const ListedModel& model : models) width = std::max(width, model.name.size());
   for (const ListedModel& model : models) {
     fmt::print("{:<{}}  {}\n", model.name, width, model.path.string());
+  }
+  std::fflush(stdout);
+  for (const ListedModel& model : models) {
+    if (!is_bundle(model.path)) continue;
+    const auto manifest = read_bundle_manifest(model.path);
+    if (!manifest) print_note("kvcast: {}\n", manifest.error().message);
   }
   if (!models.empty()) return kExitOk;
   std::string folders;

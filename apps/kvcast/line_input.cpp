@@ -76,7 +76,7 @@ class TerminalInput final : public LineInput {
   [[nodiscard]] bool is_terminal() const override { return true; }
 
   std::optional<std::string> read() override {
-    given_up_ = false;
+    given_up_ = was_empty_ = false;
     // Before the prompt, which libedit shows first: keys that answer it would else be the
     // terminal's, which keeps 4,095 characters of a line.
     el_wset(editor_, EL_PREP_TERM, 1);
@@ -87,7 +87,7 @@ class TerminalInput final : public LineInput {
     ask_terminal(kNoMoreBrackets);
     const bool interrupted = typed == nullptr && errno == EINTR;  // before the keys were ours
     if (given_up_ || interrupted) {
-      std::fputs("\n", stdout);
+      std::fputs(was_empty_ || interrupted ? "\nCtrl-D ends the chat.\n" : "\n", stdout);
       return std::string();
     }
     if (typed == nullptr || characters <= 0) return std::nullopt;
@@ -123,7 +123,9 @@ class TerminalInput final : public LineInput {
     return CC_REDISPLAY;
   }
   static unsigned char give_up(EditLine* editor, wint_t /*key*/) {
+    const LineInfoW* const line = el_wline(editor);
     of(editor).given_up_ = true;
+    of(editor).was_empty_ = line->lastchar == line->buffer;
     return CC_NEWLINE;
   }
   void ask_terminal(const char* sequence) const {
@@ -135,7 +137,7 @@ class TerminalInput final : public LineInput {
   EditLine* editor_ = nullptr;
   HistoryW* history_ = nullptr;
   bool has_brackets_ = false;
-  bool given_up_ = false;
+  bool given_up_ = false, was_empty_ = false;  // by Ctrl-C, the last line
 };
 
 }  // namespace

@@ -115,7 +115,14 @@ class BeastServer final : public HttpServer {
 Result<std::unique_ptr<HttpServer>> HttpServer::listen(const std::string& host, uint16_t port,
                                                        const HttpLimits& limits, HttpHooks hooks) {
   const auto refuse = [&](const error_code& error) {
-    return fail(fmt::format("cannot listen on {} port {}: {}", host, port, error.message()));
+    std::string_view hint;
+    if (error == boost::asio::error::address_in_use) {
+      hint = " by another program: --port names another, 0 a free one";
+    } else if (error == boost::asio::error::access_denied) {
+      hint = ": ports below 1024 are the administrator's; --port names another";
+    }
+    return fail(
+        fmt::format("cannot listen on {} port {}: {}{}", host, port, error.message(), hint));
   };
   auto shared = std::make_shared<HttpShared>();
   shared->limits = limits;

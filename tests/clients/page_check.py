@@ -70,6 +70,12 @@ def check_race(browser):
     assert abs(drawn / ratio - 1) < 0.05, (times, widths)  # lengths are times
     shown = page.inner_text("#race-ratio")
     assert shown.endswith("×") and abs(float(shown[:-1]) / max(ratio, 1 / ratio) - 1) < 0.06, shown
+    for size in (WIDE, NARROW):  # a clock is one line, and inside its lane
+        page.set_viewport_size(size)
+        assert page.evaluate("""[...document.querySelectorAll('.clock')].every((clock) => {
+            const [box, track] = [clock.getBoundingClientRect(), clock.parentElement.getBoundingClientRect()];
+            return clock.getClientRects().length === 1 && box.height < 32 && box.right <= track.right; })"""), size
+    page.set_viewport_size(WIDE)
     # Headline, lanes with their stages and the legend are in sight without scrolling.
     assert page.evaluate("document.getElementById('race-legend').getBoundingClientRect().bottom < innerHeight")
     assert page.locator("#lane-left .bar span").count() == 6
@@ -77,7 +83,7 @@ def check_race(browser):
     page.wait_for_selector("text=Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert "time to first token" in copied and "×" in copied, copied
-    assert page.locator("#race-table tr").count() == 10
+    assert page.locator("#race-table tr").count() == 11
     shots(page, "race")
     assert not watched.problems, watched.problems
 

@@ -25,7 +25,7 @@ TEST_F(Cli, CommandsAndOptionsThatDoNotExistAreBadUsage) {
   expect_usage_error({"rnu"}, {"did you mean run?"});
   expect_usage_error({"serv", "--port", "80"}, {"did you mean serve?"});
   expect_usage_error({"serve", "--prot", "80"}, {"did you mean --port?", "kvcast serve --help"});
-  expect_usage_error({"help", "rnu"}, {"rnu"});
+  expect_usage_error({"help", "rnu"}, {"\"rnu\" is no command; did you mean run?"});
   for (const char* port : {"99999", "-1", "x"}) {
     expect_usage_error({"serve", "--port", port}, {"--port", "65535", "kvcast serve --help"});
   }
@@ -138,6 +138,12 @@ TEST_F(Cli, ModelsAreCalledByTheirNames) {
   Program list(kvcast({"list"}));
   EXPECT_EQ(list.wait(), 0);
   EXPECT_THAT(list.out(), testing::ContainsRegex("reader +" + path("reader")));
+  // A bundle that cannot be used is listed, and why is said beside.
+  root_.write("broken/kvcast.json", R"({"format": 1})");
+  Program again(kvcast({"list"}));
+  EXPECT_EQ(again.wait(), 0);
+  EXPECT_THAT(again.out(), testing::HasSubstr("broken"));
+  EXPECT_THAT(again.err(), testing::HasSubstr(path("broken/kvcast.json")));
   Program run(kvcast({"run", "reader", "-p", "The cache", "-n", "2"}));
   EXPECT_EQ(run.wait(), 0) << run.err();
   unsetenv("KVCAST_MODELS");

@@ -4,7 +4,7 @@ import {markDifferences} from './differences.js';
 import {$, element, errorBox, ms} from './dom.js';
 import {setting} from './settings.js';
 
-const STAGES = ['queue', 'tokenize', 'auxiliary', 'predictor', 'base'];
+const STAGES = ['queue', 'tokenize', 'auxiliary', 'predictor', 'base', 'other'];
 const SAMPLE = 'The lighthouse stood at the end of the long stone pier, and every evening the old ' +
   'keeper climbed its narrow stairs to light the lamp. One night the fog came in so thick that he ' +
   'could not see the water. He heard a bell, then a voice, and then the sound of oars. He took the ' +
@@ -35,24 +35,25 @@ function openLane(side) {
 
 /** Draws every lane's time on the scale of the longest so far. */
 function draw(lanes) {
-  // The clock stands behind the bar's end and needs room there.
   const longest = Math.max(...lanes.map((lane) => lane.elapsed), 1e-3);
-  for (const lane of lanes) lane.bar.style.width = 78 * lane.elapsed / longest + '%';
+  for (const lane of lanes) lane.bar.style.setProperty('--share', lane.elapsed / longest);
+}
+
+/** Milliseconds of each stage; what is left of the time to the first token is "other". */
+function stageTimes(timings) {
+  const times = STAGES.map((stage) => timings[stage + '_ms'] ?? 0);
+  const known = times.reduce((sum, time) => sum + time, 0);
+  times[STAGES.indexOf('other')] = Math.max(0, timings.ttft_ms - known);
+  return times;
 }
 
 function showStages(lane) {
-  const total = lane.timings.ttft_ms;
-  let known = 0;
-  const part = (name, value) => {
-    const span = element('span', {className: name, title: `${name} ${ms(value)}`});
-    span.style.width = 100 * value / total + '%';
+  lane.stages = stageTimes(lane.timings);
+  lane.bar.replaceChildren(...STAGES.map((stage, k) => {
+    const span = element('span', {className: stage, title: `${stage} ${ms(lane.stages[k])}`});
+    span.style.width = 100 * lane.stages[k] / lane.timings.ttft_ms + '%';
     return span;
-  };
-  const parts = STAGES.map((stage) => {
-    known += lane.timings[stage + '_ms'];
-    return part(stage, lane.timings[stage + '_ms']);
-  });
-  lane.bar.replaceChildren(...parts, part('rest', Math.max(0, total - known)));
+  }));
 }
 
 async function runLane(lane, lanes, prompt, signal) {
@@ -93,7 +94,7 @@ function showTable(lanes) {
   $('race-table').replaceChildren(
     element('tr', {}, element('th', {textContent: 'stage', scope: 'col'}),
       ...lanes.map((lane) => element('th', {textContent: lane.prefill, scope: 'col'}))),
-    ...STAGES.map((stage) => row(stage, lanes.map((lane) => ms(lane.timings[stage + '_ms'])))),
+    ...STAGES.map((stage, k) => row(stage, lanes.map((lane) => ms(lane.stages[k])))),
     row('time to first token', lanes.map((lane) => ms(lane.timings.ttft_ms))),
     row('prompt tokens', lanes.map((lane) => lane.timings.prompt_tokens)),
     row('of them forecast', lanes.map((lane) => lane.timings.predicted_tokens)),
@@ -115,8 +116,8 @@ function announce(lanes) {
   $('race-ratio').textContent = same ? '1×' : times.toFixed(times < 10 ? 1 : 0) + '×';
   $('race-verdict').textContent = `${sentence}. ${markDifferences(left, right)}`;
   $('race-headline').hidden = false;
-  const stages = (lane) => STAGES.filter((stage) => lane.timings[stage + '_ms'] >= 0.05)
-    .map((stage) => `${stage} ${ms(lane.timings[stage + '_ms'])}`).join(', ');
+  const stages = (lane) => STAGES.map((stage, k) => [stage, lane.stages[k]])
+    .filter(([, time]) => time >= 0.05).map(([stage, time]) => `${stage} ${ms(time)}`).join(', ');
   result = [`kvcast, ${modelName}: time to first token, ${left.timings.prompt_tokens} prompt tokens`,
     ...lanes.map((lane) => `${lane.prefill}: ${ms(lane.timings.ttft_ms)} (${stages(lane)})`),
     same ? 'no difference' : `${$('race-ratio').textContent} sooner with ${ahead.prefill}`].join('\n');

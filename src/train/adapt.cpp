@@ -16,6 +16,7 @@
 #include "train/flops.h"
 #include "train/forecast_fit.h"
 #include "train/kvp_pass.h"
+#include "train/low_rank.h"
 #include "train/model_files.h"
 #include "train/preflight.h"
 #include "train/tensor_io.h"
@@ -25,6 +26,7 @@ namespace {
 
 constexpr const char* kAuxiliary = "auxiliary";
 constexpr const char* kPredictor = "predictor.safetensors";
+constexpr const char* kAdapters = "adapters.safetensors";
 
 /// The base's shape with so many of its layers.
 ModelConfig config_of_layers(const ModelConfig& base, const std::vector<int64_t>& kept) {
@@ -54,6 +56,19 @@ TensorMap renumbered(const TensorMap& values, int64_t offset) {
                   value);
   }
   return moved;
+}
+
+/// The tensors of a file whose numbers are larger by `offset`.
+TensorMap read_renumbered(const std::filesystem::path& path,
+                          const std::vector<ParameterSpec>& specs, int64_t offset) {
+  const auto file = unwrap(Safetensors::open(path));
+  TensorMap values;
+  for (const ParameterSpec& spec : specs) {
+    ParameterSpec stored = spec;
+    stored.name = renumbered({{spec.name, Tensor()}}, offset).begin()->first;
+    values.emplace(spec.name, read_parameters(*file, {stored}).begin()->second);
+  }
+  return values;
 }
 
 /// The bundle that runs what was trained (docs/FORMAT.md, format 2): an auxiliary of the base's
@@ -157,16 +172,19 @@ class AdaptObjective : public Objective {
       : recipe_(recipe),
         shape_{recipe.exact_layers, recipe.sink_tokens},
         layers_config_(config_of_layers(base.config, recipe.trained_layers)),
+        layer_specs_(layer_parameter_specs(layers_config_)),
         rope_(rope_table(base.config, recipe.data.sequence_tokens, device)) {
     const auto compute = recipe.run.precision == Precision::kBF16 ? at::kBFloat16 : at::kFloat;
-    base_ = bind_model(base.config, rope_, frozen(base.values, compute, device), "");
+    const TensorMap weights = frozen(base.values, compute, device);
+    base_ = bind_model(base.config, rope_, weights, "");
+    given_ = copied_layers(weights, recipe.trained_layers);
     options_.lambda_base = recipe.lambda_base;
     options_.lambda_kl = recipe.lambda_kl;
     options_.cross_entropy.z_loss = recipe.optimizer.z_loss;
   }
 
   [[nodiscard]] std::vector<ParameterSpec> specs() const {
-    auto specs = layer_parameter_specs(layers_config_);
+    auto specs = is_low_rank() ? low_rank_specs(layer_specs_, recipe_.rank) : layer_specs_;
     const auto maps = forecast_map_specs(base_.config, shape_);
     specs.insert(specs.end(), maps.begin(), maps.end());
     return specs;
@@ -181,7 +199,10 @@ class AdaptObjective : public Objective {
     sources_ = fit.sources;
     held_out_error_ = fit.held_out_error;
     TensorMap values = std::move(fit.maps);
-    add_with_prefix(values, "", layers);
+    add_with_prefix(values, "",
+                    is_low_rank()
+                        ? low_rank_start(layer_specs_, layers, recipe_.rank, recipe_.run.seed)
+                        : layers);
     return values;
   }
   /// A resumed run reads its values from the checkpoint; here only the sources.
@@ -192,8 +213,11 @@ class AdaptObjective : public Objective {
   }
 
   ObjectiveLoss loss(const TensorMap& views, const MicroBatch& batch) override {
-    const Forecaster forecaster{bind_layers(layers_config_, rope_, views, ""),
-                                bind_predictor(sources_, views, "")};
+    const TensorMap layers =
+        is_low_rank() ? merged_layers(layer_specs_, given_, views) : TensorMap();
+    const Forecaster forecaster{
+        bind_layers(layers_config_, rope_, is_low_rank() ? layers : views, ""),
+        bind_predictor(sources_, views, "")};
     const ForecastLosses losses =
         forecast_loss(base_, shape_, forecaster, batch.input_ids, batch.targets, options_,
                       kvp_pass_at(recipe_, batch.step));
@@ -210,6 +234,11 @@ class AdaptObjective : public Objective {
       (name.starts_with("layers.") ? layers : maps).emplace(name, value);
     }
     const AdaptedBundle bundle = adapted();
+    if (is_low_rank()) {
+      write_tensors(directory / kAdapters, renumbered(layers, shape_.start()), store.dtype,
+                    {{"format", "pt"}});
+      layers = merged_layers(layer_specs_, frozen(given_, at::kFloat, at::kCPU), layers);
+    }
     write_own_layers(directory / kAuxiliary, bundle.config(), bundle.shared_layers(),
                      renumbered(layers, shape_.start()), store);
     TensorMap all_maps = bundle.exact_maps(base_);
@@ -226,6 +255,7 @@ class AdaptObjective : public Objective {
     training["lambda_base"] = options_.lambda_base;
     training["lambda_kl"] = options_.lambda_kl;
     training["split_share"] = recipe_.split_share;
+    if (is_low_rank()) training["rank"] = recipe_.rank;
     Json manifest = {
         {"format", 2},
         {"base", normal(recipe_.pair.base).lexically_proximate(normal(final_directory))},
@@ -242,16 +272,14 @@ class AdaptObjective : public Objective {
   }
 
   [[nodiscard]] TensorMap read(const std::filesystem::path& directory) const override {
-    TensorMap values = renumbered(
-        read_own_layers(directory / kAuxiliary, adapted().shared_layers()), -shape_.start());
-    const auto file = unwrap(Safetensors::open(directory / kPredictor));
-    const auto specs = forecast_map_specs(base_.config, shape_);
-    for (const ParameterSpec& spec : specs) {
-      const TensorMap one = renumbered({{spec.name, Tensor()}}, shape_.exact_layers);
-      ParameterSpec stored = spec;
-      stored.name = one.begin()->first;
-      values.emplace(spec.name, read_parameters(*file, {stored}).begin()->second);
-    }
+    TensorMap values =
+        is_low_rank()
+            ? read_renumbered(directory / kAdapters, low_rank_specs(layer_specs_, recipe_.rank),
+                              shape_.start())
+            : renumbered(read_own_layers(directory / kAuxiliary, adapted().shared_layers()),
+                         -shape_.start());
+    values.merge(read_renumbered(directory / kPredictor, forecast_map_specs(base_.config, shape_),
+                                 shape_.exact_layers));
     return values;
   }
 
@@ -273,6 +301,7 @@ class AdaptObjective : public Objective {
   [[nodiscard]] double held_out_error() const { return held_out_error_; }
 
  private:
+  [[nodiscard]] bool is_low_rank() const { return recipe_.rank > 0; }
   [[nodiscard]] AdaptedBundle adapted() const {
     return {base_.config, shape_, recipe_.trained_layers, sources_};
   }
@@ -280,6 +309,8 @@ class AdaptObjective : public Objective {
   const AdaptRecipe& recipe_;
   ForecastShape shape_;
   ModelConfig layers_config_;
+  std::vector<ParameterSpec> layer_specs_;  ///< of the trained layers, whole
+  TensorMap given_;                         ///< the base's layers that they start as, frozen
   RopeTable rope_;
   KvpLossOptions options_;
   Model base_;

@@ -11,6 +11,7 @@
 #include "train/adapt.h"
 #include "train/answers.h"
 #include "train/data/shard_index.h"
+#include "train/low_rank.h"
 #include "train/model_files.h"
 
 namespace kvcast::train {
@@ -125,7 +126,27 @@ void write_shards_of(const std::filesystem::path& directory, int64_t vocab) {
             .train = {.documents = 1, .tokens = 6000, .shards = {{"text-00000.tok", 6000}}}}}});
 }
 
-TEST(Adapt, TheBundleOfWholeCopiesIsExactInTheRuntime) {
+TEST(LowRank, StartsAsTheGivenLayersAndDiffersByProducts) {
+  const auto specs = layer_parameter_specs(small_config(2));
+  const TensorMap given = initial_values(specs, 5);
+  TensorMap values = low_rank_start(specs, given, /*rank=*/3, 7);
+  EXPECT_EQ(values.size(), low_rank_specs(specs, 3).size());
+  for (const auto& [name, merged] : merged_layers(specs, given, values)) {
+    EXPECT_EQ(difference(merged, given.at(name)), 0.0) << name;
+  }
+  const std::string name = "layers.1.ffn.proj_2.weight";
+  values[name + kUpSuffix] = at::randn_like(values[name + kUpSuffix]);
+  const Tensor change = merged_layers(specs, given, values).at(name) - given.at(name);
+  EXPECT_LT(difference(change, at::matmul(values[name + kUpSuffix], values[name + kDownSuffix])),
+            1e-5);
+  EXPECT_EQ(at::linalg_matrix_rank(change, 1e-4).item<int64_t>(), 3);
+}
+
+/// What may differ from whole copies: everything, or products of rank 2.
+class AdaptRank : public ::testing::TestWithParam<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Adapt, AdaptRank, ::testing::Values(0, 2));
+
+TEST_P(AdaptRank, TheBundleOfWholeCopiesIsExactInTheRuntime) {
   at::manual_seed(1);
   TemporaryDirectory files;
   const ModelConfig config = small_config(4);
@@ -136,6 +157,7 @@ TEST(Adapt, TheBundleOfWholeCopiesIsExactInTheRuntime) {
   recipe.pair.base = files.path() / "base";
   recipe.exact_layers = 2;
   recipe.trained_layers = {1, 2};
+  recipe.rank = GetParam();
   recipe.lambda_base = 0.0;
   recipe.lambda_kl = 1.0;
   recipe.split_share = 0.5;

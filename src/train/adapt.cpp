@@ -26,7 +26,6 @@ namespace {
 
 constexpr const char* kAuxiliary = "auxiliary";
 constexpr const char* kPredictor = "predictor.safetensors";
-constexpr const char* kAdapters = "adapters.safetensors";
 
 /// The base's shape with so many of its layers.
 ModelConfig config_of_layers(const ModelConfig& base, const std::vector<int64_t>& kept) {
@@ -87,6 +86,7 @@ class AdaptedBundle {
       const int64_t kept =
           shared_[i] == kOwnLayer ? trained[i - static_cast<size_t>(shape.start())] : shared_[i];
       config_.layers.push_back(base.layers.at(static_cast<size_t>(kept)));
+      adapted_.push_back(shared_[i] == kOwnLayer ? kept : kOwnLayer);
     }
     plan_.sink_tokens = shape.sink_tokens;
     for (int64_t i = 0; i < base.n_layers(); ++i) {
@@ -99,6 +99,8 @@ class AdaptedBundle {
   [[nodiscard]] const ModelConfig& base() const { return base_; }
   [[nodiscard]] const ModelConfig& config() const { return config_; }  ///< the auxiliary's
   [[nodiscard]] const std::vector<int64_t>& shared_layers() const { return shared_; }
+  /// Of its own layers, which of the base's they started as.
+  [[nodiscard]] const std::vector<int64_t>& adapted_layers() const { return adapted_; }
   [[nodiscard]] const ForecastPlan& plan() const { return plan_; }
 
   /// Keys and values of the exact layers from the residual stream over its RMS: the layer's own
@@ -127,7 +129,7 @@ class AdaptedBundle {
  private:
   ForecastShape shape_;
   ModelConfig base_, config_;
-  std::vector<int64_t> shared_;
+  std::vector<int64_t> shared_, adapted_;
   ForecastPlan plan_;
 };
 
@@ -234,13 +236,13 @@ class AdaptObjective : public Objective {
       (name.starts_with("layers.") ? layers : maps).emplace(name, value);
     }
     const AdaptedBundle bundle = adapted();
+    const TensorMap own = renumbered(layers, shape_.start());
     if (is_low_rank()) {
-      write_tensors(directory / kAdapters, renumbered(layers, shape_.start()), store.dtype,
-                    {{"format", "pt"}});
-      layers = merged_layers(layer_specs_, frozen(given_, at::kFloat, at::kCPU), layers);
+      write_adapted_layers(directory / kAuxiliary, bundle.config(), bundle.shared_layers(), own,
+                           store.dtype);
+    } else {
+      write_own_layers(directory / kAuxiliary, bundle.config(), bundle.shared_layers(), own, store);
     }
-    write_own_layers(directory / kAuxiliary, bundle.config(), bundle.shared_layers(),
-                     renumbered(layers, shape_.start()), store);
     TensorMap all_maps = bundle.exact_maps(base_);
     all_maps.merge(renumbered(maps, shape_.exact_layers));
     write_tensors(directory / kPredictor, all_maps, store.dtype, {{"format", "pt"}});
@@ -263,6 +265,7 @@ class AdaptObjective : public Objective {
         {"shared_layers", bundle.shared_layers()},
         {"predictor", kPredictor},
         {"training", training}};
+    if (is_low_rank()) manifest["adapted_layers"] = bundle.adapted_layers();
     write_plan(bundle.plan(), manifest);
     write_json(directory / kManifestName, manifest);
     if (checkpoint) return;
@@ -272,12 +275,11 @@ class AdaptObjective : public Objective {
   }
 
   [[nodiscard]] TensorMap read(const std::filesystem::path& directory) const override {
+    const std::vector<int64_t> shared = adapted().shared_layers();
     TensorMap values =
-        is_low_rank()
-            ? read_renumbered(directory / kAdapters, low_rank_specs(layer_specs_, recipe_.rank),
-                              shape_.start())
-            : renumbered(read_own_layers(directory / kAuxiliary, adapted().shared_layers()),
-                         -shape_.start());
+        renumbered(is_low_rank() ? read_adapted_layers(directory / kAuxiliary, shared)
+                                 : read_own_layers(directory / kAuxiliary, shared),
+                   -shape_.start());
     values.merge(read_renumbered(directory / kPredictor, forecast_map_specs(base_.config, shape_),
                                  shape_.exact_layers));
     return values;

@@ -5,12 +5,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "model/adapted_layers.h"
 #include "train/parameters.h"
 
 namespace kvcast::train {
-
-inline constexpr const char* kUpSuffix = ".up";
-inline constexpr const char* kDownSuffix = ".down";
 
 /// `layers` with each matrix NAME [n, k] replaced by NAME.up [n, rank], which starts as zeros, and
 /// NAME.down [rank, k]; vectors stay as they are.

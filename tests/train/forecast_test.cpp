@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include "base/mapped_file.h"
+#include "model/adapted_layers.h"
 #include "model/bundle.h"
+#include "model/checkpoint.h"
+#include "model/transformer.h"
 #include "prefill/strategy.h"
 #include "small_models.h"
 #include "support/temporary_directory.h"
@@ -140,6 +143,47 @@ TEST(LowRank, StartsAsTheGivenLayersAndDiffersByProducts) {
   EXPECT_LT(difference(change, at::matmul(values[name + kUpSuffix], values[name + kDownSuffix])),
             1e-5);
   EXPECT_EQ(at::linalg_matrix_rank(change, 1e-4).item<int64_t>(), 3);
+}
+
+TEST(LowRank, TheRuntimeAddsWhatTheTrainerWrote) {
+  const at::NoGradGuard no_grad;
+  at::manual_seed(2);
+  TemporaryDirectory files;
+  const ModelConfig config = small_config(3);
+  const auto base = initial_values(model_parameter_specs(config), 3);
+  write_model(files.path() / "base", config, base, {}, {});
+  // An auxiliary of the base's first layer, its second one changed, and its third.
+  const std::vector<int64_t> shared = {0, kOwnLayer, 2}, adapted = {kOwnLayer, 1, kOwnLayer};
+  auto specs = layer_parameter_specs(config);
+  std::erase_if(specs, [](const auto& spec) { return !spec.name.starts_with("layers.1."); });
+  TensorMap values = low_rank_start(specs, base, /*rank=*/2, 7);
+  for (auto& [name, value] : values) value = at::randn_like(value);
+  write_adapted_layers(files.path() / "auxiliary", config, shared, values, DType::kF32);
+  for (const auto& [name, value] : read_adapted_layers(files.path() / "auxiliary", shared)) {
+    EXPECT_EQ(difference(value, values.at(name)), 0.0) << name;
+  }
+  const auto loaded = Transformer::load(files.path() / "base", WeightType::kF32, 1);
+  ASSERT_TRUE(loaded) << loaded.error().message;
+  const auto checkpoint = open_checkpoint(files.path() / "auxiliary");
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  const auto weights =
+      load_adapted_weights(*checkpoint, {(*loaded)->weights(), shared}, adapted, std::nullopt, 2);
+  ASSERT_TRUE(weights) << weights.error().message;
+  const TensorMap merged = merged_layers(specs, base, values);
+  const auto same = [](const PackedMatrix& matrix, const Tensor& expected) {
+    std::vector<float> held = unpack(matrix, 1);
+    return difference(at::from_blob(held.data(), expected.sizes()), expected) < 1e-5;
+  };
+  const LayerWeights& layer = weights->layers[1];
+  const Tensor& qkv = merged.at("layers.1.attn.qkv_proj.weight");
+  EXPECT_TRUE(same(layer.q_proj, qkv.narrow(0, 0, layer.q_proj.n())));
+  EXPECT_TRUE(same(layer.v_proj, qkv.narrow(0, qkv.size(0) - layer.v_proj.n(), layer.v_proj.n())));
+  EXPECT_TRUE(same(layer.proj_1, merged.at("layers.1.ffn.proj_1.weight")));
+  EXPECT_TRUE(same(layer.proj_2, merged.at("layers.1.ffn.proj_2.weight")));
+  EXPECT_TRUE(same(weights->layers[2].proj_2, base.at("layers.2.ffn.proj_2.weight")));
+  const Tensor norm = values.at("layers.1.attn_norm.weight");
+  EXPECT_EQ(layer.attn_norm,
+            std::vector<float>(norm.data_ptr<float>(), norm.data_ptr<float>() + norm.numel()));
 }
 
 /// What may differ from whole copies: everything, or products of rank 2.

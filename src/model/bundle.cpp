@@ -140,20 +140,21 @@ Result<ForecastInput> read_input(const JsonFields& fields) {
   return fields.wrong("kind", "\"key-value\", \"joint\" or \"residual\"");
 }
 
-/// The base's layers that stand in the auxiliary: `shared_layers`; empty if the key is missing.
-Result<std::vector<int64_t>> read_shared_layers(const JsonFields& fields, const ModelConfig& base,
-                                                const ModelConfig& auxiliary) {
-  constexpr const char* kKey = "shared_layers";
+/// `shared_layers`, the base's layers that stand in the auxiliary, or `adapted_layers`, those that
+/// its own differ from; empty if the key is missing.
+Result<std::vector<int64_t>> read_base_layers(const JsonFields& fields, const char* key,
+                                              const ModelConfig& base,
+                                              const ModelConfig& auxiliary) {
   std::vector<int64_t> layers;
-  if (!fields.contains(kKey)) return layers;
-  KVCAST_TRY(layers, fields.integers(kKey, auxiliary.n_layers(), kOwnLayer, base.n_layers() - 1));
+  if (!fields.contains(key)) return layers;
+  KVCAST_TRY(layers, fields.integers(key, auxiliary.n_layers(), kOwnLayer, base.n_layers() - 1));
   for (size_t i = 0; i < layers.size(); ++i) {
     if (layers[i] == kOwnLayer) continue;
     if (base.layers[layers[i]] == auxiliary.layers[i] && base.model_dim == auxiliary.model_dim &&
         base.head_dim == auxiliary.head_dim && base.normalize_qk == auxiliary.normalize_qk) {
       continue;
     }
-    return fields.wrong(kKey, fmt::format("entry {}: a layer of the auxiliary's shape", i));
+    return fields.wrong(key, fmt::format("entry {}: a layer of the auxiliary's shape", i));
   }
   return layers;
 }
@@ -227,7 +228,17 @@ Result<BundleManifest> read_bundle_manifest(const std::filesystem::path& directo
     KVCAST_CHECK(check_same_tokens({manifest.base, base.vocab_size},
                                    {manifest.auxiliary, auxiliary.vocab_size},
                                    path.string() + ": key \"auxiliary\""));
-    KVCAST_TRY(manifest.shared_layers, read_shared_layers(fields, base, auxiliary));
+    KVCAST_TRY(manifest.shared_layers, read_base_layers(fields, "shared_layers", base, auxiliary));
+    KVCAST_TRY(manifest.adapted_layers,
+               read_base_layers(fields, "adapted_layers", base, auxiliary));
+    for (size_t i = 0; i < manifest.adapted_layers.size(); ++i) {
+      const bool own = !manifest.shared_layers.empty() && manifest.shared_layers[i] == kOwnLayer;
+      if (manifest.adapted_layers[i] == kOwnLayer || own) continue;
+      return fields.wrong("adapted_layers", fmt::format("entry {}: -1, since the auxiliary's layer "
+                                                        "there is none of its own in "
+                                                        "\"shared_layers\"",
+                                                        i));
+    }
   }
   if (format == 1) {
     KVCAST_TRY(manifest.plan, read_layer_map(fields, base, auxiliary, path.string()));

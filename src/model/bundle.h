@@ -22,6 +22,9 @@ struct BundleManifest {
   /// [auxiliary layers] the base's layer that stands there, or kOwnLayer; empty: all are its own.
   /// Such an auxiliary has the base's embeddings and head too, and only reads.
   std::vector<int64_t> shared_layers;
+  /// [auxiliary layers] the base's layer that one of its own differs from by low rank, or
+  /// kOwnLayer; empty: none does (model/adapted_layers.h).
+  std::vector<int64_t> adapted_layers;
   std::filesystem::path predictor;  ///< safetensors file
   ForecastPlan plan;
   std::optional<double> gate;   ///< threshold below which a forecast is not to be trusted

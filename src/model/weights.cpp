@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <new>
 #include <span>
@@ -9,6 +10,7 @@
 #include "base/macros.h"
 #include "base/team.h"
 #include "kernels/memory.h"
+#include "model/adapted_layers.h"
 #include "model/checkpoint.h"
 #include "model/stored_rows.h"
 
@@ -74,6 +76,10 @@ PackedMatrix& matrix_of(ModelWeights& weights, const LayoutEntry& entry) {
          std::ranges::find(kLayerMatrices, entry.role, &LayerMatrix::role)->member;
 }
 
+const PackedMatrix& matrix_of(const LayerWeights& layer, Role role) {
+  return layer.*std::ranges::find(kLayerMatrices, role, &LayerMatrix::role)->member;
+}
+
 std::vector<float>& vector_of(ModelWeights& weights, const LayoutEntry& entry) {
   if (entry.role == Role::kFinalNorm) return weights.final_norm;
   return weights.layers[entry.layer].*
@@ -103,14 +109,75 @@ bool is_stored(const LayoutEntry& entry, std::span<const int64_t> shared_layers)
   return entry.layer >= 0 && shared_layers[static_cast<size_t>(entry.layer)] == kOwnLayer;
 }
 
-/// Reads what `weights` has no part of from elsewhere.
+/// A factor of an adapted matrix: [rows, columns] f32, of which one is the rank.
+Result<std::vector<float>> read_factor(const TensorSource& file, const std::string& name,
+                                       int64_t rows, int64_t columns) {
+  const int64_t shape[] = {rows, columns};
+  KVCAST_TRY(const TensorView tensor, file.find_float(name, shape));
+  std::vector<float> values(static_cast<size_t>(rows * columns));
+  to_float(tensor, values);
+  return values;
+}
+
+/// `given` + up down, packed.
+Result<PackedMatrix> adapted_matrix(const TensorSource& file, const LayoutEntry& entry,
+                                    const PackedMatrix& given, std::optional<WeightType> type,
+                                    int threads) {
+  const int64_t n = entry.rows, k = entry.columns;
+  KVCAST_TRY(const TensorView thin, file.find(entry.name + kDownSuffix));
+  const int64_t rank = thin.shape.empty() ? 0 : thin.shape[0];
+  KVCAST_TRY(const auto down, read_factor(file, entry.name + kDownSuffix, rank, k));
+  KVCAST_TRY(const auto up, read_factor(file, entry.name + kUpSuffix, n, rank));
+  std::vector<float> sum = unpack(given, threads);
+  parallel_for(n, threads, [&](int64_t row, int) {
+    float* const to = sum.data() + row * k;
+    for (int64_t r = 0; r < rank; ++r) {
+      const float factor = up[static_cast<size_t>(row * rank + r)];
+      const float* const from = down.data() + r * k;
+      for (int64_t c = 0; c < k; ++c) to[c] += factor * from[c];
+    }
+  });
+  const WeightType own =
+      given.type() == WeightType::kInt4Blocks ? WeightType::kInt8Blocks : given.type();
+  return pack_or_throw(reinterpret_cast<const std::byte*>(sum.data()), SourceType::kF32, n, k,
+                       type.value_or(own), threads);
+}
+
+/// The matrices of adapted layers, whose slots are then filled: they are taken out of `slots`.
+Status adapt_matrices(const TensorSource& file, const ModelWeights& from,
+                      std::span<const int64_t> adapted, std::optional<WeightType> type, int threads,
+                      std::vector<WeightSlot>& slots) {
+  Status status;
+  std::erase_if(slots, [&](const WeightSlot& slot) {
+    if (!status || slot.matrix == nullptr || slot.entry.layer < 0) return false;
+    const int64_t given = adapted[static_cast<size_t>(slot.entry.layer)];
+    if (given == kOwnLayer) return false;
+    auto matrix = adapted_matrix(
+        file, slot.entry, matrix_of(from.layers[static_cast<size_t>(given)], slot.entry.role), type,
+        threads);
+    if (!matrix) {
+      status = fail(matrix.error().message);
+      return false;
+    }
+    *slot.matrix = std::move(*matrix);
+    return true;
+  });
+  return status;
+}
+
+/// Fills some slots and takes them out.
+using FillSlots = std::function<Status(std::vector<WeightSlot>&)>;
+
+/// Reads what `weights` has no part of from elsewhere, and `fill` leaves.
 Result<ModelWeights> load_stored(const Checkpoint& checkpoint, ModelWeights weights,
                                  std::span<const int64_t> shared_layers,
-                                 std::optional<WeightType> type, int threads) {
+                                 std::optional<WeightType> type, int threads,
+                                 const FillSlots& fill = {}) {
   KVCAST_TRY(const auto reader, WeightReader::open(checkpoint.weights, type, threads));
   auto slots = weight_slots(weights, checkpoint.config, checkpoint.form);
   std::erase_if(slots,
                 [&](const WeightSlot& slot) { return !is_stored(slot.entry, shared_layers); });
+  if (fill) KVCAST_CHECK(fill(slots));
   KVCAST_TRY(const auto types, matrix_types(reader, slots));
   for (size_t i = 0; i < slots.size(); ++i) {
     if (slots[i].matrix != nullptr) {
@@ -152,8 +219,9 @@ Result<ModelWeights> load_weights(const Checkpoint& checkpoint, std::optional<We
   return load_stored(checkpoint, {}, {}, type, threads);
 }
 
-Result<ModelWeights> load_weights(const Checkpoint& checkpoint, const SharedWeights& shared,
-                                  std::optional<WeightType> type, int threads) {
+namespace {
+
+ModelWeights weights_shared(const SharedWeights& shared) {
   ModelWeights weights;
   weights.embeddings = shared.from.embeddings;
   weights.lm_head = shared.from.lm_head;
@@ -162,7 +230,24 @@ Result<ModelWeights> load_weights(const Checkpoint& checkpoint, const SharedWeig
     weights.layers.push_back(layer == kOwnLayer ? LayerWeights{}
                                                 : shared.from.layers[static_cast<size_t>(layer)]);
   }
-  return load_stored(checkpoint, std::move(weights), shared.layers, type, threads);
+  return weights;
+}
+
+}  // namespace
+
+Result<ModelWeights> load_weights(const Checkpoint& checkpoint, const SharedWeights& shared,
+                                  std::optional<WeightType> type, int threads) {
+  return load_stored(checkpoint, weights_shared(shared), shared.layers, type, threads);
+}
+
+Result<ModelWeights> load_adapted_weights(const Checkpoint& checkpoint, const SharedWeights& shared,
+                                          std::span<const int64_t> adapted,
+                                          std::optional<WeightType> type, int threads) {
+  return load_stored(checkpoint, weights_shared(shared), shared.layers, type, threads,
+                     [&](std::vector<WeightSlot>& slots) {
+                       return adapt_matrices(*checkpoint.weights, shared.from, adapted, type,
+                                             threads, slots);
+                     });
 }
 
 PackedMatrix random_matrix(int64_t n, int64_t k, WeightType type, int threads, uint64_t seed) {

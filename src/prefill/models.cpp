@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/macros.h"
+#include "model/adapted_layers.h"
 #include "model/bundle.h"
 #include "model/checkpoint.h"
 #include "model/weight_reader.h"
@@ -64,9 +65,14 @@ Result<Models> load_models(const std::filesystem::path& directory, std::optional
   if (auxiliary && models.shared_layers.empty()) {
     KVCAST_TRY(models.auxiliary, Transformer::load(std::move(*auxiliary), type, threads));
   } else if (auxiliary) {
-    KVCAST_TRY(models.auxiliary,
-               Transformer::load(std::move(*auxiliary),
-                                 {models.base->weights(), models.shared_layers}, type, threads));
+    const SharedWeights shared{models.base->weights(), models.shared_layers};
+    KVCAST_TRY(
+        ModelWeights weights,
+        manifest.adapted_layers.empty()
+            ? load_weights(*auxiliary, shared, type, threads)
+            : load_adapted_weights(*auxiliary, shared, manifest.adapted_layers, type, threads));
+    models.auxiliary =
+        std::make_unique<Transformer>(std::move(auxiliary->config), std::move(weights), threads);
   }
   KVCAST_TRY(const auto predictor_type,
              type_of_maps(manifest.predictor, type, models.base->weights().main_type()));

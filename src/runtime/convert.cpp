@@ -45,6 +45,8 @@ class Converter {
     base.layers.resize(static_cast<size_t>(base_config.n_layers()));
     KVCAST_TRY(const Checkpoint checkpoint, open_checkpoint(manifest.auxiliary));
     KVCAST_CHECK(copy_files(checkpoint, to));
+    // Factors are as small as they can be, and what they change is packed when it is loaded.
+    if (!manifest.adapted_layers.empty()) return copy_weights(checkpoint, to);
     KVCAST_TRY(ModelWeights weights, load_weights(checkpoint, {base, manifest.shared_layers},
                                                   options_.type, options_.threads));
     return write_checkpoint(to, packed_tensors(weights, checkpoint.config, manifest.shared_layers),
@@ -98,6 +100,15 @@ class Converter {
     }
     KVCAST_CHECK(write_file_atomically(to / "config.json", config));
     return copy_companions(from, to);
+  }
+
+  static Status copy_weights(const Checkpoint& checkpoint, const fs::path& to) {
+    const fs::path from = checkpoint.weights->path();
+    std::error_code error;
+    if (!fs::copy_file(from, to / from.filename(), error)) {
+      return fail(fmt::format("{}: cannot copy: {}", from.string(), error.message()));
+    }
+    return {};
   }
 
   /// What most of a model would be packed as.

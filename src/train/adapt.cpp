@@ -16,6 +16,7 @@
 #include "train/flops.h"
 #include "train/forecast_fit.h"
 #include "train/kvp_pass.h"
+#include "train/low_rank.h"
 #include "train/model_files.h"
 #include "train/preflight.h"
 #include "train/tensor_io.h"
@@ -56,6 +57,19 @@ TensorMap renumbered(const TensorMap& values, int64_t offset) {
   return moved;
 }
 
+/// The tensors of a file whose numbers are larger by `offset`.
+TensorMap read_renumbered(const std::filesystem::path& path,
+                          const std::vector<ParameterSpec>& specs, int64_t offset) {
+  const auto file = unwrap(Safetensors::open(path));
+  TensorMap values;
+  for (const ParameterSpec& spec : specs) {
+    ParameterSpec stored = spec;
+    stored.name = renumbered({{spec.name, Tensor()}}, offset).begin()->first;
+    values.emplace(spec.name, read_parameters(*file, {stored}).begin()->second);
+  }
+  return values;
+}
+
 /// The bundle that runs what was trained (docs/FORMAT.md, format 2): an auxiliary of the base's
 /// first layers, the trained ones, and a last one of the base's of which nothing but what enters it
 /// is read. The base's exact layers have maps too: their own projections.
@@ -72,6 +86,7 @@ class AdaptedBundle {
       const int64_t kept =
           shared_[i] == kOwnLayer ? trained[i - static_cast<size_t>(shape.start())] : shared_[i];
       config_.layers.push_back(base.layers.at(static_cast<size_t>(kept)));
+      adapted_.push_back(shared_[i] == kOwnLayer ? kept : kOwnLayer);
     }
     plan_.sink_tokens = shape.sink_tokens;
     for (int64_t i = 0; i < base.n_layers(); ++i) {
@@ -84,6 +99,8 @@ class AdaptedBundle {
   [[nodiscard]] const ModelConfig& base() const { return base_; }
   [[nodiscard]] const ModelConfig& config() const { return config_; }  ///< the auxiliary's
   [[nodiscard]] const std::vector<int64_t>& shared_layers() const { return shared_; }
+  /// Of its own layers, which of the base's they started as.
+  [[nodiscard]] const std::vector<int64_t>& adapted_layers() const { return adapted_; }
   [[nodiscard]] const ForecastPlan& plan() const { return plan_; }
 
   /// Keys and values of the exact layers from the residual stream over its RMS: the layer's own
@@ -112,7 +129,7 @@ class AdaptedBundle {
  private:
   ForecastShape shape_;
   ModelConfig base_, config_;
-  std::vector<int64_t> shared_;
+  std::vector<int64_t> shared_, adapted_;
   ForecastPlan plan_;
 };
 
@@ -157,16 +174,19 @@ class AdaptObjective : public Objective {
       : recipe_(recipe),
         shape_{recipe.exact_layers, recipe.sink_tokens},
         layers_config_(config_of_layers(base.config, recipe.trained_layers)),
+        layer_specs_(layer_parameter_specs(layers_config_)),
         rope_(rope_table(base.config, recipe.data.sequence_tokens, device)) {
     const auto compute = recipe.run.precision == Precision::kBF16 ? at::kBFloat16 : at::kFloat;
-    base_ = bind_model(base.config, rope_, frozen(base.values, compute, device), "");
+    const TensorMap weights = frozen(base.values, compute, device);
+    base_ = bind_model(base.config, rope_, weights, "");
+    given_ = copied_layers(weights, recipe.trained_layers);
     options_.lambda_base = recipe.lambda_base;
     options_.lambda_kl = recipe.lambda_kl;
     options_.cross_entropy.z_loss = recipe.optimizer.z_loss;
   }
 
   [[nodiscard]] std::vector<ParameterSpec> specs() const {
-    auto specs = layer_parameter_specs(layers_config_);
+    auto specs = is_low_rank() ? low_rank_specs(layer_specs_, recipe_.rank) : layer_specs_;
     const auto maps = forecast_map_specs(base_.config, shape_);
     specs.insert(specs.end(), maps.begin(), maps.end());
     return specs;
@@ -181,7 +201,10 @@ class AdaptObjective : public Objective {
     sources_ = fit.sources;
     held_out_error_ = fit.held_out_error;
     TensorMap values = std::move(fit.maps);
-    add_with_prefix(values, "", layers);
+    add_with_prefix(values, "",
+                    is_low_rank()
+                        ? low_rank_start(layer_specs_, layers, recipe_.rank, recipe_.run.seed)
+                        : layers);
     return values;
   }
   /// A resumed run reads its values from the checkpoint; here only the sources.
@@ -192,8 +215,11 @@ class AdaptObjective : public Objective {
   }
 
   ObjectiveLoss loss(const TensorMap& views, const MicroBatch& batch) override {
-    const Forecaster forecaster{bind_layers(layers_config_, rope_, views, ""),
-                                bind_predictor(sources_, views, "")};
+    const TensorMap layers =
+        is_low_rank() ? merged_layers(layer_specs_, given_, views) : TensorMap();
+    const Forecaster forecaster{
+        bind_layers(layers_config_, rope_, is_low_rank() ? layers : views, ""),
+        bind_predictor(sources_, views, "")};
     const ForecastLosses losses =
         forecast_loss(base_, shape_, forecaster, batch.input_ids, batch.targets, options_,
                       kvp_pass_at(recipe_, batch.step));
@@ -210,8 +236,13 @@ class AdaptObjective : public Objective {
       (name.starts_with("layers.") ? layers : maps).emplace(name, value);
     }
     const AdaptedBundle bundle = adapted();
-    write_own_layers(directory / kAuxiliary, bundle.config(), bundle.shared_layers(),
-                     renumbered(layers, shape_.start()), store);
+    const TensorMap own = renumbered(layers, shape_.start());
+    if (is_low_rank()) {
+      write_adapted_layers(directory / kAuxiliary, bundle.config(), bundle.shared_layers(), own,
+                           store.dtype);
+    } else {
+      write_own_layers(directory / kAuxiliary, bundle.config(), bundle.shared_layers(), own, store);
+    }
     TensorMap all_maps = bundle.exact_maps(base_);
     all_maps.merge(renumbered(maps, shape_.exact_layers));
     write_tensors(directory / kPredictor, all_maps, store.dtype, {{"format", "pt"}});
@@ -226,6 +257,7 @@ class AdaptObjective : public Objective {
     training["lambda_base"] = options_.lambda_base;
     training["lambda_kl"] = options_.lambda_kl;
     training["split_share"] = recipe_.split_share;
+    if (is_low_rank()) training["rank"] = recipe_.rank;
     Json manifest = {
         {"format", 2},
         {"base", normal(recipe_.pair.base).lexically_proximate(normal(final_directory))},
@@ -233,6 +265,7 @@ class AdaptObjective : public Objective {
         {"shared_layers", bundle.shared_layers()},
         {"predictor", kPredictor},
         {"training", training}};
+    if (is_low_rank()) manifest["adapted_layers"] = bundle.adapted_layers();
     write_plan(bundle.plan(), manifest);
     write_json(directory / kManifestName, manifest);
     if (checkpoint) return;
@@ -242,16 +275,13 @@ class AdaptObjective : public Objective {
   }
 
   [[nodiscard]] TensorMap read(const std::filesystem::path& directory) const override {
-    TensorMap values = renumbered(
-        read_own_layers(directory / kAuxiliary, adapted().shared_layers()), -shape_.start());
-    const auto file = unwrap(Safetensors::open(directory / kPredictor));
-    const auto specs = forecast_map_specs(base_.config, shape_);
-    for (const ParameterSpec& spec : specs) {
-      const TensorMap one = renumbered({{spec.name, Tensor()}}, shape_.exact_layers);
-      ParameterSpec stored = spec;
-      stored.name = one.begin()->first;
-      values.emplace(spec.name, read_parameters(*file, {stored}).begin()->second);
-    }
+    const std::vector<int64_t> shared = adapted().shared_layers();
+    TensorMap values =
+        renumbered(is_low_rank() ? read_adapted_layers(directory / kAuxiliary, shared)
+                                 : read_own_layers(directory / kAuxiliary, shared),
+                   -shape_.start());
+    values.merge(read_renumbered(directory / kPredictor, forecast_map_specs(base_.config, shape_),
+                                 shape_.exact_layers));
     return values;
   }
 
@@ -273,6 +303,7 @@ class AdaptObjective : public Objective {
   [[nodiscard]] double held_out_error() const { return held_out_error_; }
 
  private:
+  [[nodiscard]] bool is_low_rank() const { return recipe_.rank > 0; }
   [[nodiscard]] AdaptedBundle adapted() const {
     return {base_.config, shape_, recipe_.trained_layers, sources_};
   }
@@ -280,6 +311,8 @@ class AdaptObjective : public Objective {
   const AdaptRecipe& recipe_;
   ForecastShape shape_;
   ModelConfig layers_config_;
+  std::vector<ParameterSpec> layer_specs_;  ///< of the trained layers, whole
+  TensorMap given_;                         ///< the base's layers that they start as, frozen
   RopeTable rope_;
   KvpLossOptions options_;
   Model base_;

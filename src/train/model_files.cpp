@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "base/mapped_file.h"
+#include "model/adapted_layers.h"
 #include "model/checkpoint.h"
 #include "model/family.h"
 #include "model/weight_reader.h"
@@ -124,6 +125,50 @@ void write_own_layers(const fs::path& directory, const ModelConfig& config,
                       const StoreOptions& store) {
   write_tensors_of(directory, config, values, store,
                    [&](const LayoutEntry& entry) { return is_own(entry, shared_layers); });
+}
+
+// Queries, keys and values, which the trainer changes by one product, are apart in files: each has
+// its rows of NAME.up and all of NAME.down.
+void write_adapted_layers(const fs::path& directory, const ModelConfig& config,
+                          const std::vector<int64_t>& shared_layers, const TensorMap& values,
+                          DType dtype) {
+  fs::create_directories(directory);
+  TensorMap stored;
+  for (const auto& entry : tensor_layout(config, kPackedForm, kTrainedForm)) {
+    if (!is_own(entry, shared_layers)) continue;
+    const TensorPart& part = entry.parts.front();
+    const auto rows = [&](const std::string& name) {
+      return values.at(name).narrow(0, part.first_row, part.rows);
+    };
+    if (entry.is_matrix()) {
+      stored.emplace(entry.name + kUpSuffix, rows(part.name + kUpSuffix));
+      stored.emplace(entry.name + kDownSuffix, values.at(part.name + kDownSuffix));
+    } else {
+      stored.emplace(entry.name, rows(part.name));
+    }
+  }
+  write_tensors(directory / "model.safetensors", stored, dtype, {{kPackedKey, kPackedVersion}});
+  unwrap(write_file_atomically(directory / "config.json", to_config_json(config)));
+}
+
+TensorMap read_adapted_layers(const fs::path& directory,
+                              const std::vector<int64_t>& shared_layers) {
+  const Checkpoint checkpoint = unwrap(open_checkpoint(directory));
+  const auto read = [&](const std::string& name) {
+    return to_tensor(unwrap(checkpoint.weights->find(name))).to(at::kFloat);
+  };
+  TensorMap values;
+  for (const auto& entry : tensor_layout(checkpoint.config, kTrainedForm, kPackedForm)) {
+    if (!is_own(entry, shared_layers)) continue;
+    std::vector<Tensor> parts;
+    for (const TensorPart& part : entry.parts) {
+      parts.push_back(read(part.name + (entry.is_matrix() ? kUpSuffix : "")));
+    }
+    values.emplace(entry.name + (entry.is_matrix() ? kUpSuffix : ""), at::cat(parts));
+    if (!entry.is_matrix()) continue;
+    values.emplace(entry.name + kDownSuffix, read(entry.parts.front().name + kDownSuffix));
+  }
+  return values;
 }
 
 TensorMap read_own_layers(const fs::path& directory, const std::vector<int64_t>& shared_layers) {

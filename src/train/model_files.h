@@ -69,6 +69,13 @@ void write_model(const std::filesystem::path& directory, const ModelConfig& conf
 void write_own_layers(const std::filesystem::path& directory, const ModelConfig& config,
                       const std::vector<int64_t>& shared_layers, const TensorMap& values,
                       const StoreOptions& store);
+/// The same of layers that differ from the base's by low rank (model/adapted_layers.h), `values`
+/// named as low_rank_specs names them.
+void write_adapted_layers(const std::filesystem::path& directory, const ModelConfig& config,
+                          const std::vector<int64_t>& shared_layers, const TensorMap& values,
+                          DType dtype);
+TensorMap read_adapted_layers(const std::filesystem::path& directory,
+                              const std::vector<int64_t>& shared_layers);
 /// f32, on the CPU.
 TensorMap read_own_layers(const std::filesystem::path& directory,
                           const std::vector<int64_t>& shared_layers);

@@ -4,13 +4,17 @@
 #include <gtest/gtest.h>
 
 #include "base/mapped_file.h"
+#include "model/adapted_layers.h"
 #include "model/bundle.h"
+#include "model/checkpoint.h"
+#include "model/transformer.h"
 #include "prefill/strategy.h"
 #include "small_models.h"
 #include "support/temporary_directory.h"
 #include "train/adapt.h"
 #include "train/answers.h"
 #include "train/data/shard_index.h"
+#include "train/low_rank.h"
 #include "train/model_files.h"
 
 namespace kvcast::train {
@@ -125,7 +129,68 @@ void write_shards_of(const std::filesystem::path& directory, int64_t vocab) {
             .train = {.documents = 1, .tokens = 6000, .shards = {{"text-00000.tok", 6000}}}}}});
 }
 
-TEST(Adapt, TheBundleOfWholeCopiesIsExactInTheRuntime) {
+TEST(LowRank, StartsAsTheGivenLayersAndDiffersByProducts) {
+  const auto specs = layer_parameter_specs(small_config(2));
+  const TensorMap given = initial_values(specs, 5);
+  TensorMap values = low_rank_start(specs, given, /*rank=*/3, 7);
+  EXPECT_EQ(values.size(), low_rank_specs(specs, 3).size());
+  for (const auto& [name, merged] : merged_layers(specs, given, values)) {
+    EXPECT_EQ(difference(merged, given.at(name)), 0.0) << name;
+  }
+  const std::string name = "layers.1.ffn.proj_2.weight";
+  values[name + kUpSuffix] = at::randn_like(values[name + kUpSuffix]);
+  const Tensor change = merged_layers(specs, given, values).at(name) - given.at(name);
+  EXPECT_LT(difference(change, at::matmul(values[name + kUpSuffix], values[name + kDownSuffix])),
+            1e-5);
+  EXPECT_EQ(at::linalg_matrix_rank(change, 1e-4).item<int64_t>(), 3);
+}
+
+TEST(LowRank, TheRuntimeAddsWhatTheTrainerWrote) {
+  const at::NoGradGuard no_grad;
+  at::manual_seed(2);
+  TemporaryDirectory files;
+  const ModelConfig config = small_config(3);
+  const auto base = initial_values(model_parameter_specs(config), 3);
+  write_model(files.path() / "base", config, base, {}, {});
+  // An auxiliary of the base's first layer, its second one changed, and its third.
+  const std::vector<int64_t> shared = {0, kOwnLayer, 2}, adapted = {kOwnLayer, 1, kOwnLayer};
+  auto specs = layer_parameter_specs(config);
+  std::erase_if(specs, [](const auto& spec) { return !spec.name.starts_with("layers.1."); });
+  TensorMap values = low_rank_start(specs, base, /*rank=*/2, 7);
+  for (auto& [name, value] : values) value = at::randn_like(value);
+  write_adapted_layers(files.path() / "auxiliary", config, shared, values, DType::kF32);
+  for (const auto& [name, value] : read_adapted_layers(files.path() / "auxiliary", shared)) {
+    EXPECT_EQ(difference(value, values.at(name)), 0.0) << name;
+  }
+  const auto loaded = Transformer::load(files.path() / "base", WeightType::kF32, 1);
+  ASSERT_TRUE(loaded) << loaded.error().message;
+  const auto checkpoint = open_checkpoint(files.path() / "auxiliary");
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  const auto weights =
+      load_adapted_weights(*checkpoint, {(*loaded)->weights(), shared}, adapted, std::nullopt, 2);
+  ASSERT_TRUE(weights) << weights.error().message;
+  const TensorMap merged = merged_layers(specs, base, values);
+  const auto same = [](const PackedMatrix& matrix, const Tensor& expected) {
+    std::vector<float> held = unpack(matrix, 1);
+    return difference(at::from_blob(held.data(), expected.sizes()), expected) < 1e-5;
+  };
+  const LayerWeights& layer = weights->layers[1];
+  const Tensor& qkv = merged.at("layers.1.attn.qkv_proj.weight");
+  EXPECT_TRUE(same(layer.q_proj, qkv.narrow(0, 0, layer.q_proj.n())));
+  EXPECT_TRUE(same(layer.v_proj, qkv.narrow(0, qkv.size(0) - layer.v_proj.n(), layer.v_proj.n())));
+  EXPECT_TRUE(same(layer.proj_1, merged.at("layers.1.ffn.proj_1.weight")));
+  EXPECT_TRUE(same(layer.proj_2, merged.at("layers.1.ffn.proj_2.weight")));
+  EXPECT_TRUE(same(weights->layers[2].proj_2, base.at("layers.2.ffn.proj_2.weight")));
+  const Tensor norm = values.at("layers.1.attn_norm.weight");
+  EXPECT_EQ(layer.attn_norm,
+            std::vector<float>(norm.data_ptr<float>(), norm.data_ptr<float>() + norm.numel()));
+}
+
+/// What may differ from whole copies: everything, or products of rank 2.
+class AdaptRank : public ::testing::TestWithParam<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Adapt, AdaptRank, ::testing::Values(0, 2));
+
+TEST_P(AdaptRank, TheBundleOfWholeCopiesIsExactInTheRuntime) {
   at::manual_seed(1);
   TemporaryDirectory files;
   const ModelConfig config = small_config(4);
@@ -136,6 +201,7 @@ TEST(Adapt, TheBundleOfWholeCopiesIsExactInTheRuntime) {
   recipe.pair.base = files.path() / "base";
   recipe.exact_layers = 2;
   recipe.trained_layers = {1, 2};
+  recipe.rank = GetParam();
   recipe.lambda_base = 0.0;
   recipe.lambda_kl = 1.0;
   recipe.split_share = 0.5;

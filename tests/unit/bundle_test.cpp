@@ -252,6 +252,13 @@ TEST_F(BundleTest, SharedLayersAreThoseOfTheBase) {
   EXPECT_THAT(error_with("shared_layers", {0, 1, -1, 3, 5}), HasSubstr("shared_layers"));
   EXPECT_THAT(error_with("shared_layers", {4, 1, -1, 3, 4}),
               HasSubstr("a layer of the auxiliary's shape"));
+  // Its own one differs from the base's third by low rank.
+  manifest_["adapted_layers"] = {-1, -1, 2, -1, -1};
+  const auto adapted = read(manifest_);
+  ASSERT_TRUE(adapted) << adapted.error().message;
+  EXPECT_THAT(adapted->adapted_layers, ElementsAre(-1, -1, 2, -1, -1));
+  EXPECT_THAT(error_with("adapted_layers", {-1, 1, 2, -1, -1}), HasSubstr("entry 1: -1"));
+  EXPECT_THAT(error_with("adapted_layers", {-1, -1, 5, -1, -1}), HasSubstr("adapted_layers"));
 }
 
 }  // namespace

@@ -266,6 +266,7 @@ AdaptRecipe read_adapt_recipe(const std::filesystem::path& path, const Settings&
   recipe.pair.base = table.text("base");
   recipe.exact_layers = table.integer("exact_layers", recipe.exact_layers, 1, 1024);
   recipe.trained_layers = table.integers("trained_layers");
+  recipe.rank = table.integer("rank", recipe.rank, 0, 4096);
   recipe.sink_tokens = table.integer("sink_tokens", recipe.sink_tokens, 0, 1024);
   recipe.lambda_base = table.number("lambda_base", 0.0, 0.0, kHuge);
   recipe.lambda_kl = table.number("lambda_kl", 1.0, 0.0, kHuge);

@@ -172,6 +172,7 @@ struct KvpRecipe {
 struct AdaptRecipe : KvpRecipe {
   int64_t exact_layers = 4;             ///< the last of them gives keys and values only
   std::vector<int64_t> trained_layers;  ///< copies of these layers of the base
+  int64_t rank = 0;  ///< of what their matrices may differ by from the base's; 0: they are free
   int64_t sink_tokens = 4;
 };
 

@@ -1,4 +1,5 @@
 // What it costs to share work out: tasks that do nothing.
+#include "base/processors.h"
 #include "base/team.h"
 #include "bench_common.h"
 

@@ -1,6 +1,7 @@
 #include "server/completion_task.h"
 
 #include <algorithm>
+#include <new>
 #include <optional>
 #include <utility>
 
@@ -24,6 +25,16 @@ class TaskObserver final : public RequestObserver {
         prompt_(prompt),
         arrival_(request.arrival),
         last_token_(static_cast<size_t>(request.choices)) {}
+  /// Where memory ran out on the way the task may not know that this was all.
+  ~TaskObserver() override {
+    if (told_) return;
+    try {
+      pass([](CompletionTask& task) { task.give_up(); });
+    } catch (const std::bad_alloc&) {
+    }
+  }
+  TaskObserver(const TaskObserver&) = delete;
+  TaskObserver& operator=(const TaskObserver&) = delete;
 
   void on_progress(int64_t done, int64_t cached) override {
     pass([=, p = prompt_](CompletionTask& task) { task.add_progress(p, done, cached); });
@@ -60,10 +71,12 @@ class TaskObserver final : public RequestObserver {
   void on_finished(const EngineTimings& timings) override {
     context_.metrics.observe_finished(timings, seconds_between(arrival_, SteadyClock::now()));
     pass([timings, p = prompt_](CompletionTask& task) { task.end_prompt(p, timings); });
+    told_ = true;
   }
   void on_error(const EngineError& error) override {
     if (error.kind == EngineError::Kind::kCancelled) context_.metrics.count_cancelled();
     pass([error](CompletionTask& task) { task.fail(error); });
+    told_ = true;
   }
 
  private:
@@ -71,13 +84,20 @@ class TaskObserver final : public RequestObserver {
   void pass(Action action) {
     // The task is kept alive by the exchange's on_gone; once nobody wants the answer it is gone.
     context_.post([task = task_, action = std::move(action)]() mutable {
-      if (const auto alive = task.lock()) action(*alive);
+      const auto alive = task.lock();
+      if (!alive) return;
+      try {
+        action(*alive);
+      } catch (const std::bad_alloc&) {
+        alive->give_up();
+      }
     });
   }
   TaskContext context_;
   std::weak_ptr<CompletionTask> task_;
   size_t prompt_;
   SteadyClock::time_point arrival_;
+  bool told_ = false;  // the task knows how it ended
   bool has_first_token_ = false;
   std::vector<std::optional<SteadyClock::time_point>> last_token_;  // per choice
 };
@@ -330,6 +350,12 @@ void CompletionTask::cancel() {
   for (const Prompt& prompt : prompts_) {
     if (prompt.ticket) prompt.ticket->cancel();
   }
+}
+
+void CompletionTask::give_up() {
+  over_ = true;
+  cancel();
+  exchange_.reset();
 }
 
 void CompletionTask::fail(const EngineError& error) {

@@ -46,6 +46,9 @@ class CompletionTask : public std::enable_shared_from_this<CompletionTask> {
  public:
   CompletionTask(TaskContext context, ReplyOptions options, std::vector<TaskPrompt> prompts,
                  std::shared_ptr<HttpExchange> exchange);
+  ~CompletionTask() { cancel(); }
+  CompletionTask(const CompletionTask&) = delete;
+  CompletionTask& operator=(const CompletionTask&) = delete;
 
   /// Submits every prompt; if one is refused the answer is that error.
   void start();
@@ -58,6 +61,8 @@ class CompletionTask : public std::enable_shared_from_this<CompletionTask> {
   void end_choice(size_t prompt, int64_t choice, std::string text, FinishReason reason);
   void end_prompt(size_t prompt, EngineTimings timings);
   void fail(const EngineError& error);
+  /// Without an answer, since there is no memory for one: the connection is closed.
+  void give_up();
 
  private:
   struct Prompt {

@@ -50,6 +50,7 @@ wheel: setup-runtime
 
 ## build/deb/kvcast_*.deb: programs, library and the shipped bundle, without the trainer.
 deb: setup-runtime
+	scripts/install-dependencies.sh deb
 	cmake --preset release -B build/deb -DCMAKE_INSTALL_PREFIX=/usr -DKVCAST_BUILD_TRAINER=OFF -DKVCAST_BUILD_TESTS=OFF -DKVCAST_BUILD_BENCHMARKS=OFF
 	cmake --build build/deb -j $(JOBS)
 	cd build/deb && cpack

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian 12 packages that kvcast is built from, if any are missing.
-#   scripts/install-dependencies.sh [runtime] [trainer] [tests] [python] [models] [clients] [aarch64]
+#   scripts/install-dependencies.sh [runtime] [trainer] [tests] [python] [deb] [models] [clients] [aarch64]
 set -euo pipefail
 
 packages=()
@@ -13,10 +13,11 @@ for group in "${@:-runtime}"; do
     tests) packages+=(libgtest-dev libgmock-dev libbenchmark-dev zstd mandoc zsh bubblewrap python3-minimal
       python3-matplotlib python3-pandas python3-jinja2 mypy) ;;
     python) packages+=(python3 python3-pip python3-venv) ;;
+    deb) packages+=(file dpkg-dev) ;;  # what CPack finds a package's dependencies with
     models) packages+=(python3 python3-pip) ;;
     clients) packages+=(python3-venv curl chromium nginx-light) ;;
     aarch64) packages+=(g++-aarch64-linux-gnu qemu-user googletest) ;;
-    *) echo "$0: unknown group $group: expected runtime, trainer, tests, python, models, clients or aarch64" >&2; exit 2 ;;
+    *) echo "$0: unknown group $group: expected runtime, trainer, tests, python, deb, models, clients or aarch64" >&2; exit 2 ;;
   esac
 done
 

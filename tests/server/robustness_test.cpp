@@ -312,6 +312,17 @@ TEST(ServerRobustness, StoppingLetsRunningAnswersFinish) {
   EXPECT_FALSE(HttpClient(server.port()).connected());
 }
 
+TEST(ServerRobustness, APortThatIsTakenIsSaidToBe) {
+  RunningServer server;
+  ServerOptions options;
+  options.model_directory = tiny_bundle().path();
+  options.port = server.port();
+  const auto second = Server::listen(options);
+  ASSERT_FALSE(second);
+  EXPECT_THAT(second.error().message, HasSubstr("Address already in use"));
+  EXPECT_THAT(second.error().message, HasSubstr("--port"));
+}
+
 TEST(ServerRobustness, ALoadingFailureEndsTheServer) {
   ServerOptions options;
   options.model_directory = "/nowhere";

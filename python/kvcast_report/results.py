@@ -119,6 +119,8 @@ class _Reader:
 
     def _json(self, text, where, place):
         value = _parse(text, where)
+        if not isinstance(value, dict):
+            return False
         top = _Object(value, where)
         kind = value.get("kind", "")
         if kind == "kvcast-analysis":

@@ -79,6 +79,11 @@ class ReadingTest(InDirectory):
         with self.assertRaises(ResultError):
             read_results(self.root / "missing.json")
 
+    def test_the_repositorys_own_results_are_read(self):
+        results = read_results(Path(__file__).resolve().parents[2] / "results")
+        self.assertTrue(results)
+        self.assertIn("llama-cpp-gguf.json", " ".join(results.notes))
+
     def test_nulls_are_gaps(self):
         entry = samples.eval_entry("nll", "exact", "nll", 2.0, 1, 10)
         entry["nll"]["low"] = entry["nll"]["high"] = entry["ttft_ms"]["median"] = None

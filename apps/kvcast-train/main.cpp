@@ -122,7 +122,7 @@ int run_training(const TrainArguments& arguments, const Recipe& recipe,
                  &stop_requested, processes.get()});
   } else if (processes->first()) {
     kvcast::print_note("kvcast-train: {}: finished already; nothing to do\n",
-               recipe.output.directory.string());
+                       recipe.output.directory.string());
   }
   if (outcome == TrainOutcome::kFinished) {
     if (processes->first()) fmt::print("{}\n", recipe.output.directory.string());
@@ -130,7 +130,7 @@ int run_training(const TrainArguments& arguments, const Recipe& recipe,
   }
   if (processes->first()) {
     kvcast::print_note("kvcast-train: interrupted; go on with --resume from {}\n",
-               recipe.output.checkpoint.string());
+                       recipe.output.checkpoint.string());
   }
   return kInterruptedExit;
 }

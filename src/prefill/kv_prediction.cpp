@@ -7,9 +7,20 @@
 #include "prefill/gate.h"
 #include "prefill/refine.h"
 #include "prefill/tail_run.h"
+#include "prefill/unread_tokens.h"
 
 namespace kvcast {
 namespace {
+
+/// What a forecast works with, and how.
+struct ForecastRun {
+  const Models& models;
+  PrefillWorkspace& workspace;
+  const std::stop_token& stop;
+  PrefillReport& report;
+  bool keeps_residual = false;  ///< what leaves the exact layers is kept for refinement
+  TailRun* tail = nullptr;      ///< may begin during the last pass
+};
 
 /// KV Prediction (method §3, paper Fig. 2b). The auxiliary, or the base's own first layers, or both
 /// read the prompt up to its last `tail` tokens, the predictor turns what they compute into a
@@ -52,75 +63,21 @@ class KvPredictionStrategy final : public PrefillStrategy {
   }
 
   /// Forecasts the base caches of `sequences` up to `ends`, each beyond its base's position, once
-  /// nothing is unread(). `tail` may begin during the last pass. False: stopped.
-  /// `keeps_residual`: what leaves the exact layers is kept for refinement.
-  static bool forecast(const Models& models, std::span<Sequence* const> sequences,
-                       std::span<const int64_t> ends, PrefillWorkspace& workspace,
-                       const std::stop_token& stop, PrefillReport& report, bool keeps_residual,
-                       TailRun* tail = nullptr) {
+  /// nothing is unread(). False: stopped.
+  static bool forecast(const ForecastRun& run, std::span<Sequence* const> sequences,
+                       std::span<const int64_t> ends) {
     for (size_t s = 0; s < sequences.size(); ++s) {
       sequences[s]->auxiliary.truncate(sequences[s]->base.next_position());  // it may be ahead
       sequences[s]->base.reserve(static_cast<int64_t>(sequences[s]->tokens.size()));
       sequences[s]->auxiliary.reserve(ends[s]);
     }
     const std::vector<TokenPass> passes =
-        token_passes(&Sequence::base, sequences, ends, rows_together(models.base->threads()));
+        token_passes(&Sequence::base, sequences, ends, rows_together(run.models.base->threads()));
     for (const TokenPass& pass : passes) {
-      TailRun* const begun = &pass == &passes.back() ? tail : nullptr;
-      if (!forecast_together(models, pass, workspace, stop, report, keeps_residual, begun)) {
-        return false;
-      }
+      TailRun* const begun = &pass == &passes.back() ? run.tail : nullptr;
+      if (!forecast_together(run, pass, begun)) return false;
     }
     return true;
-  }
-
-  /// What the auxiliaries have not read yet of the tokens before their bases' positions, where
-  /// forecasting starts; at most `max_rows` of each.
-  static TokenPass unread(const Models& models, std::span<Sequence* const> sequences,
-                          int64_t max_rows) {
-    TokenPass behind;
-    for (Sequence* sequence : sequences) {
-      const int64_t start = sequence->base.next_position();
-      const int64_t known = known_rows(models, *sequence);
-      if (known == start) continue;
-      behind.sequences.push_back(sequence);
-      behind.ends.push_back(std::min(start, known + max_rows));
-    }
-    return behind;
-  }
-
-  /// The sequences that begin with positions which the plan leaves to the base, and where its run
-  /// ends.
-  static TokenPass sinks(const Models& models, std::span<Sequence* const> sequences,
-                         std::span<const int64_t> ends) {
-    TokenPass found;
-    for (size_t s = 0; s < sequences.size(); ++s) {
-      const int64_t end = std::min(ends[s], models.plan.sink_tokens);
-      if (sequences[s]->base.next_position() >= end) continue;
-      found.sequences.push_back(sequences[s]);
-      found.ends.push_back(end);
-    }
-    return found;
-  }
-
-  /// The base reads these itself. False: stopped.
-  static bool run_sinks(const Models& models, const TokenPass& sinks, PrefillWorkspace& workspace,
-                        const std::stop_token& stop) {
-    RunLayersOptions options;
-    options.stop = stop;
-    return run_without_output(*models.base, &Sequence::base, sinks.sequences, sinks.ends, options,
-                              workspace.base);
-  }
-
-  /// The auxiliaries read these without anything being forecast. False: stopped.
-  static bool read(const Models& models, const TokenPass& behind, PrefillWorkspace& workspace,
-                   const std::stop_token& stop) {
-    if (behind.sequences.empty()) return true;  // always so without an auxiliary
-    for (Sequence* sequence : behind.sequences) {
-      sequence->auxiliary.truncate(known_rows(models, *sequence));
-    }
-    return run_without_output(*models.auxiliary, &Sequence::auxiliary, behind.sequences,
-                              behind.ends, auxiliary_options(models, stop), workspace.auxiliary);
   }
 
  private:
@@ -150,13 +107,13 @@ class KvPredictionStrategy final : public PrefillStrategy {
     if (const TokenPass behind = unread(step.models, short_of.sequences, step.max_rows);
         !behind.sequences.empty()) {
       const Stopwatch watch;
-      report.stopped = !read(step.models, behind, step.workspace, step.stop);
+      report.stopped = !read_unread(step.models, behind, step.workspace, step.stop);
       report.auxiliary_ms += watch.elapsed_ms();
       return PrefillState::kMore;
     }
+    ForecastRun run{step.models, step.workspace, step.stop, report, refine_ != 0};
     if (!short_of.reaches_the_tails) {
-      report.stopped = !forecast(step.models, short_of.sequences, short_of.ends, step.workspace,
-                                 step.stop, report, refine_ != 0);
+      report.stopped = !forecast(run, short_of.sequences, short_of.ends);
       return PrefillState::kMore;
     }
     const bool alone = step.max_rows == PrefillStep::kAllRows;
@@ -165,9 +122,9 @@ class KvPredictionStrategy final : public PrefillStrategy {
     std::optional<TailRun> tail;
     if (carried) {
       tail.emplace(step.models, step.sequences, short_of.begins, step.workspace.base, step.stop);
+      run.tail = &*tail;
     }
-    report.stopped = !forecast(step.models, short_of.sequences, short_of.ends, step.workspace,
-                               step.stop, report, refine_ != 0, tail ? &*tail : nullptr);
+    report.stopped = !forecast(run, short_of.sequences, short_of.ends);
     if (report.stopped) return PrefillState::kDone;
     if (!carried && !gate_) return PrefillState::kLastRun;
     if (!carried) return run_to_judge(step, short_of, report);
@@ -312,9 +269,8 @@ class KvPredictionStrategy final : public PrefillStrategy {
   }
 
   /// One pass of forecast(): the auxiliary caches end where the base caches do.
-  static bool forecast_together(const Models& models, const TokenPass& pass,
-                                PrefillWorkspace& workspace, const std::stop_token& stop,
-                                PrefillReport& report, bool keeps_residual, TailRun* tail) {
+  static bool forecast_together(const ForecastRun& run, const TokenPass& pass, TailRun* tail) {
+    const Models& models = run.models;
     const Stopwatch watch;
     double predictor_ms = 0;
     std::vector<SequenceRows> base_rows;
@@ -322,54 +278,35 @@ class KvPredictionStrategy final : public PrefillStrategy {
       KVCache& base = pass.sequences[s]->base;
       base_rows.push_back({&base, pass.ends[s] - base.next_position()});
     }
-    Forecast forecast(*models.predictor, *models.base, base_rows, workspace.predictor);
+    Forecast forecast(*models.predictor, *models.base, base_rows, run.workspace.predictor);
     const auto read = [&](PromptReader reader, const Transformer& model, CacheMember cache,
                           RunLayersOptions options) {
       options.on_raw_key_values = [&](const RawKeyValues& raw) {
         const Stopwatch predictor_watch;
         forecast.add(reader, raw);
         predictor_ms += predictor_watch.elapsed_ms();
-        if (keeps_residual) keep_for_refinement(models, reader, base_rows, raw);
+        if (run.keeps_residual) keep_for_refinement(models, reader, base_rows, raw);
         if (tail != nullptr) tail->forecast_reached(models.plan.stage(reader, raw.layer));
       };
       return run_tokens({&model, cache, pass.sequences, pass.ends, options},
-                        workspace.auxiliary) != nullptr;  // the tail has workspace.base
+                        run.workspace.auxiliary) != nullptr;  // the tail has workspace.base
     };
     if (models.auxiliary && !read(PromptReader::kAuxiliary, *models.auxiliary, &Sequence::auxiliary,
-                                  auxiliary_options(models, stop))) {
+                                  keys_and_values(models.plan.auxiliary_layers(), run.stop))) {
       return false;
     }
     const bool exact_layers = models.plan.exact_layers > 0;
     if (exact_layers && !read(PromptReader::kBase, *models.base, &Sequence::base,
-                              keys_and_values(models.plan.exact_layers, stop))) {
+                              keys_and_values(models.plan.exact_layers, run.stop))) {
       return false;
     }
     for (const SequenceRows& rows : base_rows) {
       if (!exact_layers) rows.cache->advance_inexact(rows.rows);
-      report.predicted_tokens += rows.rows;
+      run.report.predicted_tokens += rows.rows;
     }
-    report.predictor_ms += predictor_ms;
-    report.auxiliary_ms += watch.elapsed_ms() - predictor_ms;
+    run.report.predictor_ms += predictor_ms;
+    run.report.auxiliary_ms += watch.elapsed_ms() - predictor_ms;
     return true;
-  }
-
-  /// Rows that the auxiliary has in all layers that the predictor reads, at most the base's.
-  static int64_t known_rows(const Models& models, const Sequence& sequence) {
-    const int64_t position = sequence.base.next_position();
-    if (!models.auxiliary) return position;
-    return std::min(position, sequence.auxiliary.rows_in_first(models.plan.auxiliary_layers()));
-  }
-
-  /// The auxiliary only has to leave K/V in the layers that the plan reads (method §3).
-  static RunLayersOptions auxiliary_options(const Models& models, const std::stop_token& stop) {
-    return keys_and_values(models.plan.auxiliary_layers(), stop);
-  }
-  static RunLayersOptions keys_and_values(int64_t layers, const std::stop_token& stop) {
-    RunLayersOptions options;
-    options.last = layers;
-    options.output = LastLayerOutput::kNothing;
-    options.stop = stop;
-    return options;
   }
 
   int64_t tail_, refine_;
@@ -380,9 +317,8 @@ class KvPredictionStrategy final : public PrefillStrategy {
 
 void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
                     std::span<const int64_t> ends, PrefillWorkspace& workspace) {
-  using Strategy = KvPredictionStrategy;
-  const TokenPass first = Strategy::sinks(models, sequences, ends);
-  Strategy::run_sinks(models, first, workspace, {});
+  const TokenPass first = sinks(models, sequences, ends);
+  run_sinks(models, first, workspace, {});
   // What the base has read itself so far may be all there is.
   std::vector<Sequence*> short_of;
   std::vector<int64_t> forecast_ends;
@@ -391,10 +327,10 @@ void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
     short_of.push_back(sequences[s]);
     forecast_ends.push_back(ends[s]);
   }
-  const TokenPass behind = Strategy::unread(models, short_of, PrefillStep::kAllRows);
-  Strategy::read(models, behind, workspace, {});
+  const TokenPass behind = unread(models, short_of, PrefillStep::kAllRows);
+  read_unread(models, behind, workspace, {});
   PrefillReport report;
-  Strategy::forecast(models, short_of, forecast_ends, workspace, {}, report, false);
+  KvPredictionStrategy::forecast({models, workspace, {}, report}, short_of, forecast_ends);
 }
 
 std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(const KvPredictionOptions& options) {

@@ -14,14 +14,6 @@
 namespace kvcast {
 namespace {
 
-Models pair(WeightType type, int threads) {
-  const ModelConfig base = small_openelm(6, 96), auxiliary = small_openelm(3, 64);
-  Models models = random_models(base, &auxiliary, canonical_layer_map(6, 3), type, threads);
-  // As Model::load chooses: beside bf16 weights a bf16 cache.
-  models.kv_type = type == WeightType::kF32 ? KvType::kF32 : KvType::kBf16;
-  return models;
-}
-
 /// Prefill of each prompt as one batch on fresh caches; the logits of all.
 std::vector<float> prefill(const Models& models, const std::string& spec,
                            const std::vector<std::vector<int32_t>>& prompts) {
@@ -80,7 +72,7 @@ std::vector<float> prefill_in_steps(const Models& models, const std::string& spe
 class Equality : public testing::TestWithParam<WeightType> {};
 
 TEST_P(Equality, ChunkedPromptEqualsWhole) {
-  const Models models = pair(GetParam(), 2);
+  const Models models = small_pair(GetParam(), 2);
   const auto prompt = some_tokens(53);
   for (const char* spec : {"exact", "auxiliary"}) {
     const auto whole = prefill(models, spec, prompt);
@@ -89,7 +81,7 @@ TEST_P(Equality, ChunkedPromptEqualsWhole) {
 }
 
 TEST_P(Equality, DecodingTokenByTokenEqualsPrefill) {
-  const Models models = pair(GetParam(), 2);
+  const Models models = small_pair(GetParam(), 2);
   const auto prompt = some_tokens(21);
   std::vector<size_t> one_by_one;
   for (size_t i = 1; i <= prompt.size(); ++i) one_by_one.push_back(i);
@@ -100,7 +92,7 @@ TEST_P(Equality, DecodingTokenByTokenEqualsPrefill) {
 }
 
 TEST_P(Equality, ABf16CacheStaysCloseToAnF32Cache) {
-  Models models = pair(GetParam(), 2);
+  Models models = small_pair(GetParam(), 2);
   const auto prompt = some_tokens(90);
   for (const char* spec : {"exact", "kv-prediction"}) {
     models.kv_type = KvType::kF32;
@@ -113,7 +105,7 @@ TEST_P(Equality, ABf16CacheStaysCloseToAnF32Cache) {
 }
 
 TEST_P(Equality, BatchEqualsOneByOne) {
-  const Models models = pair(GetParam(), 2);
+  const Models models = small_pair(GetParam(), 2);
   const std::vector<std::vector<int32_t>> prompts = {some_tokens(1, 1), some_tokens(40, 2),
                                                      some_tokens(7, 3), some_tokens(2, 4),
                                                      some_tokens(96, 5)};
@@ -131,7 +123,7 @@ TEST_P(Equality, BatchEqualsOneByOne) {
 }
 
 TEST_P(Equality, PromptsBeyondOnePassEqualTheSameInSmallTurns) {
-  const Models models = pair(GetParam(), 2);
+  const Models models = small_pair(GetParam(), 2);
   const std::vector<std::vector<int32_t>> prompts = {some_tokens(300), some_tokens(1100, 1),
                                                      some_tokens(7, 2), some_tokens(512, 3)};
   for (const char* spec : {"exact", "auxiliary", "kv-prediction:tail=16"}) {
@@ -148,7 +140,7 @@ TEST_P(Equality, PromptsBeyondOnePassEqualTheSameInSmallTurns) {
 
 TEST(TokenPasses, AreOfAtMostTheRowsGivenAndReachEveryEnd) {
   constexpr int64_t kMostRows = 256;
-  const Models models = pair(WeightType::kF32, 1);
+  const Models models = small_pair(WeightType::kF32, 1);
   std::vector<Sequence> sequences;
   std::vector<Sequence*> all;
   std::vector<int64_t> ends;
@@ -179,9 +171,9 @@ TEST(TokenPasses, AreOfAtMostTheRowsGivenAndReachEveryEnd) {
 
 TEST_P(Equality, OneThreadEqualsSeveral) {
   const auto prompt = some_tokens(70);
-  const Models one = pair(GetParam(), 1);
+  const Models one = small_pair(GetParam(), 1);
   for (const int threads : {2, 3, 5}) {
-    const Models several = pair(GetParam(), threads);
+    const Models several = small_pair(GetParam(), threads);
     for (const char* spec : {"exact", "auxiliary", "kv-prediction:tail=9"}) {
       EXPECT_TRUE(prefill(several, spec, prompt) == prefill(one, spec, prompt))
           << spec << ", " << threads << " threads";
@@ -190,7 +182,7 @@ TEST_P(Equality, OneThreadEqualsSeveral) {
 }
 
 TEST_P(Equality, TailCarriedByTheAuxiliaryEqualsTailAfterIt) {
-  const Models alone = pair(GetParam(), 1), together = pair(GetParam(), 3);
+  const Models alone = small_pair(GetParam(), 1), together = small_pair(GetParam(), 3);
   const std::vector<std::vector<int32_t>> prompts = {some_tokens(5, 1), some_tokens(300, 2),
                                                      some_tokens(2, 3), some_tokens(12, 4)};
   for (const char* spec : {"kv-prediction", "kv-prediction:tail=3"}) {
@@ -208,7 +200,7 @@ TEST_P(Equality, TailCarriedByTheAuxiliaryEqualsTailAfterIt) {
 }
 
 TEST_P(Equality, ACacheReservedForTheAnswerNeverGrows) {
-  const Models models = pair(GetParam(), 1);
+  const Models models = small_pair(GetParam(), 1);
   for (const char* spec : {"exact", "kv-prediction", "auxiliary"}) {
     const auto strategy = *PrefillStrategy::parse(spec);
     Sequence sequence(models);
@@ -233,7 +225,7 @@ TEST_P(Equality, ACacheReservedForTheAnswerNeverGrows) {
 }
 
 TEST_P(Equality, TailOfTheWholePromptEqualsExact) {
-  const Models models = pair(GetParam(), 2);
+  const Models models = small_pair(GetParam(), 2);
   const auto prompt = some_tokens(30);
   EXPECT_TRUE(prefill(models, "kv-prediction:tail=30", prompt) == prefill(models, "exact", prompt));
   EXPECT_TRUE(prefill(models, "kv-prediction:tail=400", prompt) ==
@@ -241,7 +233,7 @@ TEST_P(Equality, TailOfTheWholePromptEqualsExact) {
 }
 
 TEST_P(Equality, OneTokenPromptNeedsNoPrediction) {
-  const Models models = pair(GetParam(), 2);
+  const Models models = small_pair(GetParam(), 2);
   EXPECT_TRUE(prefill(models, "kv-prediction", some_tokens(1)) ==
               prefill(models, "exact", some_tokens(1)));
 }
@@ -249,7 +241,7 @@ TEST_P(Equality, OneTokenPromptNeedsNoPrediction) {
 // A prompt that comes in two turns: forecasts are made from what the auxiliary has read, which is
 // the same text either way; only the last token of the first turn differs, being exact there.
 TEST_P(Equality, SecondTurnForecastsWithTheWholeConversationInView) {
-  const Models models = pair(GetParam(), 2);
+  const Models models = small_pair(GetParam(), 2);
   const auto prompt = some_tokens(40);
   Sequence sequence(models);
   Sequence* const batch[] = {&sequence};
@@ -285,7 +277,7 @@ TEST_P(Equality, SecondTurnForecastsWithTheWholeConversationInView) {
 }
 
 TEST_P(Equality, StrategiesMayChangeBetweenTurns) {
-  const Models models = pair(GetParam(), 2);
+  const Models models = small_pair(GetParam(), 2);
   const auto prompt = some_tokens(60);
   Sequence sequence(models);
   Sequence* const batch[] = {&sequence};
@@ -304,7 +296,7 @@ TEST_P(Equality, StrategiesMayChangeBetweenTurns) {
 }
 
 TEST_P(Equality, StoppedPrefillLeavesTheConversationAsItWas) {
-  const Models models = pair(GetParam(), 2);
+  const Models models = small_pair(GetParam(), 2);
   for (const char* spec : {"exact", "auxiliary", "kv-prediction", "random:0.5", "static:0.5",
                            "lazy:0.75-0.25", "zero-cache"}) {
     Sequence sequence(models);

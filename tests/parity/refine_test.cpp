@@ -9,19 +9,11 @@
 #include <string>
 
 #include "prefill/strategy.h"
-#include "runtime/answer_step.h"
 #include "support/small_openelm.h"
 #include "support/weight_types.h"
 
 namespace kvcast {
 namespace {
-
-Models pair(WeightType type, int threads) {
-  const ModelConfig base = small_openelm(6, 96), auxiliary = small_openelm(3, 64);
-  Models models = random_models(base, &auxiliary, canonical_layer_map(6, 3), type, threads);
-  models.kv_type = type == WeightType::kF32 ? KvType::kF32 : KvType::kBf16;
-  return models;
-}
 
 /// A bundle of format 2: the base's first three layers run on the prompt.
 Models with_exact_layers(WeightType type, int threads) {
@@ -132,7 +124,7 @@ class Refine : public testing::TestWithParam<WeightType> {};
 
 TEST_P(Refine, ARefinedCacheIsAnExactOneInAnyChunksBatchAndThreads) {
   for (const int threads : {1, 3}) {
-    const Models models = pair(GetParam(), threads);
+    const Models models = small_pair(GetParam(), threads);
     for (const int64_t rows : {1, 6, 7, 64}) {
       for (const char* spec : {"kv-prediction", "kv-prediction:tail=16"}) {
         Conversation answers(models, spec);
@@ -214,7 +206,7 @@ TEST_P(Refine, WhatIsKeptOfExactLayersFollowsTheCache) {
 }
 
 TEST_P(Refine, TheStepThatRefinesTheLastRowsIsExactAlready) {
-  const Models models = pair(GetParam(), 2);
+  const Models models = small_pair(GetParam(), 2);
   Conversation answers(models, "kv-prediction:tail=4");
   Sequence& sequence = answers.add(some_tokens(50));
   answers.prefill();
@@ -224,7 +216,7 @@ TEST_P(Refine, TheStepThatRefinesTheLastRowsIsExactAlready) {
 }
 
 TEST_P(Refine, ASecondTurnGoesOnFromWhatIsRefined) {
-  const Models models = pair(GetParam(), 2);
+  const Models models = small_pair(GetParam(), 2);
   Conversation answers(models, "kv-prediction:tail=3,refine=8");
   Sequence& sequence = answers.add(some_tokens(60));
   answers.prefill();
@@ -246,7 +238,7 @@ TEST_P(Refine, ASecondTurnGoesOnFromWhatIsRefined) {
 }
 
 TEST_P(Refine, ACancelledBlockLeavesTheConversationToBeRefinedAgain) {
-  const Models models = pair(GetParam(), 2);
+  const Models models = small_pair(GetParam(), 2);
   Conversation answers(models, "kv-prediction");
   Sequence& sequence = answers.add(some_tokens(70));
   answers.prefill();
@@ -266,7 +258,7 @@ TEST_P(Refine, ACancelledBlockLeavesTheConversationToBeRefinedAgain) {
 }
 
 TEST_P(Refine, AForkTakesOverRefinedRowsAndIsExact) {
-  const Models models = pair(GetParam(), 2);
+  const Models models = small_pair(GetParam(), 2);
   Conversation first(models, "kv-prediction:tail=2");
   Sequence& sequence = first.add(some_tokens(64));
   first.prefill();
@@ -279,7 +271,7 @@ TEST_P(Refine, AForkTakesOverRefinedRowsAndIsExact) {
 }
 
 TEST_P(Refine, StrategiesThatLeaveTokensOutHaveNothingToRefine) {
-  const Models models = pair(GetParam(), 1);
+  const Models models = small_pair(GetParam(), 1);
   for (const char* spec : {"random:0.5", "zero-cache:tail=3", "lazy:0.75-0.25"}) {
     Conversation answers(models, spec);
     Sequence& sequence = answers.add(some_tokens(40));
@@ -289,119 +281,7 @@ TEST_P(Refine, StrategiesThatLeaveTokensOutHaveNothingToRefine) {
   }
 }
 
-/// Greedy answers of 40 tokens: exact, and by a strategy with refinement.
-struct Answer {
-  std::vector<int32_t> tokens;
-  Refinement refinement;
-};
-Answer answer(const Models& models, const std::string& spec, const std::vector<int32_t>& prompt,
-              bool revise, const SamplingOptions& sampling = {}, int64_t max_tokens = 40) {
-  Sequence sequence(models);
-  Sequence* const one[] = {&sequence};
-  std::vector<float> logits(kSmallVocab);
-  PrefillWorkspace workspace;
-  const auto strategy = *PrefillStrategy::parse(spec);
-  sequence.tokens = prompt;
-  strategy->prefill(models, one, logits.data(), workspace, {});
-  AnswerWriter writer(
-      {.max_tokens = max_tokens, .sampling = sampling, .stop = {}, .ignore_end_of_text = true},
-      nullptr);
-  AnswerRefiner refiner(sequence, {.rows = strategy->refine_rows(), .revise = revise});
-  const bool refines = strategy->refine_rows() != 0;
-  const Answering answering[] = {{&sequence, &writer, refines ? &refiner : nullptr}};
-  EXPECT_TRUE(write_answers(models, answering, logits, workspace, [](size_t, const auto&) {}));
-  return {writer.tokens(), refiner.report()};
-}
-
-TEST_P(Refine, ARevisedGreedyAnswerIsTheExactOne) {
-  const Models models = pair(GetParam(), 2);
-  int64_t revised = 0;
-  for (int32_t salt = 0; salt < 12; ++salt) {
-    const auto prompt = some_tokens(20 + 9 * static_cast<size_t>(salt), salt);
-    const Answer exact = answer(models, "exact", prompt, false);
-    for (const char* spec : {"kv-prediction:refine=1", "kv-prediction:tail=8,refine=7",
-                             "kv-prediction:refine=64", "kv-prediction:refine=auto"}) {
-      const Answer found = answer(models, spec, prompt, true);
-      EXPECT_EQ(found.tokens, exact.tokens) << spec << ", prompt " << salt;
-      EXPECT_GE(found.refinement.exact_after_tokens, 0);
-      revised += found.refinement.revised_tokens;
-    }
-  }
-  EXPECT_GT(revised, 0);  // else nothing was tried
-}
-
-TEST_P(Refine, AgreementCountsTheTokensThatExactWouldHaveChosen) {
-  const Models models = pair(GetParam(), 2);
-  const auto prompt = some_tokens(48);
-  const Answer found = answer(models, "kv-prediction:refine=16", prompt, false);
-  // Each token as exact chooses it after the same tokens.
-  int64_t agreed = 0;
-  for (size_t i = 0; i < found.tokens.size(); ++i) {
-    auto before = prompt;
-    before.insert(before.end(), found.tokens.begin(),
-                  found.tokens.begin() + static_cast<std::ptrdiff_t>(i));
-    agreed += answer(models, "exact", before, false, {}, 1).tokens[0] == found.tokens[i] ? 1 : 0;
-  }
-  EXPECT_EQ(found.refinement.compared_tokens, 40);
-  EXPECT_EQ(found.refinement.agreed_tokens, static_cast<double>(agreed));
-  EXPECT_GE(found.refinement.refined_rows, 48);
-  EXPECT_LE(found.refinement.exact_after_tokens, 8);
-}
-
 KVCAST_FOR_EVERY_WEIGHT_TYPE(Refine);
-
-/// Tokens 1 to 3 of the answer, drawn often: revised answers are distributed as exact ones.
-TEST(RefineSampling, RevisedAnswersAreDistributedAsExactOnes) {
-  const ModelConfig base = make_openelm_config({.n_layers = 3,
-                                                .model_dim = 32,
-                                                .head_dim = 8,
-                                                .gqa_groups = 2,
-                                                .ffn_dim_divisor = 16,
-                                                .vocab_size = 12,
-                                                .max_context_tokens = 64});
-  const Models models =
-      random_models(base, &base, std::vector<int64_t>{0, 1, 2}, WeightType::kF32, 1);
-  std::vector<int32_t> prompt(14);
-  for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i * 5 % 12);
-  constexpr int kDraws = 10000;
-  // Exact and revised counts of the second token, and of the pair of second and third.
-  std::vector<double> exact(144), revised(144);
-  int64_t taken_back = 0;
-  const auto draw = [&](const char* spec, bool revise, uint64_t seed, std::vector<double>& counts) {
-    Sequence sequence(models);
-    Sequence* const one[] = {&sequence};
-    std::vector<float> logits(12);
-    PrefillWorkspace workspace;
-    sequence.tokens = prompt;
-    const auto strategy = *PrefillStrategy::parse(spec);
-    strategy->prefill(models, one, logits.data(), workspace, {});
-    SamplingOptions sampling{.temperature = 0.7F, .top_p = 0.95F};
-    sampling.seed = seed;
-    AnswerWriter writer(
-        {.max_tokens = 3, .sampling = sampling, .stop = {}, .ignore_end_of_text = true}, nullptr);
-    AnswerRefiner refiner(sequence, {.rows = 4, .revise = revise});
-    const Answering answering[] = {{&sequence, &writer, revise ? &refiner : nullptr}};
-    ASSERT_TRUE(write_answers(models, answering, logits, workspace, [](size_t, const auto&) {}));
-    ++counts[static_cast<size_t>(writer.tokens()[0] * 12 + writer.tokens()[1])];
-    taken_back += refiner.report().revised_tokens;
-  };
-  for (int i = 0; i < kDraws; ++i) {
-    draw("exact", false, 1'000'000 + static_cast<uint64_t>(i), exact);
-    draw("kv-prediction:refine=4", true, static_cast<uint64_t>(i), revised);
-  }
-  EXPECT_GT(taken_back, kDraws / 20);  // else nothing was tried
-  double chi_square = 0;
-  int cells = 0;
-  for (size_t i = 0; i < exact.size(); ++i) {
-    const double both = exact[i] + revised[i];
-    if (both < 20) continue;
-    chi_square += (exact[i] - revised[i]) * (exact[i] - revised[i]) / both;
-    ++cells;
-  }
-  ASSERT_GT(cells, 4);
-  // The mean of chi-square is its degrees of freedom, its variance twice that: 4 deviations.
-  EXPECT_LT(chi_square, cells + 4 * std::sqrt(2.0 * cells));
-}
 
 }  // namespace
 }  // namespace kvcast

@@ -32,4 +32,13 @@ inline std::vector<int32_t> some_tokens(size_t count, int32_t salt = 0) {
   return tokens;
 }
 
+/// A base of six layers and an auxiliary of three, random.
+inline Models small_pair(WeightType type, int threads) {
+  const ModelConfig base = small_openelm(6, 96), auxiliary = small_openelm(3, 64);
+  Models models = random_models(base, &auxiliary, canonical_layer_map(6, 3), type, threads);
+  // As Model::load chooses: beside bf16 weights a bf16 cache.
+  models.kv_type = type == WeightType::kF32 ? KvType::kF32 : KvType::kBf16;
+  return models;
+}
+
 }  // namespace kvcast

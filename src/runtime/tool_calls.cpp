@@ -228,7 +228,7 @@ Result<std::string> tool_name(const Json& tool) {
   const Json function = found.is_object() ? found : Json::object();
   const Json name = function.value("name", Json());
   if (type != "function" || !name.is_string() || !is_tool_name(name.get<std::string>())) {
-    return fail(R"({"type": "function", "function": {"name": 1..64 letters, digits, _, - or .}})");
+    return fail(R"(tools of type "function" with a name of 1..64 letters, digits, _, - or .)");
   }
   const Json parameters = function.value("parameters", Json());
   if (!parameters.is_null() && !parameters.is_object()) {

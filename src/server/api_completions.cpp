@@ -231,6 +231,7 @@ void Api::answer_chat(Call& call, const ApiResult<ChatRequest>& asked, AnswerKin
   }
   const ToolFields& tools = asked->tools;
   ReplyOptions options;
+  options.asked_tools = tools;
   if (!tools.json.empty()) options.tools.emplace(tools.names, tools.parallel);
   if (tools.must_call) {
     const std::string_view only = tools.names.size() == 1 ? std::string_view(tools.names[0]) : "";
@@ -263,10 +264,11 @@ void Api::start_task(const Call& call, const GenerationFields& fields, AnswerKin
                          std::chrono::system_clock::now().time_since_epoch())
                          .count(),
                      options_.model_name};
-  options.format = make_answer_format(
-      std::move(head),
-      {.logprobs = fields.logprobs.has_value(), .include_usage = fields.include_usage},
-      scheduler_->model().impl().tokenizer.get());
+  options.format = make_answer_format(std::move(head),
+                                      {.logprobs = fields.logprobs.has_value(),
+                                       .include_usage = fields.include_usage,
+                                       .tools = std::move(options.asked_tools)},
+                                      scheduler_->model().impl().tokenizer.get());
   options.stream = fields.stream;
   options.logprobs = fields.logprobs.has_value();
   options.headers = call.headers;

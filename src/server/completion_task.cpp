@@ -233,8 +233,9 @@ void CompletionTask::take_back(size_t prompt, int64_t index, const KeptAnswer& k
   Choice& choice = choice_of(prompt, index);
   const std::string_view echoed = options_.echo ? std::string_view(of_prompt.asked.text) : "";
   if (options_.stream) {
-    exchange_->write(
-        revision_event(choice.answer.index, count_characters(echoed) + kept.characters));
+    exchange_->write(options_.format->revision(choice.answer.index,
+                                               count_characters(echoed) + kept.characters,
+                                               std::ssize(echoed) + kept.bytes));
     return;
   }
   const size_t before = echoed.size() + options_.opening.size();

@@ -28,7 +28,8 @@ struct ReplyOptions {
   bool echo = false;
   bool logprobs = false;
   std::optional<ToolCallReader> tools;  ///< a chat's answers may call some
-  std::string opening;                  ///< of these answers, part of their prompt already
+  ToolFields asked_tools;
+  std::string opening;  ///< of these answers, part of their prompt already
   HttpHeaders headers;
 };
 

@@ -13,6 +13,9 @@ namespace {
 
 using OrderedJson = nlohmann::ordered_json;
 
+constexpr std::string_view kNestedChoice = R"({"type": "function", "function": {"name": ...}})";
+constexpr std::string_view kFlatChoice = R"({"type": "function", "name": ...})";
+
 /// Text, or a list of {"type": "text", "text": ...} parts; in a Responses request they are
 /// "input_text" and "output_text".
 std::optional<std::string> message_text(const Json& content) {
@@ -74,6 +77,16 @@ Result<std::string> more_of(const Json& message, const std::string& role) {
   return more.empty() ? std::string() : more.dump();
 }
 
+/// A tool, or a choice of one, of a Responses request as chats have it: what is beside "type" goes
+/// into "function". What is none stays as it is.
+template <typename AnyJson>
+AnyJson nested(const AnyJson& flat) {
+  if (!flat.is_object() || flat.value("type", AnyJson()) != "function") return flat;
+  AnyJson function = flat;
+  function.erase("type");
+  return {{"type", "function"}, {"function", std::move(function)}};
+}
+
 /// The tool that "tool_choice" names; empty if it is not of that form.
 std::string named_tool(const Json& choice) {
   if (!choice.is_object() || choice.value("type", Json()) != "function") return {};
@@ -82,17 +95,46 @@ std::string named_tool(const Json& choice) {
   return name ? *name : std::string();
 }
 
-}  // namespace
+bool is_list(const Json* value, int64_t most) {
+  return value && value->is_array() && !value->empty() &&
+         static_cast<int64_t>(value->size()) <= most;
+}
 
-void read_messages(JsonObject& object, std::string_view field, const RequestLimits& limits,
-                   std::vector<ChatMessage>& messages) {
-  const Json* value = object.find(field);
-  const auto refuse = [&](std::string_view expected) { object.refuse(field, expected); };
-  if (!value || !value->is_array() || value->empty() ||
-      static_cast<int64_t>(value->size()) > limits.max_messages) {
-    return refuse(fmt::format("a list of 1..{} messages", limits.max_messages));
+/// Adds an item of a Responses request's "input" to a list of messages as chats have them. False:
+/// it is none that is known here.
+bool add_item(const Json& item, Json& messages) {
+  const Json type = item.is_object() ? item.value("type", Json("message")) : Json();
+  if (type == "message") {
+    messages.push_back(item);
+    return true;
   }
-  for (const Json& item : *value) {
+  const bool is_call = type == "function_call";
+  if (!is_call && type != "function_call_output") return false;
+  const std::string* const id = text_in(item, "call_id");
+  if (!id) return false;
+  if (!is_call) {
+    messages.push_back(
+        {{"role", "tool"}, {"tool_call_id", *id}, {"content", item.value("output", Json())}});
+    return true;
+  }
+  const bool goes_on = !messages.empty() && messages.back().is_object() &&
+                       messages.back().value("role", Json()) == "assistant";
+  if (!goes_on) messages.push_back({{"role", "assistant"}, {"content", nullptr}});
+  Json& calls = messages.back()["tool_calls"];
+  if (!calls.is_null() && !calls.is_array()) return false;
+  calls.push_back(
+      {{"id", *id},
+       {"type", "function"},
+       {"function",
+        {{"name", item.value("name", Json())}, {"arguments", item.value("arguments", Json())}}}});
+  return true;
+}
+
+/// `field` is where `list` comes from.
+void add_messages(JsonObject& object, std::string_view field, const Json& list,
+                  std::vector<ChatMessage>& messages) {
+  const auto refuse = [&](std::string_view expected) { object.refuse(field, expected); };
+  for (const Json& item : list) {
     if (!item.is_object()) return refuse("objects with role and content");
     const std::string* const role = text_in(item, "role");
     if (!role || role->empty() || role->size() > 64) {
@@ -115,8 +157,38 @@ void read_messages(JsonObject& object, std::string_view field, const RequestLimi
   }
 }
 
-void read_tools(JsonObject& object, std::string_view body, const RequestLimits& limits,
-                ToolFields& tools) {
+}  // namespace
+
+void read_messages(JsonObject& object, const RequestLimits& limits,
+                   std::vector<ChatMessage>& messages) {
+  const Json* value = object.find("messages");
+  if (!is_list(value, limits.max_messages)) {
+    return object.refuse("messages", fmt::format("a list of 1..{} messages", limits.max_messages));
+  }
+  add_messages(object, "messages", *value, messages);
+}
+
+void read_input_items(JsonObject& object, const RequestLimits& limits,
+                      std::vector<ChatMessage>& messages) {
+  const Json* value = object.find("input");
+  if (!is_list(value, limits.max_messages)) {
+    return object.refuse("input",
+                         fmt::format("text, or a list of 1..{} items", limits.max_messages));
+  }
+  Json list = Json::array();
+  for (const Json& item : *value) {
+    if (!add_item(item, list)) {
+      return object.refuse("input",
+                           R"(items of type "message", "function_call" or "function_call_output", )"
+                           R"(the last two with a call_id)");
+    }
+  }
+  add_messages(object, "input", list, messages);
+}
+
+void read_tools(JsonObject& object, std::string_view body, ToolShape shape,
+                const RequestLimits& limits, ToolFields& tools) {
+  const bool is_flat = shape == ToolShape::kFlat;
   tools.parallel = object.boolean("parallel_tool_calls").value_or(true);
   const Json* list = object.find("tools");
   if (list && (!list->is_array() || static_cast<int64_t>(list->size()) > limits.max_tools)) {
@@ -124,17 +196,19 @@ void read_tools(JsonObject& object, std::string_view body, const RequestLimits& 
   }
   if (list) {
     for (const Json& tool : *list) {
-      auto name = tool_name(tool);
+      auto name = tool_name(is_flat ? nested(tool) : tool);
       if (!name) return object.refuse("tools", name.error().message);
       tools.names.push_back(std::move(*name));
     }
   }
   const Json* choice = object.find("tool_choice");
-  const std::string named = choice ? named_tool(*choice) : std::string();
+  const std::string named =
+      choice ? named_tool(is_flat ? nested(*choice) : *choice) : std::string();
   if (choice && named.empty() && *choice != "auto" && *choice != "none" && *choice != "required") {
-    return object.refuse("tool_choice", R"("auto", "none", "required" or {"type": "function", )"
-                                        R"("function": {"name": ...}})");
+    return object.refuse("tool_choice", fmt::format(R"("auto", "none", "required" or {})",
+                                                    is_flat ? kFlatChoice : kNestedChoice));
   }
+  if (choice) tools.choice = choice->dump();
   tools.must_call = choice && *choice != "auto" && *choice != "none";
   if (!named.empty()) {
     if (std::ranges::find(tools.names, named) == tools.names.end()) {
@@ -150,7 +224,10 @@ void read_tools(JsonObject& object, std::string_view body, const RequestLimits& 
     return;
   }
   // Templates print tools: their keys keep the order of the request, which Json sorts.
-  tools.json = OrderedJson::parse(body)["tools"].dump();
+  OrderedJson ordered = OrderedJson::parse(body)["tools"];
+  tools.asked = ordered.dump();
+  if (is_flat) std::ranges::transform(ordered, ordered.begin(), nested<OrderedJson>);
+  tools.json = ordered.dump();
 }
 
 }  // namespace kvcast

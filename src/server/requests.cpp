@@ -227,6 +227,13 @@ void read_prompts(JsonObject& object, const RequestLimits& limits,
   }
 }
 
+/// What has been read as a call cannot be taken back.
+void refuse_revised_calls(JsonObject& object, const ChatRequest& request) {
+  if (!request.tools.json.empty() && request.fields.stream && request.fields.revise) {
+    object.refuse("revise", "false beside a stream with tools");
+  }
+}
+
 template <typename Request>
 ApiResult<Request> checked(const JsonObject& object, Request request) {
   if (object.error()) return tl::unexpected(*object.error());
@@ -265,11 +272,9 @@ ApiResult<ChatRequest> parse_chat_request(std::string_view body, const RequestLi
   if (const auto tokens = read_max_tokens(object, "max_completion_tokens", 1)) {
     request.fields.max_tokens = tokens;
   }
-  read_messages(object, "messages", limits, request.messages);
-  read_tools(object, body, limits, request.tools);
-  if (!request.tools.json.empty() && request.fields.stream && request.fields.revise) {
-    object.refuse("revise", "false beside a stream with tools");
-  }
+  read_messages(object, limits, request.messages);
+  read_tools(object, body, ToolShape::kNested, limits, request.tools);
+  refuse_revised_calls(object, request);
   const auto alternatives = object.integer("top_logprobs", 0, limits.max_logprobs);
   if (object.boolean("logprobs").value_or(false)) {
     request.fields.logprobs = alternatives.value_or(0);
@@ -288,7 +293,8 @@ ApiResult<ChatRequest> parse_responses_request(std::string_view body, const Requ
   // As OpenAI's clients name it here; there is one answer.
   request.fields.max_tokens = read_max_tokens(object, "max_output_tokens", 1);
   object.unsupported("n", {1});
-  refuse_tools(object);
+  read_tools(object, body, ToolShape::kFlat, limits, request.tools);
+  refuse_revised_calls(object, request);
   // Nothing is kept here between requests.
   object.unsupported("previous_response_id", {});
   object.unsupported("conversation", {});
@@ -298,6 +304,7 @@ ApiResult<ChatRequest> parse_responses_request(std::string_view body, const Requ
   object.unsupported("reasoning", {Json::object()});
   object.unsupported("truncation", {"disabled"});
   object.unsupported("include", {Json::array()});
+  object.unsupported("max_tool_calls", {});
   object.unsupported("top_logprobs", {0});
   if (auto instructions = object.text("instructions")) {
     request.messages.push_back({"system", std::move(*instructions)});
@@ -306,7 +313,7 @@ ApiResult<ChatRequest> parse_responses_request(std::string_view body, const Requ
   if (input && input->is_string()) {
     request.messages.push_back({"user", input->get<std::string>()});
   } else {
-    read_messages(object, "input", limits, request.messages);
+    read_input_items(object, limits, request.messages);
   }
   return checked(object, std::move(request));
 }
@@ -320,7 +327,7 @@ ApiResult<TokenizeRequest> parse_tokenize_request(std::string_view body,
   if (object.find("messages")) {
     refuse_tools(object);
     std::vector<ChatMessage> messages;
-    read_messages(object, "messages", limits, messages);
+    read_messages(object, limits, messages);
     request.input = std::move(messages);
   } else if (auto text = object.text("prompt")) {
     request.input = std::move(*text);

@@ -53,10 +53,11 @@ struct CompletionRequest {
 
 /// What an answer may call.
 struct ToolFields {
-  std::string json;                ///< for the template: the text of a list of tools; empty: none
-  std::vector<std::string> names;  ///< that calls may name
-  bool must_call = false;          ///< the answer begins with a call
-  bool parallel = true;            ///< more than one call is fine
+  std::string json;  ///< for the template: the text of a list of tools, nested; empty: none
+  std::string asked = "[]", choice = "\"auto\"";  ///< as the request has them, as JSON text
+  std::vector<std::string> names;                 ///< that calls may name
+  bool must_call = false;                         ///< the answer begins with a call
+  bool parallel = true;                           ///< more than one call is fine
 };
 
 struct ChatRequest {
@@ -87,7 +88,7 @@ struct RequestLimits {
 ApiResult<CompletionRequest> parse_completion_request(std::string_view body,
                                                       const RequestLimits& limits);
 ApiResult<ChatRequest> parse_chat_request(std::string_view body, const RequestLimits& limits);
-/// POST /v1/responses, text in and out.
+/// POST /v1/responses: text and calls of functions, in and out.
 ApiResult<ChatRequest> parse_responses_request(std::string_view body, const RequestLimits& limits);
 ApiResult<TokenizeRequest> parse_tokenize_request(std::string_view body,
                                                   const RequestLimits& limits);

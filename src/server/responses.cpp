@@ -137,7 +137,7 @@ OrderedJson reason_json(const ChoiceAnswer& choice) {
 class ChoicesFormat final : public AnswerFormat {
  public:
   ChoicesFormat(AnswerHead head, FormatOptions options, const Tokenizer* tokenizer)
-      : head_(std::move(head)), options_(options), tokenizer_(tokenizer) {}
+      : head_(std::move(head)), options_(std::move(options)), tokenizer_(tokenizer) {}
 
   std::string whole(const WholeAnswer& answer) override {
     OrderedJson json = head_json(head_, false);
@@ -243,8 +243,10 @@ class ChoicesFormat final : public AnswerFormat {
 
 std::unique_ptr<AnswerFormat> make_answer_format(AnswerHead head, FormatOptions options,
                                                  const Tokenizer* tokenizer) {
-  if (head.kind == AnswerKind::kResponse) return make_response_format(std::move(head));
-  return std::make_unique<ChoicesFormat>(std::move(head), options, tokenizer);
+  if (head.kind == AnswerKind::kResponse) {
+    return make_response_format(std::move(head), std::move(options.tools));
+  }
+  return std::make_unique<ChoicesFormat>(std::move(head), std::move(options), tokenizer);
 }
 
 OrderedJson timings_json(std::span<const EngineTimings> timings) {
@@ -254,7 +256,7 @@ OrderedJson timings_json(std::span<const EngineTimings> timings) {
   return list;
 }
 
-std::string revision_event(int64_t choice, int64_t characters) {
+std::string AnswerFormat::revision(int64_t choice, int64_t characters, int64_t /*bytes*/) {
   const OrderedJson json = {
       {"object", "kvcast.revision"}, {"index", choice}, {"from_character", characters}};
   return "event: revision\ndata: " + dump(json) + "\n\n";

@@ -13,6 +13,7 @@
 #include "runtime/engine_request.h"
 #include "runtime/tool_calls.h"
 #include "server/api_error.h"
+#include "server/requests.h"
 #include "tokenizer/tokenizer.h"
 
 namespace kvcast {
@@ -38,7 +39,7 @@ struct ScoredToken {
 struct ChoiceAnswer {
   int64_t index = 0;
   std::string text;
-  std::vector<ToolCallPart> calls;  ///< beside the text; chat alone has them
+  std::vector<ToolCallPart> calls;  ///< after the text; chats and responses have them
   std::vector<ScoredToken> scores;
   std::string finish_reason;  ///< empty: null
 };
@@ -74,6 +75,9 @@ class AnswerFormat {
   /// Before anything is known.
   virtual std::string first_events() = 0;
   virtual std::string event(const StreamPiece& piece) = 0;
+  /// The event of a revision ("event: revision"): of the choice's streamed text only the first
+  /// `characters`, which are `bytes`, stay. Only where "revise" was asked for.
+  virtual std::string revision(int64_t choice, int64_t characters, int64_t bytes);
   /// After the last piece.
   virtual std::string last_events(const Usage& usage, std::span<const EngineTimings> timings) = 0;
   /// What ends a stream that failed.
@@ -83,19 +87,16 @@ class AnswerFormat {
 struct FormatOptions {
   bool logprobs = false;       ///< choices carry them
   bool include_usage = false;  ///< in streams of /v1/completions and /v1/chat/completions
+  ToolFields tools;            ///< /v1/responses repeats what was asked for
 };
 
 /// `tokenizer` names tokens; may be null.
 std::unique_ptr<AnswerFormat> make_answer_format(AnswerHead head, FormatOptions options,
                                                  const Tokenizer* tokenizer);
 /// The format of /v1/responses.
-std::unique_ptr<AnswerFormat> make_response_format(AnswerHead head);
+std::unique_ptr<AnswerFormat> make_response_format(AnswerHead head, ToolFields tools);
 /// "timings" of an answer: an object for one prompt, a list for several.
 nlohmann::ordered_json timings_json(std::span<const EngineTimings> timings);
-
-/// The event of a revision ("event: revision"): of the choice's text so far only the first
-/// `characters` stay. Only where "revise" was asked for.
-std::string revision_event(int64_t choice, int64_t characters);
 
 /// OpenAI's finish_reason: "stop" or "length".
 std::string_view api_finish_reason(FinishReason reason);

@@ -53,6 +53,26 @@ assert not none.message.tool_calls and none.message.content, none
 auto = client.chat.completions.create(messages=messages[:1], **common).choices[0]
 print("of its own:", auto.message.tool_calls or auto.message.content)
 
+# The same by /v1/responses: whole, streamed, and the agent's turn.
+flat = [{"type": "function", "strict": False, **tool["function"]} for tool in (WEATHER, TIME)]
+shared = {"model": "any", "tools": flat, "temperature": 0, "max_output_tokens": 64}
+history = [{"role": "user", "content": "How is the weather in Paris?"}]
+named = {"type": "function", "name": "get_weather"}
+whole = client.responses.create(input=history, tool_choice=named, **shared)
+made = [item for item in whole.output if item.type == "function_call"][0]
+assert (made.name, json.loads(made.arguments)) == ("get_weather", {"city": "Paris"}), whole
+with client.responses.stream(input=history, tool_choice=named, **shared) as events:
+    kinds = [event.type for event in events]
+    streamed = events.get_final_response()
+assert [(i.type, getattr(i, "arguments", None)) for i in streamed.output] == \
+    [(i.type, getattr(i, "arguments", None)) for i in whole.output], streamed
+assert "response.function_call_arguments.done" in kinds and kinds[-1] == "response.completed", kinds
+history += [made.model_dump(exclude_none=True),
+            {"type": "function_call_output", "call_id": made.call_id, "output": json.dumps({"sky": "foggy", "celsius": 11})}]
+after = client.responses.create(input=history, tool_choice="none", **shared)
+assert after.output_text == told.message.content, (after.output_text, told.message.content)
+print("by responses:", made.name, made.arguments)
+
 for broken in ({"tool_choice": {"type": "function", "function": {"name": "fly"}}},
                {"tools": [{**WEATHER, "function": {**WEATHER["function"], "strict": True}}]}):
     try:

@@ -153,7 +153,7 @@ class HttpClient {
   std::string buffer_;
 };
 
-/// The data of each server-sent event, "[DONE]" left out; `done` says whether it came.
+/// The data of each server-sent event, named or not, "[DONE]" left out; `done`: whether it came.
 struct Events {
   std::vector<nlohmann::json> data;
   bool done = false;
@@ -161,7 +161,8 @@ struct Events {
   explicit Events(const std::string& body) {
     for (size_t at = 0; at < body.size();) {
       const size_t end = std::min(body.find("\n\n", at), body.size());
-      const std::string event = body.substr(at, end - at);
+      const size_t name = body.compare(at, 7, "event: ") == 0 ? body.find('\n', at) + 1 : at;
+      const std::string event = body.substr(name, end - name);
       at = end + 2;
       EXPECT_TRUE(event.starts_with("data: ")) << event;
       if (event == "data: [DONE]") {

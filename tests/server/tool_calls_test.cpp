@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 
 #include <fstream>
+#include <map>
 
 #include "server/server_fixture.h"
 #include "server/tool_templates.h"
@@ -242,8 +243,132 @@ TEST(ServedTools, WhatCannotBeCalledIsRefusedByName) {
   refused(server, {{"stream", true}, {"revise", true}}, "revise");
   const json no_arguments = {{{"role", "assistant"}, {"tool_calls", {{{"id", "c1"}}}}}};
   refused(server, {{"messages", no_arguments}}, "messages");
-  const json responses = {{"input", "a"}, {"tools", {tool("look")}}};
-  EXPECT_EQ(server.post(responses, "/v1/responses").status, 400);
+}
+
+/// As /v1/responses has tools.
+json flat_tool(const std::string& name) {
+  return {{"type", "function"}, {"name", name}, {"parameters", {{"type", "object"}}}};
+}
+
+json response_with_tools() {
+  return {{"input", "Look."},
+          {"tools", {flat_tool("look"), flat_tool("go")}},
+          {"max_output_tokens", 12},
+          {"temperature", 0},
+          {"ignore_eos", true}};
+}
+
+constexpr auto kResponses = "/v1/responses";
+
+TEST(ServedTools, ResponsesCallWhatChatsCall) {
+  for (const bool tagged : {true, false}) {
+    const WithTemplate server(template_with_tools(tagged));
+    json chat = body_with_tools(), asked = response_with_tools();
+    chat["tool_choice"] = {{"type", "function"}, {"function", {{"name", "go"}}}};
+    asked["tool_choice"] = {{"type", "function"}, {"name", "go"}};
+    const json in_chat = server.post(chat).json();
+    const json expected = in_chat["choices"][0]["message"]["tool_calls"][0]["function"];
+    const json whole = server.post(asked, kResponses).json();
+    EXPECT_EQ(whole["usage"]["input_tokens"], in_chat["usage"]["prompt_tokens"]);
+    EXPECT_EQ(whole["tools"], asked["tools"]);
+    EXPECT_EQ(whole["tool_choice"], asked["tool_choice"]);
+    const auto calls_of = [](const json& output) {
+      json calls = json::array();
+      for (const json& item : output) {
+        if (item["type"] == "function_call") calls.push_back(item);
+      }
+      return calls;
+    };
+    const json call = calls_of(whole["output"]).at(0);
+    EXPECT_EQ(call["name"], "go");
+    EXPECT_EQ(call["arguments"], expected["arguments"]);
+    EXPECT_THAT(call["call_id"].get<std::string>(), testing::StartsWith("call_"));
+
+    asked["stream"] = true;
+    std::map<std::string, std::string> written;  // by item
+    json last, done = json::array();
+    for (const json& event : Events(server.post(asked, kResponses).body).data) {
+      const std::string type = event["type"];
+      if (type.ends_with(".delta")) written[event["item_id"]] += event["delta"];
+      if (type == "response.output_item.done") done.push_back(event["item"]);
+      last = event;
+    }
+    EXPECT_EQ(last["response"]["output"], done);
+    EXPECT_EQ(last["response"]["status"], whole["status"]);
+    // Text on both sides of a call is one message of a whole answer, two of a stream.
+    std::string in_whole, streamed;
+    for (const json& item : whole["output"]) {
+      if (item["type"] == "message") in_whole += item["content"][0]["text"];
+    }
+    for (const json& item : done) {
+      const bool is_call = item["type"] == "function_call";
+      const std::string text = is_call ? item["arguments"] : item["content"][0]["text"];
+      EXPECT_EQ(text, written[item["id"]]);
+      if (!is_call) streamed += text;
+    }
+    EXPECT_EQ(streamed, in_whole);
+    const json streamed_calls = calls_of(done), calls = calls_of(whole["output"]);
+    ASSERT_EQ(streamed_calls.size(), calls.size());
+    for (size_t i = 0; i < calls.size(); ++i) {
+      EXPECT_EQ(streamed_calls[i]["arguments"], calls[i]["arguments"]);
+    }
+  }
+}
+
+TEST(ServedTools, ResponsesTakeCallsAndTheirResultsAsHistory) {
+  const WithTemplate server(template_with_tools(true));
+  const json call = {{"type", "function_call"},
+                     {"id", "fc_1"},
+                     {"call_id", "c1"},
+                     {"name", "look"},
+                     {"arguments", "{\"x\": 1}"}};
+  const json result = {{"type", "function_call_output"}, {"call_id", "c1"}, {"output", "A lamp."}};
+  const json said = {{"type", "message"},
+                     {"role", "assistant"},
+                     {"content", {{{"type", "output_text"}, {"text", "I see."}}}}};
+  const json user = {{"role", "user"}, {"content", "Look."}};
+  const auto tokens = [&](const json& input) {
+    const json body = {{"input", input}, {"max_output_tokens", 1}};
+    const ClientResponse response = server.post(body, kResponses);
+    EXPECT_EQ(response.status, 200) << response.body;
+    return response.json()["usage"]["input_tokens"].get<int64_t>();
+  };
+  const json function = {{"name", "look"}, {"arguments", "{\"x\": 1}"}};
+  const json chat = {
+      {"messages",
+       {user,
+        {{"role", "assistant"},
+         {"content", "I see."},
+         {"tool_calls", {{{"id", "c1"}, {"type", "function"}, {"function", function}}}}},
+        {{"role", "tool"}, {"tool_call_id", "c1"}, {"content", "A lamp."}}}},
+      {"max_tokens", 1}};
+  EXPECT_EQ(tokens({user, said, call, result}), server.post(chat).json()["usage"]["prompt_tokens"]);
+  EXPECT_GT(tokens({user, call, result}), tokens(json::array({user})));
+}
+
+TEST(ServedTools, ResponsesRefuseWhatTheyDoNotKnow) {
+  const WithTemplate server(template_with_tools(true));
+  const auto refused = [&](const json& more, const char* field) {
+    json body = response_with_tools();
+    body.update(more);
+    const ClientResponse response = server.post(body, kResponses);
+    EXPECT_EQ(response.status, 400) << response.body;
+    EXPECT_EQ(response.json()["error"]["param"], field) << response.body;
+  };
+  json strict = flat_tool("look");
+  strict["strict"] = true;
+  refused({{"tools", {strict}}}, "tools");
+  refused({{"tools", {tool("look")}}}, "tools");
+  refused({{"tools", {{{"type", "web_search"}}}}}, "tools");
+  refused({{"tool_choice", {{"type", "function"}, {"name", "fly"}}}}, "tool_choice");
+  refused({{"input", json::array({{{"type", "reasoning"}}})}}, "input");
+  refused({{"input", {{{"type", "function_call"}, {"call_id", "c1"}}}}}, "input");
+  refused({{"input", {{{"type", "function_call_output"}, {"output", "a"}}}}}, "input");
+  refused({{"input", {"text"}}}, "input");
+  const json call = {
+      {"type", "function_call"}, {"call_id", "c1"}, {"name", "look"}, {"arguments", "{}"}};
+  refused({{"input", {{{"role", "assistant"}, {"tool_calls", "look"}}, call}}}, "input");
+  refused({{"stream", true}, {"revise", true}}, "revise");
 }
 
 }  // namespace

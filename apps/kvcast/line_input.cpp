@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <clocale>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -59,8 +60,11 @@ class TerminalInput final : public LineInput {
     el_wset(editor_, EL_HIST, &history_w, history_);
     el_wset(editor_, EL_ADDFN, L"kvcast-paste", L"insert what is pasted", &paste);
     el_wset(editor_, EL_BIND, kPasteBegins, L"kvcast-paste", nullptr);
-    // Ctrl-C is a key while a line is edited: the library would wait on through the signal.
-    el_wset(editor_, EL_SETTY, L"-d", L"intr=", nullptr);
+    // Ctrl-C is a key while a line is edited: the library may wait on through the signal. So is
+    // Ctrl-Z then. (The library forgets a key that is taken from the terminal, but not a mode.)
+    el_wset(editor_, EL_SETTY, L"-d", L"-isig", nullptr);
+    el_wset(editor_, EL_ADDFN, L"kvcast-suspend", L"stop until the shell goes on", &suspend);
+    el_wset(editor_, EL_BIND, L"^Z", L"kvcast-suspend", nullptr);
     el_wset(editor_, EL_ADDFN, L"kvcast-give-up", L"forget the line", &give_up);
     el_wset(editor_, EL_BIND, L"^C", L"kvcast-give-up", nullptr);
     const char* terminal = std::getenv("TERM");
@@ -127,6 +131,12 @@ class TerminalInput final : public LineInput {
     of(editor).given_up_ = true;
     of(editor).was_empty_ = line->lastchar == line->buffer;
     return CC_NEWLINE;
+  }
+  static unsigned char suspend(EditLine* editor, wint_t /*key*/) {
+    el_wset(editor, EL_PREP_TERM, 0);
+    std::raise(SIGTSTP);
+    el_wset(editor, EL_PREP_TERM, 1);
+    return CC_REDISPLAY;
   }
   void ask_terminal(const char* sequence) const {
     if (!has_brackets_) return;

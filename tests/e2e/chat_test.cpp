@@ -57,12 +57,17 @@ TEST_F(ChatTest, LinesAreEditedAndComeBackFromTheHistory) {
   terminal.type("\x1b[A\r");
   ASSERT_TRUE(terminal.shows("Ctrl-C stops"));
   ASSERT_TRUE(terminal.shows("> "));
-  terminal.type("never sent\x03");
+  terminal.type("never sent");
+  ASSERT_TRUE(terminal.shows("never sent"));
+  terminal.type("\x03");  // a key: it forgets this line, and nothing else is said
+  ASSERT_TRUE(terminal.shows("> "));
+  EXPECT_THAT(terminal.shown(), testing::Not(testing::HasSubstr("Ctrl-D ends the chat")));
   terminal.type("/save " + path("saved") + "\r");
   ASSERT_TRUE(terminal.shows("saved 0 messages"));
   ASSERT_TRUE(terminal.shows("> "));
   terminal.type("\x03");
   ASSERT_TRUE(terminal.shows("Ctrl-D ends the chat"));
+  ASSERT_TRUE(terminal.shows("> "));  // a key before it may be the terminal's, not the editor's
   EXPECT_EQ(terminal.leave(), 0);
 }
 

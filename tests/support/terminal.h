@@ -64,6 +64,8 @@ class Terminal {
     ADD_FAILURE() << "not shown: " << text << " in " << shown_.substr(seen_);
     return false;
   }
+  /// All that has been shown so far.
+  [[nodiscard]] const std::string& shown() const { return shown_; }
   /// All that has been shown once the program has ended by itself.
   const std::string& all_shown() {
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);

@@ -1,9 +1,11 @@
 #include "server/access.h"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cctype>
+#include <string>
 
 #include "server/http_text.h"
 
@@ -31,6 +33,13 @@ std::string_view host_name(std::string_view host) {
   if (colon != std::string_view::npos && !host.ends_with(']')) host = host.substr(0, colon);
   if (host.ends_with('.')) host.remove_suffix(1);
   return host;
+}
+
+/// 127.0.0.0/8, and not a name that begins like it.
+bool is_loopback_address(std::string_view name) {
+  in_addr address{};
+  return inet_pton(AF_INET, std::string(name).c_str(), &address) == 1 &&
+         ntohl(address.s_addr) >> 24 == 127;
 }
 
 /// Letters, digits, '-' and what else separates names of headers: nothing that ends a header.
@@ -66,7 +75,7 @@ std::optional<std::string> decode_base64(std::string_view text) {
 bool Access::host_is_fine(std::string_view host) const {
   const std::string_view name = host_name(host);
   return !options_.loopback_only || host.empty() || equal_ignoring_case(name, "localhost") ||
-         name == "[::1]" || name.starts_with("127.") || equal_ignoring_case(name, options_.host);
+         name == "[::1]" || is_loopback_address(name) || equal_ignoring_case(name, options_.host);
 }
 
 bool Access::origin_is_fine(const HttpRequest& request) const {

@@ -31,9 +31,10 @@ void fuzz_completion(std::string_view body) {
   FUZZ_CHECK(static_cast<int64_t>(request->prompts.size()) <= limits.max_prompts);
 }
 
-void fuzz_chat(std::string_view body) {
+void fuzz_chat(std::string_view body, bool as_response) {
   const RequestLimits limits;
-  const auto request = parse_chat_request(body, limits);
+  const auto request =
+      as_response ? parse_responses_request(body, limits) : parse_chat_request(body, limits);
   if (!request) return check_error(request.error());
   check_fields(request->fields, limits);
   FUZZ_CHECK(!request->messages.empty());
@@ -92,7 +93,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (which == 'c') {
     fuzz_completion(body);
   } else if (which == 'm') {
-    fuzz_chat(body);
+    fuzz_chat(body, false);
+  } else if (which == 'r') {
+    fuzz_chat(body, true);
   } else if (which == 'a' || which == 'b') {
     const size_t step = body.empty() ? 1 : 1 + static_cast<unsigned char>(body.front()) % 16;
     fuzz_answer(body.substr(std::min<size_t>(1, body.size())), step, which == 'a');

@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- safetensors gguf json text tokenizer spec request template
+[ $# -gt 0 ] || set -- safetensors gguf json text tokenizer spec request http template
 for name; do
   corpus=build/fuzz/corpus/$name
   mkdir -p "$corpus"

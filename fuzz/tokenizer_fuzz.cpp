@@ -94,7 +94,8 @@ void fuzz_vocabulary(Input& input) {
     const int64_t chosen = choice(3);
     return chosen == 2 ? std::nullopt : std::optional(chosen == 1);
   };
-  GgufVocabulary vocabulary{.source = "fuzz.gguf"};
+  GgufVocabulary vocabulary;
+  vocabulary.source = "fuzz.gguf";
   vocabulary.model = choice(2) == 0 ? "gpt2" : "llama";
   vocabulary.pre = kPres[static_cast<size_t>(choice(kPres.size()))];
   vocabulary.bos = maybe();

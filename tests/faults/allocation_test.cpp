@@ -138,7 +138,9 @@ TEST_F(Allocations, OfARequest) {
     }
     if (submitted) {
       EXPECT_EQ(answered(counts), 1);
-      if (!FailingAllocation::failed()) EXPECT_EQ(counts->message, "");
+      if (!FailingAllocation::failed()) {
+        EXPECT_EQ(counts->message, "");
+      }
     }
     const WorkingAllocations again;
     (*rounds)->pool().shrink_to(0);

@@ -127,7 +127,7 @@ TEST_F(Cli, AFullDiskUnderStandardOutputFails) {
 
 TEST_F(Cli, StandardErrorThatIsFullOrClosedStopsNothing) {
   const std::string program = std::string(KVCAST_BINARY_DIR) + "/kvcast ";
-  for (const std::string& where : {" 2> /dev/full", " 2>&-"}) {
+  for (const std::string where : {" 2> /dev/full", " 2>&-"}) {
     Program run({"/bin/bash", "-c", program + "run " + path("reader") + " -p The -n 3" + where});
     EXPECT_EQ(run.wait(), 0) << where;
     EXPECT_FALSE(run.out().empty()) << where;

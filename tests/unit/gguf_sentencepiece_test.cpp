@@ -79,7 +79,7 @@ TEST_P(GgufSentencePiece, LongTextIsTheLibrarys) {
 INSTANTIATE_TEST_SUITE_P(Models, GgufSentencePiece,
                          ::testing::Values("tests/data/tokenizer.model",
                                            "models/kvcast-65m/base/tokenizer.model"),
-                         [](const auto& info) { return "Model" + std::to_string(info.index); });
+                         [](const auto& test) { return "Model" + std::to_string(test.index); });
 
 }  // namespace
 }  // namespace kvcast

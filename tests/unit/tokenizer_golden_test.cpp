@@ -94,8 +94,8 @@ TEST_P(GoldenTokenizer, ABreakKeepsANameText) {
 INSTANTIATE_TEST_SUITE_P(Kinds, GoldenTokenizer,
                          ::testing::Values("gpt-2", "smollm", "qwen2", "llama-bpe", "llama-2",
                                            "mistral", "gemma"),
-                         [](const auto& info) {
-                           std::string name = info.param;
+                         [](const auto& test) {
+                           std::string name = test.param;
                            std::erase(name, '-');
                            return name;
                          });
@@ -172,8 +172,8 @@ TEST_P(GoldenGgufVocabulary, IsTheTokenizerOfTheJsonFile) {
 
 INSTANTIATE_TEST_SUITE_P(Pre, GoldenGgufVocabulary,
                          ::testing::Values("gpt-2", "smollm", "qwen2", "llama-bpe"),
-                         [](const auto& info) {
-                           std::string name = info.param;
+                         [](const auto& test) {
+                           std::string name = test.param;
                            std::erase(name, '-');
                            return name;
                          });

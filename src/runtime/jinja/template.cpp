@@ -170,8 +170,7 @@ class Renderer {
     const size_t parameters = macro.names.size() - 1;
     if (arguments.size() > parameters) refuse(macro.line, "a macro got too many arguments");
     const Value own((Map()));
-    std::vector<Value> scopes(scopes_.begin(), scopes_.begin() + 2);
-    scopes.push_back(own);
+    std::vector<Value> scopes = {scopes_[0], scopes_[1], own};
     scopes_.swap(scopes);
     for (size_t i = 0; i < parameters; ++i) {
       const std::string& name = macro.names[i + 1];

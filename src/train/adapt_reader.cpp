@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "model/bundle.h"
+#include "model/checkpoint.h"
 #include "train/data/error.h"
 #include "train/low_rank.h"
 
@@ -164,32 +165,34 @@ class BasesLayers : public TrainedReader {
   std::vector<int64_t> shared_;
 };
 
-/// An auxiliary that reads the tokens itself. The base's exact layers run on the prompt besides.
+/// An auxiliary that reads the tokens itself; of its last layer nothing but what enters it is read.
+/// The base's exact layers run on the prompt besides.
 class WholeAuxiliary : public TrainedReader {
  public:
   WholeAuxiliary(const AdaptRecipe& recipe, const Model& base)
       : recipe_(recipe),
         base_(base),
         start_(load_model(recipe.pair.auxiliary, {.tokens = base.config.vocab_size})),
-        specs_(model_parameter_specs(start_.config)),
+        config_(start_.config),
+        last_(fmt::format("layers.{}.", start_.config.n_layers() - 1)),
         rope_(
             rope_table(start_.config, recipe.data.sequence_tokens, base.token_embeddings.device())),
         given_(frozen(start_.values, base.token_embeddings.scalar_type(),
-                      base.token_embeddings.device())) {}
+                      base.token_embeddings.device())) {
+    config_.layers.pop_back();
+  }
 
-  [[nodiscard]] const ModelConfig& config() const override { return start_.config; }
-  [[nodiscard]] std::vector<ParameterSpec> specs() const override { return specs_; }
-  [[nodiscard]] TensorMap start() const override { return start_.values; }
+  [[nodiscard]] const ModelConfig& config() const override { return config_; }
+  [[nodiscard]] std::vector<ParameterSpec> specs() const override {
+    return model_parameter_specs(config_);
+  }
+  [[nodiscard]] TensorMap start() const override { return without_last(start_.values); }
   [[nodiscard]] Model start_reader() const override { return bind(given_); }
   [[nodiscard]] Model bind(const TensorMap& views) const override {
-    return bind_model(start_.config, rope_, views, "");
+    return bind_model(config_, rope_, views, "");
   }
 
-  [[nodiscard]] ModelConfig stored_config() const override {
-    ModelConfig config = start_.config;
-    config.layers.push_back(config.layers.front());
-    return config;
-  }
+  [[nodiscard]] ModelConfig stored_config() const override { return start_.config; }
   [[nodiscard]] ForecastPlan plan(const std::vector<int64_t>& sources) const override {
     ForecastPlan plan;
     plan.sink_tokens = recipe_.sink_tokens;
@@ -204,26 +207,28 @@ class WholeAuxiliary : public TrainedReader {
   void write(const std::filesystem::path& bundle, const TensorMap& values,
              const StoreOptions& store, Json& /*manifest*/) const override {
     TensorMap stored = values;
-    add_with_prefix(stored, fmt::format("layers.{}.", start_.config.n_layers()),
-                    without_prefix(values, "layers.0."));
-    write_model(bundle / kAdaptAuxiliary, stored_config(), stored, store, recipe_.pair.base);
+    add_with_prefix(stored, last_, without_prefix(start_.values, last_));
+    write_model(bundle / kAdaptAuxiliary, start_.config, stored, store, recipe_.pair.base);
   }
   [[nodiscard]] TensorMap read(const std::filesystem::path& bundle) const override {
-    TensorMap values = load_model(bundle / kAdaptAuxiliary).values;
-    const std::string last = fmt::format("layers.{}.", start_.config.n_layers());
-    std::erase_if(values, [&](const auto& value) { return value.first.starts_with(last); });
-    return values;
+    return without_last(load_model(bundle / kAdaptAuxiliary).values);
   }
   [[nodiscard]] std::string description() const override {
-    return fmt::format("an auxiliary of {} layers of width {}, trained", start_.config.n_layers(),
-                       start_.config.model_dim);
+    return fmt::format("an auxiliary of {} layers of width {}, trained", config_.n_layers(),
+                       config_.model_dim);
   }
 
  private:
+  [[nodiscard]] TensorMap without_last(TensorMap values) const {
+    std::erase_if(values, [&](const auto& value) { return value.first.starts_with(last_); });
+    return values;
+  }
+
   const AdaptRecipe& recipe_;
   const Model& base_;
   LoadedModel start_;
-  std::vector<ParameterSpec> specs_;
+  ModelConfig config_;  ///< of the layers that run
+  std::string last_;    ///< prefix of the last layer's names
   RopeTable rope_;
   TensorMap given_;  ///< as it starts, on the device
 };
@@ -237,7 +242,12 @@ std::unique_ptr<TrainedReader> make_reader(const AdaptRecipe& recipe, const Mode
     throw TrainError(
         fmt::format("adapt.exact_layers: expected fewer than the base's {} layers", layers));
   }
-  if (!recipe.pair.auxiliary.empty()) return std::make_unique<WholeAuxiliary>(recipe, base);
+  if (!recipe.pair.auxiliary.empty()) {
+    if (unwrap(open_checkpoint(recipe.pair.auxiliary)).config.n_layers() < 2) {
+      throw TrainError("adapt.auxiliary: expected a model of two layers or more");
+    }
+    return std::make_unique<WholeAuxiliary>(recipe, base);
+  }
   for (const int64_t layer : recipe.trained_layers) {
     if (layer >= 0 && layer < layers) continue;
     throw TrainError(fmt::format("adapt.trained_layers: layer {}: the base has layers 0 to {}",

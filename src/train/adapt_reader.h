@@ -26,7 +26,7 @@ class TrainedReader {
   /// The reader that trained values are; differentiable in them.
   [[nodiscard]] virtual Model bind(const TensorMap& views) const = 0;
 
-  /// What a bundle's auxiliary is: the trained layers and one more, of which nothing but what
+  /// What a bundle's auxiliary is: the layers that run and one more, of which nothing but what
   /// enters it is read.
   [[nodiscard]] virtual ModelConfig stored_config() const = 0;
   /// `sources`: for each base layer after the exact ones.

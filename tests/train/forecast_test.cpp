@@ -29,7 +29,7 @@ namespace {
 Forecaster exact_forecaster(const Model& base, const ForecastShape& shape) {
   Forecaster exact;
   exact.reader = base;
-  exact.reader.token_embeddings = {};
+  exact.reader.token_embeddings = Tensor();
   exact.reader.layers.assign(base.layers.begin() + shape.start(), base.layers.end() - 1);
   exact.reader.config.layers.assign(base.config.layers.begin() + shape.start(),
                                     base.config.layers.end() - 1);

@@ -12,12 +12,12 @@ namespace kvcast::train {
 /// What of a base is exact, and what is forecast.
 struct ForecastShape {
   /// Layers whose keys and values are the base's own: all but the last of them run whole, the last
-  /// gives its keys and values only.
+  /// gives its keys and values only. None of them: what reads has to be a model of its own.
   int64_t exact_layers = 1;
   int64_t sink_tokens = 4;  ///< first positions that the base runs through all layers
 
   /// The layer whose entering rows the trained layers go on from.
-  [[nodiscard]] int64_t start() const { return exact_layers - 1; }
+  [[nodiscard]] int64_t start() const { return exact_layers > 0 ? exact_layers - 1 : 0; }
 };
 
 /// What is trained. Source j of a map is the residual stream, divided by its RMS, that enters

@@ -319,10 +319,10 @@ TEST_P(AdaptRank, TheBundleOfWholeCopiesIsExactInTheRuntime) {
 
 TEST(Adapt, AnAuxiliaryThatIsTheBaseIsExactInTheRuntime) {
   at::manual_seed(1);
-  for (const int64_t sinks : {0, 4}) {
+  for (const auto& [exact_layers, sinks] : {std::pair<int64_t, int64_t>{0, 0}, {1, 0}, {2, 4}}) {
     TemporaryDirectory files;
     AdaptRecipe recipe = idle_recipe(files, small_config(4));
-    recipe.exact_layers = 1;
+    recipe.exact_layers = exact_layers;
     recipe.sink_tokens = sinks;
     recipe.trained_layers = {};
     recipe.pair.auxiliary = recipe.pair.base;

@@ -265,11 +265,14 @@ AdaptRecipe read_adapt_recipe(const std::filesystem::path& path, const Settings&
   auto table = file.table("adapt", true);
   AdaptRecipe recipe;
   recipe.pair.base = table.text("base");
-  recipe.exact_layers = table.integer("exact_layers", recipe.exact_layers, 1, 1024);
+  recipe.exact_layers = table.integer("exact_layers", recipe.exact_layers, 0, 1024);
   recipe.trained_layers = table.integers("trained_layers");
   recipe.pair.auxiliary = table.text("auxiliary", "");
   if (recipe.trained_layers.empty() == recipe.pair.auxiliary.empty()) {
     table.fail("trained_layers", "a list of layers, or `auxiliary`, a model directory");
+  }
+  if (recipe.exact_layers == 0 && recipe.pair.auxiliary.empty()) {
+    table.fail("exact_layers", "1 or more, or an `auxiliary`");
   }
   recipe.start = table.text("start", "");
   recipe.sequence_splits = table.choice<bool>("splits", {{"step", false}, {"sequence", true}});

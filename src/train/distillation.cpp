@@ -67,7 +67,9 @@ Terms chunked_terms(const Tensor& student, const Tensor& teacher, const Tensor& 
   const Tensor counted = targets.ne(options.cross_entropy.ignore_index);
   const Tensor safe_targets = targets.masked_fill(counted.logical_not(), 0);
   const Tensor n_counted = counted.sum().clamp_min(1).to(at::kFloat);
-  const Tensor row_weights = counted.to(at::kFloat) / n_counted;  // [rows], sums to 1
+  Tensor row_weights = counted.to(at::kFloat);  // [rows], sums to 1
+  if (options.row_weights.defined()) row_weights = row_weights * options.row_weights;
+  row_weights = row_weights / row_weights.sum().clamp_min(1e-20);
 
   Terms terms;
   terms.cross_entropy = zeros_f32({}, student.device());

@@ -10,12 +10,13 @@ struct DistillationOptions {
   double lambda_cross_entropy = 1.0;  ///< on cross_entropy + z_loss
   double lambda_kl = 1.0;             ///< on KL(teacher || student)
   CrossEntropyOptions cross_entropy;
+  Tensor row_weights = {};  ///< f32 [rows]: how much each counts; undefined: all alike
 };
 
 struct Distillation {
   Tensor total;  ///< scalar, differentiable: lambda_cross_entropy (ce + z) + lambda_kl kl
   CrossEntropy cross_entropy;  ///< its `total` is detached here
-  Tensor kl;                   ///< scalar, detached: nats, mean over counted targets
+  Tensor kl;                   ///< scalar, detached: nats, weighted mean over counted targets
 };
 
 /// student and teacher [rows, model_dim]: hidden states after the final norm, in front of the same

@@ -31,21 +31,32 @@ Tensor scored_targets(const Tensor& targets, const KvpPass& pass, int64_t ignore
   return scored;
 }
 
+/// [B, T] f32: what each position counts.
+Tensor position_weights(const SequenceSplits& splits, int64_t tokens) {
+  const Tensor positions = at::arange(tokens, splits.own_from.options());
+  const Tensor before = positions.unsqueeze(0).lt(splits.own_from.unsqueeze(1));
+  return before.to(at::kFloat).mul(splits.prefix_weight - 1.0).add(1.0);
+}
+
 }  // namespace
 
-Tensors forecast_sources(const Model& layers, const Tensor& rows) {
+Tensors forecast_sources(const Model& reader, const ExactRun& exact, int64_t tokens) {
+  const Tensor rows = reader.token_embeddings.defined()
+                          ? embed(reader, exact.tokens.narrow(1, 0, tokens))
+                          : exact.start.narrow(1, 0, tokens).contiguous();
   Tensors sources;
   sources.push_back(run_layers(
-      layers, rows, {.last = static_cast<int64_t>(layers.layers.size()), .entering = &sources}));
+      reader, rows, {.last = static_cast<int64_t>(reader.layers.size()), .entering = &sources}));
   // What left the last layer was pushed behind the rows that entered each.
-  const Tensor no_weight = at::ones({rows.size(2)}, rows.options());
-  for (Tensor& source : sources) source = rms_norm(source, no_weight, layers.config.norm_eps);
+  const Tensor no_weight = at::ones({rows.size(2)}, rows.options().requires_grad(false));
+  for (Tensor& source : sources) source = rms_norm(source, no_weight, reader.config.norm_eps);
   return sources;
 }
 
 ExactRun run_exact(const Model& base, const ForecastShape& shape, const Tensor& tokens) {
   const at::NoGradGuard no_grad;
   ExactRun exact;
+  exact.tokens = tokens;
   exact.start = run_layers(base, embed(base, tokens), {.last = shape.start()});
   exact.resumed =
       run_layers(base, exact.start, {.first = shape.start(), .last = shape.exact_layers});
@@ -58,8 +69,7 @@ ExactRun run_exact(const Model& base, const ForecastShape& shape, const Tensor& 
 
 Cache forecast_cache(const Model& base, const ForecastShape& shape, const Forecaster& forecaster,
                      const ExactRun& exact, int64_t tokens) {
-  const Tensors sources =
-      forecast_sources(forecaster.layers, exact.start.narrow(1, 0, tokens).contiguous());
+  const Tensors sources = forecast_sources(forecaster.reader, exact, tokens);
   const int64_t head_dim = base.config.head_dim;
   Cache forecast;
   for (size_t n = 0; n < forecaster.maps.layer_map.size(); ++n) {
@@ -89,14 +99,23 @@ Tensor run_on_forecast(const Model& base, const ForecastShape& shape, const Fore
 ForecastLosses forecast_loss(const Model& base, const ForecastShape& shape,
                              const Forecaster& forecaster, const Tensor& input_ids,
                              const Tensor& targets, const KvpLossOptions& options,
-                             const KvpPass& pass) {
+                             const KvpPass& pass, const SequenceSplits& splits) {
   const ExactRun exact = run_exact(base, shape, input_ids);
-  const Tensor student = run_on_forecast(base, shape, forecaster, exact, pass);
-  const Tensor teacher = exact.hidden.narrow(1, pass.predicted_tokens, student.size(1));
-  const Tensor scored = scored_targets(targets, pass, options.cross_entropy.ignore_index);
-  const Distillation distilled = linear_distillation(
-      student.flatten(0, 1), teacher.flatten(0, 1), base.lm_head, scored.flatten(),
-      {options.lambda_base, options.lambda_kl, options.cross_entropy});
+  DistillationOptions distillation{options.lambda_base, options.lambda_kl, options.cross_entropy};
+  Tensor student, teacher, scored;
+  if (splits.own_from.defined()) {
+    const Cache forecast = forecast_cache(base, shape, forecaster, exact, input_ids.size(1));
+    student = run_with_prefixes(base, exact.resumed, shape.exact_layers, forecast, splits.own_from);
+    teacher = exact.hidden;
+    scored = targets;
+    distillation.row_weights = position_weights(splits, input_ids.size(1)).flatten();
+  } else {
+    student = run_on_forecast(base, shape, forecaster, exact, pass);
+    teacher = exact.hidden.narrow(1, pass.predicted_tokens, student.size(1));
+    scored = scored_targets(targets, pass, options.cross_entropy.ignore_index);
+  }
+  const Distillation distilled = linear_distillation(student.flatten(0, 1), teacher.flatten(0, 1),
+                                                     base.lm_head, scored.flatten(), distillation);
   return {distilled.total, distilled.cross_entropy, distilled.kl};
 }
 

@@ -12,32 +12,35 @@ namespace kvcast::train {
 /// What of a base is exact, and what is forecast.
 struct ForecastShape {
   /// Layers whose keys and values are the base's own: all but the last of them run whole, the last
-  /// gives its keys and values only.
+  /// gives its keys and values only. None of them: what reads has to be a model of its own.
   int64_t exact_layers = 1;
   int64_t sink_tokens = 4;  ///< first positions that the base runs through all layers
 
   /// The layer whose entering rows the trained layers go on from.
-  [[nodiscard]] int64_t start() const { return exact_layers - 1; }
+  [[nodiscard]] int64_t start() const { return exact_layers > 0 ? exact_layers - 1 : 0; }
 };
 
 /// What is trained. Source j of a map is the residual stream, divided by its RMS, that enters
-/// trained layer j; source `layers` is what leaves the last one.
+/// layer j of the reader; source `layers` is what leaves the last one.
 struct Forecaster {
-  Model layers;    ///< of the base's widths; nothing but layers
+  /// With embeddings: a model that reads the tokens itself. Without: layers of the base's width
+  /// that go on from the rows which enter base layer shape.start().
+  Model reader;
   Predictor maps;  ///< layer_map: for each base layer after the exact ones, its source
 };
 
-/// rows [B, T, model_dim] that enter base layer shape.start() -> sources, [B, T, model_dim] each.
-Tensors forecast_sources(const Model& layers, const Tensor& rows);
-
 /// The base's exact pass over tokens [B, T], without gradients.
 struct ExactRun {
+  Tensor tokens;   ///< [B, T]
   Tensor start;    ///< [B, T, model_dim] rows that enter layer shape.start()
   Tensor resumed;  ///< likewise of the first layer after the exact ones
   Cache cache;     ///< of the layers after the exact ones
   Tensor hidden;   ///< after the final norm
 };
 ExactRun run_exact(const Model& base, const ForecastShape& shape, const Tensor& tokens);
+
+/// The sources for the first `tokens` positions, [B, tokens, the reader's model_dim] each.
+Tensors forecast_sources(const Model& reader, const ExactRun& exact, int64_t tokens);
 
 /// The rows of base layers after the exact ones, for the first `tokens` positions of `exact`.
 Cache forecast_cache(const Model& base, const ForecastShape& shape, const Forecaster& forecaster,
@@ -48,16 +51,23 @@ Cache forecast_cache(const Model& base, const ForecastShape& shape, const Foreca
 Tensor run_on_forecast(const Model& base, const ForecastShape& shape, const Forecaster& forecaster,
                        const ExactRun& exact, const KvpPass& pass);
 
+/// A split of its own for each sequence: the base has forecast keys and values before it, its own
+/// from there on. All positions are scored, those before at another weight.
+struct SequenceSplits {
+  Tensor own_from = {};        ///< [B] int64, 1 and more; undefined: the pass says where, for all
+  double prefix_weight = 1.0;  ///< of positions before the split
+};
+
 struct ForecastLosses {
   Tensor total;  ///< scalar, differentiable: lambda_base CE + lambda_kl KL(exact || forecast)
   CrossEntropy base;
   Tensor kl;  ///< scalar, detached
 };
 /// input_ids and targets [B, T]; of `options` the base's and the KL's weights, and the
-/// cross-entropy's.
+/// cross-entropy's. With `splits` the pass is not looked at.
 ForecastLosses forecast_loss(const Model& base, const ForecastShape& shape,
                              const Forecaster& forecaster, const Tensor& input_ids,
                              const Tensor& targets, const KvpLossOptions& options,
-                             const KvpPass& pass);
+                             const KvpPass& pass, const SequenceSplits& splits = {});
 
 }  // namespace kvcast::train

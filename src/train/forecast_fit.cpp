@@ -19,12 +19,12 @@ std::vector<int64_t> forecast_widths(const ModelConfig& base, const ForecastShap
 
 }  // namespace
 
-ForecastFit fit_forecast(const Model& base, const Model& layers, const ForecastShape& shape,
+ForecastFit fit_forecast(const Model& base, const Model& reader, const ForecastShape& shape,
                          const RidgeFitRecipe& recipe, const WindowSampler& sampler,
                          const at::Device& device) {
   const at::NoGradGuard no_grad;
   const int64_t tokens = sampler.sequence_tokens();
-  const std::vector<int64_t> inputs(layers.layers.size() + 1, base.config.model_dim);
+  const std::vector<int64_t> inputs(reader.layers.size() + 1, reader.config.model_dim);
   int64_t next_window = 0;
   const auto sums_over = [&](int64_t wanted_tokens) {
     RidgeSums sums(forecast_widths(base.config, shape), inputs, device);
@@ -39,7 +39,7 @@ ForecastFit fit_forecast(const Model& base, const Model& layers, const ForecastS
         targets.push_back(
             {layer.key_prenorm.narrow(1, first, rest), {}, layer.value.narrow(1, first, rest)});
       }
-      for (const Tensor& source : forecast_sources(layers, exact.start)) {
+      for (const Tensor& source : forecast_sources(reader, exact, tokens)) {
         const Tensor rows = source.narrow(1, first, rest).unsqueeze(2);
         sources.push_back({rows, {}, rows});  // keys and values alike are read from it
       }
@@ -66,13 +66,14 @@ ForecastFit fit_forecast(const Model& base, const Model& layers, const ForecastS
   return fit;
 }
 
-std::vector<ParameterSpec> forecast_map_specs(const ModelConfig& base, const ForecastShape& shape) {
+std::vector<ParameterSpec> forecast_map_specs(const ModelConfig& base, const ForecastShape& shape,
+                                              int64_t source_width) {
   std::vector<ParameterSpec> specs;
   const std::vector<int64_t> widths = forecast_widths(base, shape);
   for (const char* kind : {"key_transforms.", "value_transforms."}) {
     for (size_t n = 0; n < widths.size(); ++n) {
       const std::string name = kind + std::to_string(n);
-      specs.push_back({name + ".weight", {widths[n], base.model_dim}});
+      specs.push_back({name + ".weight", {widths[n], source_width}});
       specs.push_back({name + ".bias", {widths[n]}, Init::kZeros});
     }
   }

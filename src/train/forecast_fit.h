@@ -13,12 +13,14 @@ struct ForecastFit {
   double held_out_error = 0.0;   ///< mean share of the variance that is not explained
 };
 
-/// Maps from the sources that `layers` make of the sampler's text, sinks left out.
-ForecastFit fit_forecast(const Model& base, const Model& layers, const ForecastShape& shape,
+/// Maps from the sources that `reader` makes of the sampler's text, sinks left out.
+ForecastFit fit_forecast(const Model& base, const Model& reader, const ForecastShape& shape,
                          const RidgeFitRecipe& recipe, const WindowSampler& sampler,
                          const at::Device& device);
 
-/// "key_transforms.{n}.weight" and so on of the n-th base layer after the exact ones.
-std::vector<ParameterSpec> forecast_map_specs(const ModelConfig& base, const ForecastShape& shape);
+/// "key_transforms.{n}.weight" and so on of the n-th base layer after the exact ones, from sources
+/// of this width.
+std::vector<ParameterSpec> forecast_map_specs(const ModelConfig& base, const ForecastShape& shape,
+                                              int64_t source_width);
 
 }  // namespace kvcast::train

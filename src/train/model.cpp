@@ -337,6 +337,26 @@ Tensor run_after_prefix(const Model& model, const Tensor& rows, int64_t first,
   return stream.normed(model.norm);
 }
 
+Tensor run_with_prefixes(const Model& model, const Tensor& rows, int64_t first,
+                         const Cache& predicted, const Tensor& own_from) {
+  const Tensor positions = at::arange(rows.size(1), own_from.options());
+  const Tensor own = positions.unsqueeze(0).ge(own_from.unsqueeze(1)).unsqueeze(2).unsqueeze(3);
+  ResidualStream stream(model.config.norm_eps, rows, {});
+  for (size_t n = 0; n < predicted.size(); ++n) {
+    const size_t i = static_cast<size_t>(first) + n;
+    run_layer(model, i, stream, {predicted[n].key, predicted[n].value},
+              [i, own](const Model& m, ResidualStream& r, const Tensors& before) {
+                const auto [query, key, value] =
+                    project_qkv(m, i, r.normed(m.layers[i].attn_norm), nullptr);
+                const Tensor keys = at::where(own, key, apply_rope(before[0], m.rope));
+                const Tensor values = at::where(own, value, before[1]);
+                finish_layer(m, i, r, attend(m, i, query, keys, values));
+                return Tensors{};
+              });
+  }
+  return stream.normed(model.norm);
+}
+
 Tensor forward_with_replaced_cache(const Model& model, const Tensor& tokens,
                                    const Cache& predicted) {
   return run_with_replaced_cache(model, embed(model, tokens), 0, predicted);

@@ -111,6 +111,10 @@ Tensor final_norm(const Model& model, const Tensor& rows);
 Tensor run_with_replaced_cache(const Model& model, const Tensor& rows, int64_t first,
                                const Cache& predicted);
 Tensor run_after_prefix(const Model& model, const Tensor& rows, int64_t first, const Cache& prefix);
+/// Both in one, with a prefix of its own for each sequence: positions before own_from [B] have the
+/// predicted keys and values, the others the model's own.
+Tensor run_with_prefixes(const Model& model, const Tensor& rows, int64_t first,
+                         const Cache& predicted, const Tensor& own_from);
 
 /// Keys, with RoPE, and values of one layer for decoding, [B, capacity, kv_heads, head_dim] each.
 struct DecodeRows {

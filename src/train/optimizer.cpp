@@ -4,7 +4,9 @@
 #include <cmath>
 #include <numbers>
 
+#include "train/data/error.h"
 #include "train/model_files.h"
+#include "train/muon.h"
 
 namespace kvcast::train {
 namespace {
@@ -17,7 +19,18 @@ AdamW::AdamW(FlatParameters& parameters, const OptimizerRecipe& recipe)
     : parameters_(parameters),
       recipe_(recipe),
       exp_avg_(parameters.zero_shares()),
-      exp_avg_sq_(parameters.zero_shares()) {}
+      exp_avg_sq_(parameters.zero_shares()) {
+  if (!recipe.muon) return;
+  if (parameters.processes().count() > 1) {
+    throw TrainError("optimizer.matrices: muon needs whole matrices: expected one process");
+  }
+  for (const auto& [name, slot] : parameters.layout().slots()) {
+    if (slot.buffer != 0) continue;
+    const bool of_tokens =
+        name.ends_with("token_embeddings.weight") || name.ends_with("lm_head.weight");
+    (of_tokens ? other_slots_ : muon_slots_[slot.shape]).push_back(slot);
+  }
+}
 
 Tensor AdamW::step(const Gradients& gradients, double learning_rate) {
   const at::NoGradGuard no_grad;
@@ -28,7 +41,12 @@ Tensor AdamW::step(const Gradients& gradients, double learning_rate) {
   // At most clip_norm; gradients are divided by it, so nothing waits for its value.
   const Tensor divisor = ((norm + 1e-6) / recipe_.clip_norm).clamp_min(1.0);
   ++steps_;
-  for (const size_t buffer : {0, 1}) update(buffer, grads[buffer], divisor, learning_rate);
+  if (recipe_.muon) {
+    update_by_muon(grads[0], divisor, learning_rate);
+  } else {
+    update(0, grads[0], divisor, learning_rate);
+  }
+  update(1, grads[1], divisor, learning_rate);
   parameters_.publish();
   return norm;
 }
@@ -54,6 +72,36 @@ void AdamW::update(size_t buffer, Tensor grad, const Tensor& divisor, double lea
   exp_avg_sq.mul_(recipe_.beta2).addcmul_(grad, grad, 1.0 - recipe_.beta2);
   const Tensor denominator = exp_avg_sq.sqrt().div_(std::sqrt(correction2)).add_(recipe_.eps);
   parameter.addcdiv_(exp_avg, denominator, -learning_rate / correction1);
+}
+
+void AdamW::update_by_muon(Tensor grad, const Tensor& divisor, double learning_rate) {
+  const auto part = [](const Tensor& buffer, const Slot& slot) {
+    return ParameterLayout::part({buffer, Tensor()}, slot);
+  };
+  const Tensor parameter = parameters_.master()[0];
+  grad.div_(divisor);
+  exp_avg_[0].lerp_(grad, 1.0 - recipe_.beta1);
+  parameter.mul_(1.0 - learning_rate * recipe_.weight_decay);
+  for (const Slot& slot : other_slots_) {
+    const double correction1 = 1.0 - std::pow(recipe_.beta1, static_cast<double>(steps_));
+    const double correction2 = 1.0 - std::pow(recipe_.beta2, static_cast<double>(steps_));
+    const Tensor own = part(grad, slot), square = part(exp_avg_sq_[0], slot);
+    square.mul_(recipe_.beta2).addcmul_(own, own, 1.0 - recipe_.beta2);
+    part(parameter, slot)
+        .addcdiv_(part(exp_avg_[0], slot), (square / correction2).sqrt_().add_(recipe_.eps),
+                  -learning_rate / correction1);
+  }
+  for (const auto& [shape, slots] : muon_slots_) {
+    std::vector<Tensor> ahead;  // Nesterov's momentum
+    for (const Slot& slot : slots) {
+      ahead.push_back(part(grad, slot).lerp(part(exp_avg_[0], slot), recipe_.beta1));
+    }
+    const Tensor steps = orthogonalised(at::stack(ahead));
+    const double rate = -learning_rate * muon_scale(shape[0], shape[1]);
+    for (size_t i = 0; i < slots.size(); ++i) {
+      part(parameter, slots[i]).add_(steps[static_cast<int64_t>(i)], rate);
+    }
+  }
 }
 
 TensorMap AdamW::state() const {

@@ -1,6 +1,9 @@
 // AdamW (Loshchilov & Hutter 2019) on this process's shares of the flat buffers, with clipping by
-// the global norm.
+// the global norm; where the recipe asks for it, Muon for the matrices (muon.h).
 #pragma once
+
+#include <map>
+#include <vector>
 
 #include "train/data/recipe.h"
 #include "train/gradients.h"
@@ -27,10 +30,15 @@ class AdamW {
  private:
   /// AdamW of one buffer with grad / divisor.
   void update(size_t buffer, Tensor grad, const Tensor& divisor, double learning_rate);
+  /// Muon of the matrices but embeddings and head, AdamW of those; beta1 is the momentum of both.
+  void update_by_muon(Tensor grad, const Tensor& divisor, double learning_rate);
 
   FlatParameters& parameters_;
   OptimizerRecipe recipe_;
   Buffers exp_avg_, exp_avg_sq_;
+  using Slot = ParameterLayout::Slot;
+  std::map<std::vector<int64_t>, std::vector<Slot>> muon_slots_;  ///< by their shape
+  std::vector<Slot> other_slots_;                                 ///< matrices that AdamW has
   int64_t steps_ = 0;
 };
 

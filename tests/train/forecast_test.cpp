@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "base/mapped_file.h"
 #include "model/adapted_layers.h"
 #include "model/bundle.h"
@@ -13,9 +15,11 @@
 #include "support/temporary_directory.h"
 #include "train/adapt.h"
 #include "train/answers.h"
+#include "train/data/error.h"
 #include "train/data/shard_index.h"
 #include "train/low_rank.h"
 #include "train/model_files.h"
+#include "train/sequence_splits.h"
 
 namespace kvcast::train {
 namespace {
@@ -24,9 +28,10 @@ namespace {
 /// enter it: what is forecast is then exact.
 Forecaster exact_forecaster(const Model& base, const ForecastShape& shape) {
   Forecaster exact;
-  exact.layers = base;
-  exact.layers.layers.assign(base.layers.begin() + shape.start(), base.layers.end() - 1);
-  exact.layers.config.layers.assign(base.config.layers.begin() + shape.start(),
+  exact.reader = base;
+  exact.reader.token_embeddings = Tensor();
+  exact.reader.layers.assign(base.layers.begin() + shape.start(), base.layers.end() - 1);
+  exact.reader.config.layers.assign(base.config.layers.begin() + shape.start(),
                                     base.config.layers.end() - 1);
   for (int64_t i = shape.exact_layers; i < base.config.n_layers(); ++i) {
     exact.maps.layer_map.push_back(i - shape.start());
@@ -84,6 +89,65 @@ TEST(Forecast, WhatIsForecastMattersAndSinksDoNot) {
   EXPECT_GT(kl(4, 6), 1e-5);
   EXPECT_NEAR(kl(6, 6), 0.0, 1e-6);  // every forecast position is a sink
   EXPECT_NEAR(kl(11, 0), 0.0, 1e-6);
+}
+
+TEST(Forecast, EachSequenceHasItsOwnSplit) {
+  const at::NoGradGuard no_grad;
+  const Model base = base_of(4);
+  const ForecastShape shape{2, 1};
+  Forecaster forecaster = exact_forecaster(base, shape);
+  for (LinearTransform& map : forecaster.maps.value_transforms) map.weight = map.weight * 1.5;
+  const Tensor tokens = at::randint(0, 50, {3, 11}, at::kLong);
+  const std::vector<int64_t> splits = {3, 10, 6};
+  const auto kl = [&](const Tensor& ids, const KvpPass& pass, const SequenceSplits& own) {
+    return forecast_loss(base, shape, forecaster, ids, ids, {.lambda_base = 0.0, .lambda_kl = 1.0},
+                         pass, own)
+        .kl.item<double>();
+  };
+  // Alone and with one split for all, weighed by the positions after it.
+  double sum = 0.0, weight = 0.0, before = 0.0;
+  for (size_t b = 0; b < splits.size(); ++b) {
+    const Tensor row = tokens.narrow(0, static_cast<int64_t>(b), 1);
+    const auto rest = static_cast<double>(11 - splits[b]);
+    sum += rest * kl(row, {.predicted_tokens = splits[b]}, {});
+    weight += rest;
+    // Positions before the split see forecast rows alone, as where all of them are replaced.
+    const Tensor prefix = row.narrow(1, 0, splits[b]);
+    before += static_cast<double>(splits[b]) * kl(prefix, {}, {});
+  }
+  const Tensor own_from = at::tensor(splits, at::kLong);
+  EXPECT_NEAR(kl(tokens, {}, {own_from, 0.0}), sum / weight, 1e-6);
+  EXPECT_NEAR(kl(tokens, {}, {own_from, 0.25}),
+              (sum + 0.25 * before) / (weight + 0.25 * (33.0 - weight)), 1e-6);
+}
+
+TEST(SequenceSplits, FallWherePromptsEnd) {
+  AdaptRecipe recipe;
+  recipe.split_from = 0.25;
+  recipe.split_to = 0.5;
+  recipe.prompt_end = {7, 8};
+  recipe.prompt_end_share = 1.0;
+  Tensor ids = at::zeros({3, 40}, at::kLong);
+  for (const int64_t at : {4, 30}) {
+    ids[0][at] = 7;
+    ids[0][at + 1] = 8;
+  }
+  ids[1][38] = 7;
+  ids[1][39] = 8;
+  std::set<int64_t> first, others;
+  for (int64_t step = 0; step < 60; ++step) {
+    const Tensor splits = sequence_splits(recipe, step, ids);
+    EXPECT_TRUE(splits.equal(sequence_splits(recipe, step, ids)));
+    first.insert(splits[0].item<int64_t>());
+    EXPECT_EQ(splits[1].item<int64_t>(), 39);  // the last token of the end is the base's own
+    others.insert(splits[2].item<int64_t>());
+  }
+  EXPECT_EQ(first, (std::set<int64_t>{5, 31}));
+  EXPECT_GT(others.size(), 8U);
+  EXPECT_GE(*others.begin(), 10);
+  EXPECT_LE(*others.rbegin(), 20);
+  recipe.prompt_end_share = 0.0;
+  EXPECT_LE(sequence_splits(recipe, 0, ids).max().item<int64_t>(), 20);
 }
 
 TEST(Decode, InPiecesIsTheForwardPass) {
@@ -186,14 +250,8 @@ TEST(LowRank, TheRuntimeAddsWhatTheTrainerWrote) {
             std::vector<float>(norm.data_ptr<float>(), norm.data_ptr<float>() + norm.numel()));
 }
 
-/// What may differ from whole copies: everything, or products of rank 2.
-class AdaptRank : public ::testing::TestWithParam<int64_t> {};
-INSTANTIATE_TEST_SUITE_P(Adapt, AdaptRank, ::testing::Values(0, 2));
-
-TEST_P(AdaptRank, TheBundleOfWholeCopiesIsExactInTheRuntime) {
-  at::manual_seed(1);
-  TemporaryDirectory files;
-  const ModelConfig config = small_config(4);
+/// A recipe of a few steps that change nothing, over files in `files`.
+AdaptRecipe idle_recipe(const TemporaryDirectory& files, const ModelConfig& config) {
   write_model(files.path() / "base", config, initial_values(model_parameter_specs(config), 3), {},
               {});
   write_shards_of(files.path() / "shards", config.vocab_size);
@@ -201,7 +259,6 @@ TEST_P(AdaptRank, TheBundleOfWholeCopiesIsExactInTheRuntime) {
   recipe.pair.base = files.path() / "base";
   recipe.exact_layers = 2;
   recipe.trained_layers = {1, 2};
-  recipe.rank = GetParam();
   recipe.lambda_base = 0.0;
   recipe.lambda_kl = 1.0;
   recipe.split_share = 0.5;
@@ -213,6 +270,35 @@ TEST_P(AdaptRank, TheBundleOfWholeCopiesIsExactInTheRuntime) {
   recipe.output.checkpoint = files.path() / "checkpoint";
   recipe.output.log = files.path() / "log.jsonl";
   recipe.output.dtype = Precision::kF32;
+  return recipe;
+}
+
+/// The next token's logits after 40 tokens.
+Tensor prefilled(const Models& models, const char* spec) {
+  Sequence sequence(models);
+  for (int32_t i = 0; i < 40; ++i) sequence.tokens.push_back((i * 37 + 5) % 50);
+  Sequence* const batch[] = {&sequence};
+  std::vector<float> out(static_cast<size_t>(models.base->config().vocab_size));
+  PrefillWorkspace workspace;
+  (*PrefillStrategy::parse(spec))->prefill(models, batch, out.data(), workspace, {});
+  return at::tensor(out);
+}
+
+void expect_exact(const Models& models) {
+  const Tensor exact = prefilled(models, "exact");
+  EXPECT_LT(difference(prefilled(models, "kv-prediction"), exact),
+            1e-3 * exact.abs().max().item<double>());
+}
+
+/// What may differ from whole copies: everything, or products of rank 2.
+class AdaptRank : public ::testing::TestWithParam<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Adapt, AdaptRank, ::testing::Values(0, 2));
+
+TEST_P(AdaptRank, TheBundleOfWholeCopiesIsExactInTheRuntime) {
+  at::manual_seed(1);
+  TemporaryDirectory files;
+  AdaptRecipe recipe = idle_recipe(files, small_config(4));
+  recipe.rank = GetParam();
   ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
 
   const auto models = load_models(files.path() / "bundle", WeightType::kF32, 1);
@@ -225,20 +311,54 @@ TEST_P(AdaptRank, TheBundleOfWholeCopiesIsExactInTheRuntime) {
   // What is shared is there once.
   EXPECT_EQ(models->auxiliary->weights().embeddings.data().data(),
             models->base->weights().embeddings.data().data());
-  const auto prefill = [&](const char* spec) {
-    Sequence sequence(*models);
-    for (int32_t i = 0; i < 40; ++i) sequence.tokens.push_back((i * 37 + 5) % 50);
-    Sequence* const batch[] = {&sequence};
-    std::vector<float> out(static_cast<size_t>(config.vocab_size));
-    PrefillWorkspace workspace;
-    (*PrefillStrategy::parse(spec))->prefill(*models, batch, out.data(), workspace, {});
-    return at::tensor(out);
-  };
-  const Tensor exact = prefill("exact");
-  EXPECT_LT(difference(prefill("kv-prediction"), exact), 1e-3 * exact.abs().max().item<double>());
+  expect_exact(*models);
   const auto refused = check_strategy(**PrefillStrategy::parse("auxiliary"), *models);
   ASSERT_FALSE(refused);
   EXPECT_NE(refused.error().message.find("an auxiliary that is a model"), std::string::npos);
+}
+
+TEST(Adapt, AnAuxiliaryThatIsTheBaseIsExactInTheRuntime) {
+  at::manual_seed(1);
+  for (const auto& [exact_layers, sinks] : {std::pair<int64_t, int64_t>{0, 0}, {1, 0}, {2, 4}}) {
+    TemporaryDirectory files;
+    AdaptRecipe recipe = idle_recipe(files, small_config(4));
+    recipe.exact_layers = exact_layers;
+    recipe.sink_tokens = sinks;
+    recipe.trained_layers = {};
+    recipe.pair.auxiliary = recipe.pair.base;
+    recipe.sequence_splits = true;
+    ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+    const auto models = load_models(files.path() / "bundle", WeightType::kF32, 1);
+    ASSERT_TRUE(models) << models.error().message;
+    EXPECT_EQ(models->auxiliary->config().n_layers(), 4);
+    expect_exact(*models);
+  }
+}
+
+TEST(Adapt, GoesOnFromABundleOfTheSameShape) {
+  at::manual_seed(1);
+  TemporaryDirectory files;
+  AdaptRecipe recipe = idle_recipe(files, small_config(4));
+  recipe.trained_layers = {1};
+  recipe.optimizer.learning_rate = 1e-2;
+  recipe.optimizer.warmup_steps = 0;
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+  const auto layer = [&](const char* bundle) {
+    return read_own_layers(files.path() / bundle / "auxiliary", {0, kOwnLayer, 2})
+        .at("layers.1.ffn.proj_2.weight");
+  };
+  recipe.start = files.path() / "bundle";
+  recipe.output.directory = files.path() / "next";
+  recipe.output.log = files.path() / "next.jsonl";
+  recipe.optimizer.learning_rate = 0.0;
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+  const Tensor base = load_model(recipe.pair.base).values.at("layers.1.ffn.proj_2.weight");
+  EXPECT_GT(difference(layer("bundle"), base), 1e-3);
+  EXPECT_EQ(difference(layer("bundle"), layer("next")), 0.0);
+
+  recipe.trained_layers = {1, 2};
+  recipe.output.directory = files.path() / "other";
+  EXPECT_THROW(train_adapt(recipe, {.quiet = true}), TrainError);
 }
 
 }  // namespace

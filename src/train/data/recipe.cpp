@@ -65,6 +65,7 @@ OptimizerRecipe read_optimizer(TomlFile& file) {
   o.eps = table.number("eps", o.eps, 1e-16, 1.0);
   o.clip_norm = table.number("clip_norm", o.clip_norm, 1e-6, kHuge);
   o.z_loss = table.number("z_loss", o.z_loss, 0.0, 1.0);
+  o.muon = table.choice<bool>("matrices", {{"adamw", false}, {"muon", true}});
   table.reject_unknown_keys();
   return o;
 }
@@ -264,8 +265,20 @@ AdaptRecipe read_adapt_recipe(const std::filesystem::path& path, const Settings&
   auto table = file.table("adapt", true);
   AdaptRecipe recipe;
   recipe.pair.base = table.text("base");
-  recipe.exact_layers = table.integer("exact_layers", recipe.exact_layers, 1, 1024);
+  recipe.exact_layers = table.integer("exact_layers", recipe.exact_layers, 0, 1024);
   recipe.trained_layers = table.integers("trained_layers");
+  recipe.pair.auxiliary = table.text("auxiliary", "");
+  if (recipe.trained_layers.empty() == recipe.pair.auxiliary.empty()) {
+    table.fail("trained_layers", "a list of layers, or `auxiliary`, a model directory");
+  }
+  if (recipe.exact_layers == 0 && recipe.pair.auxiliary.empty()) {
+    table.fail("exact_layers", "1 or more, or an `auxiliary`");
+  }
+  recipe.start = table.text("start", "");
+  recipe.sequence_splits = table.choice<bool>("splits", {{"step", false}, {"sequence", true}});
+  recipe.prefix_weight = table.number("prefix_weight", recipe.prefix_weight, 0.0, 1.0);
+  recipe.prompt_end = table.integers("prompt_end");
+  recipe.prompt_end_share = table.number("prompt_end_share", recipe.prompt_end_share, 0.0, 1.0);
   recipe.rank = table.integer("rank", recipe.rank, 0, 4096);
   recipe.sink_tokens = table.integer("sink_tokens", recipe.sink_tokens, 0, 1024);
   recipe.lambda_base = table.number("lambda_base", 0.0, 0.0, kHuge);

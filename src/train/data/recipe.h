@@ -68,6 +68,7 @@ struct OptimizerRecipe {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
   double clip_norm = 1.0;
   double z_loss = 1e-4;
+  bool muon = false;  ///< matrices = "muon": of matrices but embeddings and head
 };
 
 enum class Precision { kF32, kBF16 };
@@ -167,11 +168,17 @@ struct KvpRecipe {
   OutputRecipe output;
 };
 
-/// [adapt]: trained layers that go on from the base's own first ones (forecast.h). Of the fields of
-/// [kvp] it has the base, the weights of cross-entropy and KL, and where splits fall.
+/// [adapt]: trained layers that go on from the base's own first ones, or an auxiliary
+/// (adapt_reader.h). Of the fields of [kvp] it has base and auxiliary, the weights of cross-entropy
+/// and KL, and where splits fall.
 struct AdaptRecipe : KvpRecipe {
   int64_t exact_layers = 4;             ///< the last of them gives keys and values only
-  std::vector<int64_t> trained_layers;  ///< copies of these layers of the base
+  std::vector<int64_t> trained_layers;  ///< copies of these layers of the base; or an auxiliary
+  std::filesystem::path start;   ///< a bundle of the same shape to go on from; empty: closed form
+  bool sequence_splits = false;  ///< a split for each sequence, instead of for each step
+  double prefix_weight = 0.5;    ///< then: of positions before it in the loss
+  std::vector<int64_t> prompt_end;  ///< then: tokens that end a prompt; splits fall there too
+  double prompt_end_share = 0.75;   ///< of the sequences that have such an end
   int64_t rank = 0;  ///< of what their matrices may differ by from the base's; 0: they are free
   int64_t sink_tokens = 4;
 };

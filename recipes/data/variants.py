@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Two further sources for a forecast to learn from, made of prose: what must be copied word for word, and
+text with spaced punctuation, as corpora of older language models have it.
+
+    recipes/data/variants.py OUT SOURCE.txt.zst... [--mb 12] [--seed 1]
+
+OUT/repeats.txt.zst: pieces of prose among which lists of made-up entries (a name, a word or a number, a value)
+stand, which come again later in the document, some in another order, some one by one; or a passage that comes
+again whole. OUT/spaced.txt.zst: articles with every punctuation mark between spaces, " @-@ " for a hyphen inside
+a word, " @,@ " and " @.@ " inside a number, <unk> for rare words and " = Title = " headings. Of each at most MB
+megabytes. The result depends on the input, MB and the seed alone. Needs the program zstd.
+"""
+import argparse
+import collections
+import pathlib
+import random
+import re
+import subprocess
+
+END = "<|endoftext|>"
+LABELS = ("code", "number", "name", "word", "value", "entry", "label", "address", "password", "reference", "room",
+          "order", "colour", "account", "locker", "ticket")
+SHAPES = ("{label} {key}: {value}", "{key} = {value}", "- {key}: {value}", "{key} has the {label} {value}.",
+          "The {label} of {key} is {value}.", "{key},{value}", '"{key}": "{value}"')
+
+
+def documents(paths):
+    """Documents of all files in turns."""
+    def read(path):
+        stream = subprocess.Popen(["zstd", "-dc", "--long=27", path], stdout=subprocess.PIPE, text=True,
+                                  errors="replace", encoding="utf-8")
+        lines = []
+        for line in stream.stdout:
+            if line.rstrip("\n") == END:
+                yield "".join(lines).strip()
+                lines = []
+            else:
+                lines.append(line)
+    readers = [read(path) for path in paths]
+    while readers:
+        for reader in list(readers):
+            document = next(reader, None)
+            if document is None:
+                readers.remove(reader)
+            else:
+                yield document
+
+
+def value(rng):
+    kind = rng.randrange(4)
+    if kind == 0:
+        return str(rng.randrange(10 ** rng.randrange(2, 9)))
+    if kind == 1:
+        return "".join(rng.choices("ABCDEFGHJKLMNPQRSTUVWXYZ0123456789", k=rng.randrange(4, 9)))
+    if kind == 2:
+        return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randrange(4, 10)))
+    return "-".join(str(rng.randrange(100, 1000)) for _ in range(rng.randrange(2, 4)))
+
+
+def repeats(document, rng):
+    words = document.split(" ")
+    if len(words) < 60:
+        return None
+
+    def prose(most):
+        count = rng.randrange(10, most)
+        first = rng.randrange(max(1, len(words) - count))
+        return " ".join(words[first:first + count])
+
+    if rng.random() < 0.3:  # a passage, something else, the passage again
+        passage = prose(120)
+        return "\n\n".join([prose(60), passage, prose(250), passage, prose(30)])
+    shape, label = rng.choice(SHAPES), rng.choice(LABELS)
+    keys = rng.sample(sorted({w.strip('.,;:()"') for w in words if 3 < len(w) < 12 and w.isalpha()}) or ["it"], 1)
+    keys += [value(rng) for _ in range(rng.randrange(0, 8))]
+    rng.shuffle(keys)
+    entries = [shape.format(label=label, key=key, value=value(rng)) for key in keys]
+    asked = rng.sample(entries, rng.randrange(1, len(entries) + 1))
+    if rng.random() < 0.5:  # scattered over the text instead of a list
+        body = "\n".join(f"{prose(80)} {entry} {prose(80)}" for entry in entries)
+    else:
+        body = "\n".join([prose(150), *entries, prose(250)])
+    return "\n\n".join([body, "\n".join(asked), prose(30)])
+
+
+def spaced(document, known, rng):
+    title, _, body = document.partition("\n")
+    def word(match):
+        return match[0] if match[0].lower() in known or rng.random() < 0.3 else "<unk>"
+    body = re.sub(r"(?<=\d),(?=\d)", " @,@ ", body)
+    body = re.sub(r"(?<=\d)\.(?=\d)", " @.@ ", body)
+    body = re.sub(r"(?<=\w)-(?=\w)", " @-@ ", body)
+    body = re.sub(r"(?<![@\w])([^\w\s@])|([^\w\s@])(?![@\w])", lambda m: f" {m[0]} ", body)
+    body = re.sub(r"'s\b", " 's", body)
+    body = re.sub(r"[A-Za-z]{2,}", word, body)
+    lines = [re.sub(r"[ \t]+", " ", line).strip() for line in body.split("\n")]
+    return f" = {title.strip()} = \n \n" + "\n".join(f" {line} " for line in lines if line)
+
+
+class Writer:
+    def __init__(self, path, most):
+        self.left, self.path = most, path
+        self.stream = subprocess.Popen(["zstd", "-q", "-f", "-12", "-o", str(path)], stdin=subprocess.PIPE)
+        self.documents = 0
+
+    def add(self, text):
+        if text is None or self.left <= 0:
+            return
+        data = f"{text}\n{END}\n".encode()
+        self.stream.stdin.write(data)
+        self.left -= len(data)
+        self.documents += 1
+
+    def close(self):
+        self.stream.stdin.close()
+        if self.stream.wait() != 0:
+            raise SystemExit(f"{self.path}: zstd failed")
+        print(f"{self.path}: {self.documents} documents")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("source", nargs="+")
+    parser.add_argument("--mb", type=float, default=12)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    counts = collections.Counter()
+    for number, document in enumerate(documents(arguments.source)):
+        counts.update(document.lower().split())
+        if number == 1500:
+            break
+    known = {word for word, _ in counts.most_common(30000)}
+    most = int(arguments.mb * 1e6)
+    writers = [Writer(arguments.out / f"{name}.txt.zst", most) for name in ("repeats", "spaced")]
+    for document in documents(arguments.source):
+        if len(document) < 400:
+            continue
+        writers[0].add(repeats(document, rng))
+        writers[1].add(spaced(document[:20000], known, rng))
+        if all(writer.left <= 0 for writer in writers):
+            break
+    for writer in writers:
+        writer.close()
+
+
+if __name__ == "__main__":
+    main()

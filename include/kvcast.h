@@ -123,6 +123,8 @@ typedef struct kvcast_generate_options {
   int32_t ignore_end_of_text; /* go on after the end-of-text token */
   const char* suffix; /* the answer is what belongs between the prompt, a text, and this (fill in
                          the middle), for models that have tokens for it; NULL: no */
+  const char* drafts; /* tokens guessed from the text so far that one step checks, which changes no
+                         answer: "auto" (NULL), "off" or at most how many at a time */
 } kvcast_generate_options;
 
 typedef struct kvcast_completion {
@@ -141,6 +143,8 @@ typedef struct kvcast_completion {
   /* What the gate said of the forecast (`gate=` in the strategy): below the threshold the prompt
    * was read exactly. Not a number: no forecast was judged. */
   double gate_score, gate_threshold;
+  int64_t drafted_tokens;  /* guessed and checked (`drafts`) */
+  int64_t accepted_tokens; /* of these, what the answer has */
 } kvcast_completion;
 
 /* A conversation. Each prompt continues it. */
@@ -158,8 +162,9 @@ kvcast_answer* kvcast_answer_text(kvcast_session* session, const char* prompt, s
                                   const kvcast_generate_options* options, char** error);
 kvcast_answer* kvcast_answer_tokens(kvcast_session* session, const int32_t* prompt, size_t count,
                                     const kvcast_generate_options* options, char** error);
-/* Runs the model for one more token. 1: *piece is what it added, whole UTF-8, perhaps nothing,
- * valid until the answer's next call; 0: the answer is over; -1: an error. */
+/* Runs the model for one more token, or several where drafts come true. 1: *piece is what it added,
+ * whole UTF-8, perhaps nothing, valid until the answer's next call; 0: the answer is over; -1: an
+ * error. */
 int kvcast_answer_next(kvcast_answer* answer, const char** piece, size_t* bytes, char** error);
 /* Called with each piece; nonzero ends the answer. */
 typedef int (*kvcast_piece_callback)(void* user, const char* piece, size_t bytes);

@@ -14,6 +14,7 @@ _kvcast() {
       # A colon ends a word for readline: complete what comes after it.
       declare -F __ltrim_colon_completions >/dev/null && __ltrim_colon_completions "$current"
       return ;;
+    --drafts) COMPREPLY=($(compgen -W 'auto off 4 8' -- "$current")); return ;;
     --dtype) COMPREPLY=($(compgen -W 'auto f32 bf16 int8' -- "$current")); return ;;
     --kv-dtype) COMPREPLY=($(compgen -W 'auto f32 bf16' -- "$current")); return ;;
     --log-format) COMPREPLY=($(compgen -W 'none text json' -- "$current")); return ;;

@@ -106,6 +106,7 @@ struct ChatOptions {
   int64_t max_tokens = 512;
   SamplingOptions sampling;
   bool revise = false;
+  int64_t drafts = kDraftsAuto;
 };
 
 class Chat {
@@ -165,6 +166,7 @@ class Chat {
     request.sampling.seed += messages_.size();
     if (is_instructed_) request.stop = template_.stop_strings();
     request.revise = options_.revise;
+    request.drafts = options_.drafts;
     request.arrival = arrival;
     request.tokenize_ms =
         std::chrono::duration<double, std::milli>(SteadyClock::now() - arrival).count();
@@ -228,6 +230,9 @@ class Chat {
         "{:.1f}/s\n",
         t.prefill, t.ttft_ms, t.tokenize_ms, t.auxiliary_ms, t.predictor_ms, t.base_ms,
         t.prompt_tokens, t.cached_tokens, t.predicted_tokens, t.generated_tokens, per_second);
+    if (t.drafted_tokens > 0) {
+      fmt::print("drafts: {}\n", drafts_text(t.drafted_tokens, t.accepted_tokens));
+    }
     if (t.refinement) fmt::print("the cache was made exact: {}\n", refinement_text(*t.refinement));
   }
 
@@ -289,6 +294,7 @@ void register_chat(CLI::App& app, int& exit_code) {
       ->check(is_whole_number(1))
       ->capture_default_str();
   add_sampling_options(command, options->sampling);
+  add_drafts_option(command, options->drafts);
   command.add_flag("--revise", options->revise,
                    "take back what exact would not have chosen, once refinement knows");
   command.callback([options, &exit_code] {

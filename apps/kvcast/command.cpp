@@ -114,6 +114,19 @@ void check_sampling_options(const SamplingOptions& sampling) {
   }
 }
 
+void add_drafts_option(CLI::App& command, int64_t& drafts) {
+  command
+      .add_option_function<std::string>(
+          "--drafts", [&drafts](const std::string& text) { drafts = *parse_drafts(text); },
+          "tokens guessed from the text so far that one step checks: auto, off or how many")
+      ->check(checked_by(parse_drafts))
+      ->default_str(drafts == 0 ? "off" : "auto");
+}
+
+std::string drafts_text(int64_t drafted, int64_t accepted) {
+  return drafted == 0 ? "none" : fmt::format("{} of {} came true", accepted, drafted);
+}
+
 std::string refinement_text(const Refinement& refinement) {
   const auto agreement = refinement.agreement();
   std::string text = refinement.exact_after_tokens < 0

@@ -96,6 +96,8 @@ CLI::Validator is_thread_count();
 /// is bad usage.
 void add_sampling_options(CLI::App& command, SamplingOptions& sampling);
 void check_sampling_options(const SamplingOptions& sampling);
+/// --drafts; what `drafts` is already is the default.
+void add_drafts_option(CLI::App& command, int64_t& drafts);
 
 /// Describes MODEL where a command does not need one to be named.
 inline constexpr const char* kModelHelp =
@@ -119,6 +121,9 @@ struct ModelOptions {
 
 /// "after 12 tokens, 97% agree, 3 revised": what became of a forecast.
 std::string refinement_text(const Refinement& refinement);
+
+/// "12 of 30 came true": what became of an answer's drafts.
+std::string drafts_text(int64_t drafted, int64_t accepted);
 
 /// "5 17 3" or "5,17,3" -> token ids.
 Result<std::vector<int32_t>> parse_token_ids(const std::string& text);

@@ -26,6 +26,7 @@ struct EvalOptions {
   std::vector<std::string> prefills;
   std::vector<int64_t> lengths = {128, 256, 512};
   int64_t timing_repetitions = 5;
+  int64_t drafts = kDraftsAuto;
   bool predicted_scoring = false, no_bos = false, json = false;
 };
 
@@ -135,7 +136,7 @@ Status evaluate(const EvalOptions& options, const Model& model, Task& task,
                 PartialFile& partial, const std::vector<EvalStrategy>& strategies) {
   const Model::Impl& impl = model.impl();
   constexpr int64_t kPrefixBytes = int64_t{1} << 28;
-  Evaluator evaluator(impl.models, *impl.tokenizer, kPrefixBytes);
+  Evaluator evaluator(impl.models, *impl.tokenizer, kPrefixBytes, options.drafts);
   ProgressBar bar(task.name());
   RunOptions run = options.run;
   run.stop = stop;
@@ -347,6 +348,7 @@ void register_eval(CLI::App& app, int& exit_code) {
   command.add_flag("--predicted-scoring", options->predicted_scoring,
                    "multiple choice: also score with predicted K/V everywhere, as the paper did");
   add_task_options(command, *options);
+  add_drafts_option(command, options->drafts);
   command
       .add_option("--timing-repetitions", options->timing_repetitions,
                   "runs of the typical prompt per strategy; 0: no times")

@@ -74,7 +74,9 @@ nlohmann::ordered_json to_json(const Answer& answer) {
         {"auxiliary", t.auxiliary_ms},
         {"predictor", t.predictor_ms},
         {"base", t.base_ms}}},
-      {"decode_tokens_per_s", t.decode_tokens_per_s()}};
+      {"decode_tokens_per_s", t.decode_tokens_per_s()},
+      {"drafted_tokens", t.drafted_tokens},
+      {"accepted_tokens", t.accepted_tokens}};
   if (t.estimated_ttft_ms) {
     json["chosen"] = t.prefill;
     json["estimated_ttft_ms"] = *t.estimated_ttft_ms;
@@ -126,6 +128,12 @@ void print_timings(const std::vector<Answer>& answers) {
   row("decode", [](const Answer& a) {
     return fmt::format("{:.1f} tokens/s", a.completion.timings.decode_tokens_per_s());
   });
+  const auto drafted = [](const Answer& a) { return a.completion.timings.drafted_tokens > 0; };
+  if (std::ranges::any_of(answers, drafted)) {
+    row("drafts", [](const Answer& a) {
+      return drafts_text(a.completion.timings.drafted_tokens, a.completion.timings.accepted_tokens);
+    });
+  }
   const auto judged = [](const Answer& a) { return a.completion.timings.gate.has_value(); };
   if (std::ranges::any_of(answers, judged)) {
     row("gate", [](const Answer& a) {
@@ -332,6 +340,7 @@ void register_run(CLI::App& app, int& exit_code) {
   command.add_option("--compare", options->compare, "a second strategy to show beside the first")
       ->check(is_prefill_spec());
   add_sampling_options(command, generate.sampling);
+  add_drafts_option(command, generate.drafts);
   command.add_option("--stop", generate.stop, "end the answer before this text; may be repeated")
       ->take_all();
   command.add_flag("--ignore-end-of-text", generate.ignore_end_of_text,

@@ -174,6 +174,7 @@ void register_serve(CLI::App& app, int& exit_code) {
       .add_option("--prefill", server.scheduler.default_prefill,
                   "strategy of requests that name none (default: the model's)")
       ->check(is_prefill_spec());
+  add_drafts_option(command, server.scheduler.default_drafts);
   command.add_option("--alias,--model-name", server.model_name,
                      "name for clients (default: the model's own)");
   command.add_flag("--strict-model-name", server.strict_model_name,

@@ -24,6 +24,14 @@ struct KeptAnswer {
   int64_t characters = 0;
 };
 
+/// In place of a number of drafts: as many as pay on this machine, for this text, if any.
+constexpr int64_t kDraftsAuto = -1;
+constexpr int64_t kMostDrafts = 64;
+/// "auto", "off" (0) or a number of drafts from 1 to kMostDrafts.
+Result<int64_t> parse_drafts(std::string_view text);
+/// Whether `drafts` is kDraftsAuto or within 0..kMostDrafts.
+Status check_drafts(int64_t drafts);
+
 struct GenerateOptions {
   /// Prefill strategy: "exact", "kv-prediction", "kv-prediction:tail=16,refine=auto", "auxiliary",
   /// or a baseline: "random:0.5", "static:0.5", "lazy:0.75-0.25", "zero-cache". Empty: the model's
@@ -47,6 +55,12 @@ struct GenerateOptions {
   bool revise = false;
   /// Told what stays of what the sink got. What follows comes through the sink.
   std::function<void(const KeptAnswer& kept)> on_revision = {};
+  /// Tokens guessed from what prompt and answer say already, which one step checks together with
+  /// the next token: where the text repeats itself an answer comes several tokens at a time. The
+  /// answer is the same token by token as without, sampled too (while a forecast is refined there
+  /// are drafts only where that holds: in greedy answers that are revised). kDraftsAuto, 0 (off),
+  /// or at most so many at a time wherever the text's end has been there before.
+  int64_t drafts = kDraftsAuto;
   /// Stops prefill between layers and decoding between tokens.
   std::stop_token cancel = {};
 };
@@ -91,6 +105,8 @@ struct Timings {
   int64_t prompt_tokens = 0;
   int64_t predicted_tokens = 0;             ///< prompt tokens whose K/V were forecast
   int64_t decode_tokens = 0;                ///< tokens that decode_ms covers
+  int64_t drafted_tokens = 0;               ///< guessed and checked (GenerateOptions::drafts)
+  int64_t accepted_tokens = 0;              ///< of these, what the answer has
   std::string prefill;                      ///< the strategy that ran: for `auto` what it decided
   std::optional<double> estimated_ttft_ms;  ///< what `auto` decided by
   std::optional<GateDecision> gate;         ///< none where no forecast was judged
@@ -120,9 +136,9 @@ class AnswerStream {
   AnswerStream(AnswerStream&&) noexcept;
   AnswerStream& operator=(AnswerStream&&) noexcept;
 
-  /// Runs the model for one more token, the first time for the prompt too, and gives what text it
-  /// added: whole UTF-8, perhaps nothing. nullopt: the answer is over. After an error, or a
-  /// cancelled prefill, the conversation is as before the prompt.
+  /// Runs the model for one more token (several where drafts came true), the first time for the
+  /// prompt too, and gives what text it added: whole UTF-8, perhaps nothing. nullopt: the answer is
+  /// over. After an error, or a cancelled prefill, the conversation is as before the prompt.
   Result<std::optional<std::string>> next();
   /// Ends the answer here. What was written stays part of the conversation.
   void end();

@@ -34,7 +34,7 @@ class GenerateOptions(_Struct):
     _fields_ = [("struct_size", c_size_t), ("prefill", c_char_p), ("max_tokens", c_int64), ("temperature", c_float),
                 ("top_p", c_float), ("min_p", c_float), ("repetition_penalty", c_float), ("top_k", c_int64),
                 ("seed", c_uint64), ("stop", POINTER(c_char_p)), ("stop_count", c_size_t), ("ignore_end_of_text", c_int32),
-                ("suffix", c_char_p)]
+                ("suffix", c_char_p), ("drafts", c_char_p)]
 
 
 class Completion(_Struct):
@@ -42,7 +42,8 @@ class Completion(_Struct):
                 ("token_count", c_size_t), ("finish_reason", c_char_p), ("tokenize_ms", c_double), ("auxiliary_ms", c_double),
                 ("predictor_ms", c_double), ("base_ms", c_double), ("ttft_ms", c_double), ("decode_ms", c_double),
                 ("prompt_tokens", c_int64), ("predicted_tokens", c_int64), ("decode_tokens", c_int64),
-                ("gate_score", c_double), ("gate_threshold", c_double)]
+                ("gate_score", c_double), ("gate_threshold", c_double), ("drafted_tokens", c_int64),
+                ("accepted_tokens", c_int64)]
 
 
 class BatchOptions(_Struct):

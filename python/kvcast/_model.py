@@ -37,6 +37,8 @@ class Timings:
     decode_tokens: int  #: that decode_ms covers
     gate_score: float  #: how far the forecast was found to be trusted, in nats; below the threshold
     gate_threshold: float  #: the prompt was read exactly; both are NaN where no forecast was judged
+    drafted_tokens: int  #: guessed and checked
+    accepted_tokens: int  #: of these, what the answer has
 
     @property
     def decode_tokens_per_s(self) -> float:
@@ -93,7 +95,7 @@ def _chat_options(tools, tool_choice):
 
 
 def _options(prefill, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, ignore_end_of_text,
-             suffix=None):
+             drafts, suffix=None):
     if max_tokens < 1:
         raise ValueError(f"max_tokens: {max_tokens}, expected at least 1")
     stop = [stop] if isinstance(stop, str) else list(stop)
@@ -101,7 +103,7 @@ def _options(prefill, max_tokens, temperature, top_k, top_p, min_p, repetition_p
     return _library.GenerateOptions(
         prefill=_library.optional_bytes(prefill), max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
         min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, stop=texts, stop_count=len(stop),
-        ignore_end_of_text=int(ignore_end_of_text), suffix=_library.optional_bytes(suffix))
+        ignore_end_of_text=int(ignore_end_of_text), suffix=_library.optional_bytes(suffix), drafts=str(drafts).encode("utf-8"))
 
 
 def _completion(answer):
@@ -238,14 +240,15 @@ class Model:
 
     def generate(self, prompts: Sequence[Prompt], *, prefill: Optional[str] = None, max_tokens: int = 64, temperature: float = 0.0,
                  top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, seed: int = 0,
-                 stop: Union[str, Iterable[str]] = (), ignore_end_of_text: bool = False,
+                 stop: Union[str, Iterable[str]] = (), ignore_end_of_text: bool = False, drafts: Union[str, int] = "auto",
                  progress: Optional[Callable[[int], object]] = None) -> List[Completion]:
         """Answers many prompts (texts or token ids) at once by continuous batching; beginnings that they share are run once.
 
         Returns a Completion for each, in their order; prompt i samples with seed + i. Options: see Session.generate.
         `progress` is called now and then with how many prompts are done; what it raises stops the batch.
         """
-        options = _options(prefill, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, ignore_end_of_text)
+        options = _options(prefill, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, ignore_end_of_text,
+                           drafts)
         arrays = [self._ids(prompt) for prompt in prompts]
         answers = (c_void_p * max(1, len(arrays)))()
         _run_batch("kvcast_batch_generate", progress, lambda callback: (
@@ -388,20 +391,22 @@ class Session:
 
     def generate(self, prompt: Prompt, *, prefill: Optional[str] = None, max_tokens: int = 64, temperature: float = 0.0, top_k: int = 0,
                  top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, seed: int = 0,
-                 stop: Union[str, Iterable[str]] = (), ignore_end_of_text: bool = False, suffix: Optional[str] = None) -> Answer:
+                 stop: Union[str, Iterable[str]] = (), ignore_end_of_text: bool = False, drafts: Union[str, int] = "auto",
+                 suffix: Optional[str] = None) -> Answer:
         """Adds `prompt` (a text, BOS first if the conversation begins, or token ids as they are) and answers it.
 
         prefill: "exact", "kv-prediction", "kv-prediction:tail=16", "auxiliary", ...; None: the model's own choice.
         max_tokens: longest answer. stop: the answer ends before the first of these that appears in it.
         temperature 0 is greedy; else top_k (0: off), top_p (1: off), min_p (0: off) and seed say what is drawn.
         repetition_penalty: 1 is off. ignore_end_of_text: go on after the end-of-text token.
+        drafts: tokens guessed from the text so far that one step checks, which changes no answer: "auto", "off" or at most how many.
         suffix: the answer is what belongs between the prompt, a text, and this (fill in the middle), for models that have tokens for
         it, such as Qwen2.5-Coder.
 
         Returns an Answer to iterate over. An answer of this session that is not over is ended first.
         """
         options = _options(prefill, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, ignore_end_of_text,
-                           suffix)
+                           drafts, suffix)
         self._end_answer()
         if isinstance(prompt, str):
             data = prompt.encode("utf-8")

@@ -90,7 +90,7 @@ std::string_view text_of(const char* data, size_t bytes) {
   return bytes == 0 ? std::string_view() : std::string_view(data, bytes);
 }
 
-GenerateOptions options_of(const kvcast_generate_options* given) {
+Result<GenerateOptions> options_of(const kvcast_generate_options* given) {
   const auto asked = known_fields(given);
   GenerateOptions options;
   if (asked.prefill != nullptr) options.prefill = asked.prefill;
@@ -104,6 +104,11 @@ GenerateOptions options_of(const kvcast_generate_options* given) {
   for (size_t i = 0; i < asked.stop_count; ++i) options.stop.emplace_back(asked.stop[i]);
   options.ignore_end_of_text = asked.ignore_end_of_text != 0;
   if (asked.suffix != nullptr) options.suffix = asked.suffix;
+  if (asked.drafts != nullptr) {
+    const auto drafts = parse_drafts(asked.drafts);
+    if (!drafts) return tl::unexpected(drafts.error());
+    options.drafts = *drafts;
+  }
   return options;
 }
 
@@ -121,9 +126,10 @@ kvcast_answer* start(kvcast_session* session, Prompt prompt, const kvcast_genera
                      char** error) {
   return guarded<kvcast_answer*>(error, nullptr, [&]() -> Result<kvcast_answer*> {
     auto answer = std::make_unique<kvcast_answer>();
-    GenerateOptions options = options_of(asked);
-    options.cancel = answer->cancel.get_token();
-    auto stream = session->session.start(prompt, options);
+    auto options = options_of(asked);
+    if (!options) return tl::unexpected(options.error());
+    options->cancel = answer->cancel.get_token();
+    auto stream = session->session.start(prompt, *options);
     if (!stream) return tl::unexpected(stream.error());
     answer->stream.emplace(std::move(*stream));
     return answer.release();
@@ -331,7 +337,9 @@ void kvcast_answer_completion(const kvcast_answer* answer, kvcast_completion* co
             .predicted_tokens = found.timings.predicted_tokens,
             .decode_tokens = found.timings.decode_tokens,
             .gate_score = gate ? gate->score : kNoNumber,
-            .gate_threshold = gate ? gate->threshold : kNoNumber},
+            .gate_threshold = gate ? gate->threshold : kNoNumber,
+            .drafted_tokens = found.timings.drafted_tokens,
+            .accepted_tokens = found.timings.accepted_tokens},
            completion);
 }
 
@@ -355,13 +363,14 @@ kvcast_batch* kvcast_batch_new(const kvcast_model* model, const kvcast_batch_opt
 void kvcast_batch_free(kvcast_batch* batch) { delete batch; }
 
 int kvcast_batch_generate(kvcast_batch* batch, const kvcast_tokens* prompts, size_t count,
-                          const kvcast_generate_options* options, kvcast_progress_callback progress,
+                          const kvcast_generate_options* asked, kvcast_progress_callback progress,
                           void* user, kvcast_answer** answers, char** error) {
   return guarded(error, -1, [&]() -> Result<int> {
+    const auto options = options_of(asked);
+    if (!options) return tl::unexpected(options.error());
     std::vector<std::vector<int32_t>> all;
     for (size_t i = 0; i < count; ++i) all.push_back(tokens_of(prompts[i]));
-    auto completions =
-        batch->batch->generate(all, options_of(options), progress_of(progress, user));
+    auto completions = batch->batch->generate(all, *options, progress_of(progress, user));
     if (!completions) return tl::unexpected(completions.error());
     for (size_t i = 0; i < count; ++i) {
       answers[i] = new kvcast_answer;

@@ -51,8 +51,12 @@ Result<EvalStrategy> EvalStrategy::parse(std::string_view spec) {
   return strategy;
 }
 
-Evaluator::Evaluator(const Models& models, const Tokenizer& tokenizer, int64_t max_prefix_bytes)
-    : models_(models), tokenizer_(tokenizer), prefixes_(models, max_prefix_bytes) {}
+Evaluator::Evaluator(const Models& models, const Tokenizer& tokenizer, int64_t max_prefix_bytes,
+                     int64_t drafts)
+    : models_(models),
+      tokenizer_(tokenizer),
+      drafts_(drafts),
+      prefixes_(models, max_prefix_bytes) {}
 
 PrefilledBatch Evaluator::prefill(const EvalStrategy& strategy, std::span<const EvalPrompt> prompts,
                                   int64_t shared_tokens) {
@@ -234,6 +238,7 @@ std::vector<Evaluator::Answer> Evaluator::answer(PrefilledBatch batch,
   std::vector<AnswerWriter> writers;
   std::vector<Answering> answering;
   std::vector<AnswerRefiner> refiners;
+  std::vector<Drafter> drafters(answers.size(), Drafter(drafts_));
   writers.reserve(answers.size());
   refiners.reserve(answers.size());
   for (size_t s = 0; s < answers.size(); ++s) {
@@ -244,6 +249,7 @@ std::vector<Evaluator::Answer> Evaluator::answer(PrefilledBatch batch,
     if (!options.seeds.empty()) rules.sampling.seed = options.seeds[s];
     writers.emplace_back(std::move(rules), &tokenizer_);
     answering.push_back({&batch.sequences[s], &writers.back()});
+    if (drafts_ != 0) answering.back().drafter = &drafters[s];
     if (batch.refine_rows == 0) continue;
     refiners.emplace_back(batch.sequences[s], RefineOptions{.rows = batch.refine_rows});
     answering.back().refiner = &refiners.back();

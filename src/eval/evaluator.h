@@ -60,8 +60,10 @@ struct AnswerOptions {
 
 class Evaluator {
  public:
-  /// Keeps up to `max_prefix_bytes` of K/V of beginnings that prompts share.
-  Evaluator(const Models& models, const Tokenizer& tokenizer, int64_t max_prefix_bytes);
+  /// Keeps up to `max_prefix_bytes` of K/V of beginnings that prompts share. `drafts`:
+  /// GenerateOptions::drafts, of answers.
+  Evaluator(const Models& models, const Tokenizer& tokenizer, int64_t max_prefix_bytes,
+            int64_t drafts = kDraftsAuto);
 
   [[nodiscard]] const Models& models() const { return models_; }
   [[nodiscard]] const Tokenizer& tokenizer() const { return tokenizer_; }
@@ -106,6 +108,7 @@ class Evaluator {
 
   const Models& models_;
   const Tokenizer& tokenizer_;
+  int64_t drafts_;
   PrefixPool prefixes_;
   PrefillWorkspace workspace_;
   AlignedBuffer<float> logits_;  // [block of rows, vocab_size]

@@ -13,6 +13,7 @@
 #include "prefill/predictor.h"
 #include "prefill/prefill_pace.h"
 #include "prefill/refine_pace.h"
+#include "prefill/step_costs.h"
 
 namespace kvcast {
 
@@ -32,6 +33,9 @@ struct Models {
   KvType kv_type = KvType::kF32;
   /// What this machine can refine beside decode steps of the base.
   std::unique_ptr<RefinePace> pace = std::make_unique<RefinePace>();
+  /// What rows cost in decode steps of the base, and of the auxiliary where it answers.
+  std::unique_ptr<StepCosts> base_costs = std::make_unique<StepCosts>();
+  std::unique_ptr<StepCosts> auxiliary_costs = std::make_unique<StepCosts>();
   /// How long it takes to read prompts.
   std::unique_ptr<PrefillPace> prefill_pace = std::make_unique<PrefillPace>();
 

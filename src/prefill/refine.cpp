@@ -9,52 +9,60 @@ namespace {
 /// Enough for the weights' traffic to be small beside the arithmetic, few enough to be interrupted.
 constexpr int64_t kRowsAlone = 64;
 
-/// The rows of a decode step and of the blocks beside it, through the base. Blocks whose first
-/// layers are exact already join the others behind these layers.
+int64_t rows_of(const DecodeRows& decoding) {
+  return decoding.sequence->pending_tokens() + std::ssize(decoding.drafts);
+}
+
+/// The rows of a decode step and of the blocks beside it, through the answering model. Blocks whose
+/// first layers are exact already join the others behind these layers.
 class StepRows {
  public:
-  StepRows(const Transformer& base, std::span<Sequence* const> sequences,
+  StepRows(const Transformer& model, std::span<const DecodeRows> decoding,
            std::span<const RefineBlock> blocks)
-      : base_(base) {
-    for (Sequence* sequence : sequences) {
-      sequence->base.reserve(static_cast<int64_t>(sequence->tokens.size()));
-      add(*sequence, {.cache = &sequence->base, .rows = sequence->pending_tokens()}, {});
+      : model_(model) {
+    for (const DecodeRows& rows : decoding) {
+      KVCache& cache = rows.sequence->answering_cache();
+      cache.reserve(cache.next_position() + rows_of(rows));
+      add(*rows.sequence, {.cache = &cache, .rows = rows_of(rows), .outputs = rows.outputs()}, {},
+          rows.drafts);
     }
     for (const RefineBlock& block : blocks) {
       KVCache& cache = block.sequence->base;
       const KVCache::ResidualRows kept = cache.kept_residual();
       add(*block.sequence,
           {.cache = &cache, .rows = block.rows, .overwrites = true, .outputs = block.outputs},
-          kept.rows >= block.rows ? kept : KVCache::ResidualRows{});
+          kept.rows >= block.rows ? kept : KVCache::ResidualRows{}, {});
     }
   }
 
   /// False: stopped.
   bool run(Workspace& workspace, const std::stop_token& stop) {
-    const auto dim = static_cast<size_t>(base_.config().model_dim);
+    const auto dim = static_cast<size_t>(model_.config().model_dim);
     hidden_ = workspace.rows.ensure(static_cast<size_t>(total_rows_) * dim);
-    base_.embed(tokens_, hidden_);
+    model_.embed(tokens_, hidden_);
     RunLayersOptions options;
     options.stop = stop;
     options.last = joins_at_;
     if (joins_at_ > 0 && !from_the_first_.empty() &&
-        !base_.run_layers(hidden_, from_the_first_, options, workspace)) {
+        !model_.run_layers(hidden_, from_the_first_, options, workspace)) {
       return false;
     }
     put_kept_rows_between(dim);
     options.first = joins_at_;
-    options.last = base_.config().n_layers();
+    options.last = model_.config().n_layers();
     options.output = outputs_ == 0 ? LastLayerOutput::kNothing : LastLayerOutput::kLastRows;
-    return base_.run_layers(hidden_, all_, options, workspace);
+    return model_.run_layers(hidden_, all_, options, workspace);
   }
 
   /// [all outputs, vocab_size]
   void logits(float* out, Workspace& workspace) const {
-    if (outputs_ > 0) base_.logits(hidden_, outputs_, out, workspace);
+    if (outputs_ > 0) model_.logits(hidden_, outputs_, out, workspace);
   }
 
  private:
-  void add(const Sequence& sequence, const SequenceRows& rows, KVCache::ResidualRows kept) {
+  /// The rows' tokens are the sequence's, the last of them `drafts`.
+  void add(const Sequence& sequence, const SequenceRows& rows, KVCache::ResidualRows kept,
+           std::span<const int32_t> drafts) {
     all_.push_back(rows);
     kept_.push_back(kept.data);
     total_rows_ += rows.rows;
@@ -64,7 +72,8 @@ class StepRows {
       return;
     }
     const auto first = sequence.tokens.begin() + rows.first_position();
-    tokens_.insert(tokens_.end(), first, first + rows.rows);
+    tokens_.insert(tokens_.end(), first, first + rows.rows - std::ssize(drafts));
+    tokens_.insert(tokens_.end(), drafts.begin(), drafts.end());
     from_the_first_.push_back(rows);
   }
 
@@ -84,7 +93,7 @@ class StepRows {
     }
   }
 
-  const Transformer& base_;
+  const Transformer& model_;
   std::vector<SequenceRows> all_, from_the_first_;
   std::vector<const float*> kept_;  // [all]; null: runs from the first layer on
   std::vector<int32_t> tokens_;     // of those
@@ -119,18 +128,25 @@ int64_t rows_to_refine(const Sequence& sequence, int64_t most) {
   return std::min({most, inexact_rows(sequence), kept > 0 ? kept : most});
 }
 
-bool decode_and_refine(const Models& models, std::span<Sequence* const> sequences,
+bool decode_and_refine(const Models& models, std::span<const DecodeRows> decoding,
                        std::span<const RefineBlock> blocks, float* logits,
                        PrefillWorkspace& prefill_workspace, const std::stop_token& stop) {
-  StepRows step(*models.base, sequences, blocks);
-  if (!step.run(prefill_workspace.base, stop)) {
-    for (Sequence* sequence : sequences) sequence->base.truncate(sequence->base.next_position());
+  const auto answerer =
+      decoding.empty() ? Sequence::Answerer::kBase : decoding.front().sequence->answerer;
+  const bool by_base = answerer == Sequence::Answerer::kBase;
+  Workspace& workspace = prefill_workspace.of(answerer);
+  StepRows step(*(by_base ? models.base : models.auxiliary), decoding, blocks);
+  if (!step.run(workspace, stop)) {
+    for (const DecodeRows& rows : decoding) {
+      KVCache& cache = rows.sequence->answering_cache();
+      cache.truncate(cache.next_position());
+    }
     return false;
   }
   // Blocks first: a decode row over nothing but exact rows is exact.
   for (const RefineBlock& block : blocks) block.sequence->base.make_exact(block.rows);
-  for (Sequence* sequence : sequences) sequence->base.advance(sequence->pending_tokens());
-  step.logits(logits, prefill_workspace.base);
+  for (const DecodeRows& rows : decoding) rows.sequence->answering_cache().advance(rows_of(rows));
+  step.logits(logits, workspace);
   return true;
 }
 

@@ -18,6 +18,17 @@ struct RefineBlock {
   int64_t outputs = 0;  ///< of the last of these rows, logits are wanted of so many
 };
 
+/// A sequence's part of a decode step: its pending tokens, and guesses at those that follow.
+struct DecodeRows {
+  Sequence* sequence = nullptr;
+  /// Run behind the pending tokens and put into the cache, which is to be truncated to those that
+  /// come true.
+  std::span<const int32_t> drafts = {};
+
+  /// How many logits are wanted: after the last pending token, and after each draft.
+  [[nodiscard]] int64_t outputs() const { return 1 + std::ssize(drafts); }
+};
+
 /// How many rows of the base's cache can be made exact; none where tokens have been left out.
 int64_t inexact_rows(const Sequence& sequence);
 
@@ -30,12 +41,13 @@ int64_t rows_to_refine(const Sequence& sequence, int64_t most);
 void keep_for_refinement(const Models& models, PromptReader reader,
                          std::span<const SequenceRows> rows, const RawKeyValues& computed);
 
-/// A decode step of `sequences`, which the base answers, and the blocks beside it; either may be
-/// empty. Where a block reaches the end of its cache, its sequence's decode row, in the same call,
-/// is exact already. `logits` [sequences + all outputs, vocab_size]: each sequence's last token's,
-/// then the blocks'. The bits are those of an exact prefill, however the rows are cut into blocks.
-/// False: stopped; answers' rows are as before, blocks must be refined again.
-bool decode_and_refine(const Models& models, std::span<Sequence* const> sequences,
+/// A decode step of sequences that have the same answering model, and the blocks beside it, of the
+/// base, where that answers; either may be empty. Where a block reaches the end of its cache, its
+/// sequence's decode row, in the same call, is exact already. `logits` [all outputs, vocab_size]:
+/// the sequences', then the blocks'. The bits are those of an exact prefill, however the rows are
+/// cut into blocks, and of tokens that are decoded one by one. False: stopped; answers' rows are as
+/// before, blocks must be refined again.
+bool decode_and_refine(const Models& models, std::span<const DecodeRows> decoding,
                        std::span<const RefineBlock> blocks, float* logits,
                        PrefillWorkspace& workspace, const std::stop_token& stop = {});
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/stopwatch.h"
+#include "runtime/draft_choice.h"
 
 namespace kvcast {
 namespace {
@@ -31,7 +32,7 @@ Blocks choose_blocks(const Models& models, std::span<const Answering> answers, i
   Blocks chosen;
   int64_t free_rows = -1;  // asked for once, if at all
   for (size_t i = 0; i < answers.size(); ++i) {
-    const auto& [sequence, writer, refiner, may_refine] = answers[i];
+    const auto& [sequence, writer, refiner, drafter, may_refine] = answers[i];
     if (refiner == nullptr || !may_refine || inexact_rows(*sequence) == 0) continue;
     // What a step takes is known of rows of one depth.
     if (chosen.rows == 0) chosen.depth = depth_of(*sequence);
@@ -52,55 +53,148 @@ Blocks choose_blocks(const Models& models, std::span<const Answering> answers, i
   return chosen;
 }
 
+/// The rows of the answers that go on.
+struct Decoding {
+  std::vector<size_t> answers;  // whose
+  std::vector<DecodeRows> rows;
+  int64_t pending = 0, drafted = 0;          // rows of these kinds
+  std::vector<std::vector<int32_t>> drafts;  // what `rows` refers to
+
+  [[nodiscard]] size_t outputs() const { return rows.size() + static_cast<size_t>(drafted); }
+};
+
+Decoding choose_rows(std::span<const Answering> answers) {
+  Decoding chosen;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    if (answers[i].writer->finished()) continue;
+    chosen.answers.push_back(i);
+    chosen.rows.push_back({answers[i].sequence});
+    chosen.pending += answers[i].sequence->pending_tokens();
+  }
+  return chosen;
+}
+
+StepCosts& costs_of(const Models& models, const Sequence& sequence) {
+  return sequence.answerer == Sequence::Answerer::kBase ? *models.base_costs
+                                                        : *models.auxiliary_costs;
+}
+
+/// While a forecast is refined, an answer that comes in fewer steps comes over other rows. Only a
+/// revised greedy one is the same all the same.
+bool may_draft(const Answering& answer) {
+  if (answer.drafter == nullptr) return false;
+  if (answer.refiner == nullptr || inexact_rows(*answer.sequence) == 0) return true;
+  return answer.refiner->options().revise && answer.writer->is_greedy();
+}
+
+/// `refined`: rows beside these.
+void add_drafts(const Models& models, std::span<const Answering> answers, int64_t refined,
+                Decoding& decoding) {
+  std::vector<Draftable> draftable;
+  bool any = false;
+  for (const size_t i : decoding.answers) {
+    const Answering& answer = answers[i];
+    const ModelConfig& model = answer.sequence->answering_model(models).config();
+    draftable.push_back({may_draft(answer) ? answer.drafter : nullptr,
+                         answer.writer->tokens_left(*answer.sequence, model) - 1});
+    if (draftable.back().drafter == nullptr) continue;
+    answer.drafter->follow(answer.sequence->tokens);
+    any = true;
+  }
+  if (!any) return;
+  decoding.drafts = choose_drafts(costs_of(models, *decoding.rows.front().sequence), draftable,
+                                  decoding.pending + refined);
+  for (size_t i = 0; i < decoding.rows.size(); ++i) {
+    decoding.rows[i].drafts = decoding.drafts[i];
+    decoding.drafted += std::ssize(decoding.drafts[i]);
+  }
+}
+
+/// What the step took, for later ones.
+void observe(const Models& models, const Decoding& decoding, const Blocks& blocks, bool refines,
+             double ms) {
+  const auto answers = std::ssize(decoding.rows);
+  if (refines && decoding.drafted == 0) {
+    models.pace->observe(decoding.pending, blocks.rows, blocks.depth, ms);
+  }
+  if (answers == 0 || decoding.pending != answers) return;  // a prompt's last run is among them
+  costs_of(models, *decoding.rows.front().sequence)
+      .observe(answers + decoding.drafted + blocks.rows, ms);
+}
+
+/// Hands out `logits` [rows.outputs(), vocab], as far as the answer takes what was guessed; the
+/// cache keeps no other rows.
+void hand_out(const Answering& answer, const DecodeRows& rows, const float* logits, size_t vocab,
+              const std::function<void(std::span<const float>)>& on_logits) {
+  if (rows.drafts.empty()) return on_logits({logits, vocab});  // the sequence may be gone after it
+  Sequence& sequence = *rows.sequence;
+  int64_t accepted = 0;
+  for (int64_t i = 0; i < rows.outputs(); ++i) {
+    const size_t tokens = sequence.tokens.size();
+    on_logits({logits + static_cast<size_t>(i) * vocab, vocab});
+    const bool taken = sequence.tokens.size() == tokens + 1 && i < std::ssize(rows.drafts) &&
+                       sequence.tokens.back() == rows.drafts[static_cast<size_t>(i)];
+    if (!taken) break;
+    ++accepted;
+    if (answer.writer->finished()) break;
+  }
+  answer.drafter->count(std::ssize(rows.drafts), accepted);
+  sequence.answering_cache().truncate(std::ssize(sequence.tokens) - 1);
+}
+
 }  // namespace
 
 Status step_answers(const Models& models, std::span<const Answering> answers, int64_t most_rows,
                     AlignedBuffer<float>& logits, PrefillWorkspace& workspace,
                     const AnswerEvents& events) {
-  std::vector<Sequence*> sequences;
-  std::vector<size_t> decoding;
-  int64_t decode_rows = 0;
-  bool refines = false;
-  for (size_t i = 0; i < answers.size(); ++i) {
-    refines = refines || answers[i].refiner != nullptr;
-    if (answers[i].writer->finished()) continue;
-    decoding.push_back(i);
-    sequences.push_back(answers[i].sequence);
-    decode_rows += answers[i].sequence->pending_tokens();
-  }
-  const Blocks chosen = refines ? choose_blocks(models, answers, most_rows, decode_rows) : Blocks{};
-  size_t outputs = sequences.size();
+  const bool refines =
+      std::ranges::any_of(answers, [](const Answering& a) { return a.refiner != nullptr; });
+  Decoding decoding = choose_rows(answers);
+  const Blocks chosen =
+      refines ? choose_blocks(models, answers, most_rows, decoding.pending) : Blocks{};
+  if (!decoding.rows.empty()) add_drafts(models, answers, chosen.rows, decoding);
+  size_t outputs = decoding.outputs();
   for (const RefineBlock& block : chosen.blocks) outputs += static_cast<size_t>(block.outputs);
   const ModelConfig& model = answers.front().sequence->answering_model(models).config();
   const auto vocab = static_cast<size_t>(model.vocab_size);
   float* const rows = logits.ensure(outputs * vocab);
   const Stopwatch watch;
-  if (chosen.blocks.empty()) {
-    if (!sequences.empty()) decode_step(models, sequences, rows, workspace);
-  } else {
-    decode_and_refine(models, sequences, chosen.blocks, rows, workspace);
+  if (!chosen.blocks.empty() || decoding.drafted > 0) {
+    decode_and_refine(models, decoding.rows, chosen.blocks, rows, workspace);
+  } else if (!decoding.rows.empty()) {
+    std::vector<Sequence*> sequences;
+    for (const DecodeRows& of_answer : decoding.rows) sequences.push_back(of_answer.sequence);
+    decode_step(models, sequences, rows, workspace);
   }
-  if (refines) {
-    models.pace->observe(decode_rows, chosen.rows, chosen.depth, watch.elapsed_ms());
-  }
+  observe(models, decoding, chosen, refines, watch.elapsed_ms());
 
   Status status;
   std::vector<bool> revised(answers.size());
-  const float* block_logits = rows + sequences.size() * vocab;
+  const float* next = rows + decoding.outputs() * vocab;
   for (size_t b = 0; b < chosen.blocks.size(); ++b) {
     const Answering& answer = answers[chosen.answers[b]];
-    auto revision = answer.refiner->refined(chosen.blocks[b], block_logits, *answer.writer, model);
-    block_logits += static_cast<size_t>(chosen.blocks[b].outputs) * vocab;
+    auto revision = answer.refiner->refined(chosen.blocks[b], next, *answer.writer, model);
+    next += static_cast<size_t>(chosen.blocks[b].outputs) * vocab;
     if (!revision) {
       status = tl::unexpected(std::move(revision.error()));
     } else if (*revision) {
       revised[chosen.answers[b]] = true;
+      if (answer.drafter != nullptr) {
+        answer.drafter->take_back(std::ssize(answer.sequence->tokens) - 1);
+      }
       events.on_revised(chosen.answers[b], **revision);
     }
   }
-  for (size_t row = 0; row < decoding.size(); ++row) {
-    if (revised[decoding[row]]) continue;  // these logits are of a token that was taken back
-    events.on_logits(decoding[row], std::span(rows + row * vocab, vocab));
+  next = rows;
+  for (size_t i = 0; i < decoding.rows.size(); ++i) {
+    const size_t answer = decoding.answers[i];
+    if (!revised[answer]) {
+      hand_out(answers[answer], decoding.rows[i], next, vocab,
+               [&](std::span<const float> row) { events.on_logits(answer, row); });
+    } else if (answers[answer].drafter != nullptr) {  // these are behind what was taken back
+      answers[answer].drafter->count(std::ssize(decoding.rows[i].drafts), 0);
+    }
+    next += static_cast<size_t>(decoding.rows[i].outputs()) * vocab;
   }
   return status;
 }
@@ -143,7 +237,7 @@ Result<bool> AnswerLoop::step(const OnStep& on_step) {
 }
 
 void AnswerLoop::take(size_t answer, std::span<const float> logits, const OnStep& on_step) {
-  const auto& [sequence, writer, refiner, may_refine] = answers_[answer];
+  const auto& [sequence, writer, refiner, drafter, may_refine] = answers_[answer];
   const auto step = writer->take(logits, *sequence, sequence->answering_model(models_).config());
   if (!step) {
     status_ = tl::unexpected(step.error());

@@ -1,4 +1,4 @@
-// A decode step of several answers, with refinement beside it.
+// A decode step of several answers, with drafts and refinement beside it.
 #pragma once
 
 #include <functional>
@@ -7,6 +7,7 @@
 
 #include "runtime/answer_refiner.h"
 #include "runtime/answer_writer.h"
+#include "runtime/drafter.h"
 
 namespace kvcast {
 
@@ -15,6 +16,7 @@ struct Answering {
   Sequence* sequence = nullptr;
   AnswerWriter* writer = nullptr;
   AnswerRefiner* refiner = nullptr;  ///< null: nothing is refined
+  Drafter* drafter = nullptr;        ///< null: no drafts
   bool may_refine = true;            ///< in this step
 
   /// Nothing more is written, and nothing will be taken back.
@@ -25,14 +27,17 @@ struct Answering {
 };
 
 struct AnswerEvents {
-  /// The logits that the answer's next token is to be chosen from.
+  /// The logits that the answer's next token is to be chosen from. Where a draft came true, the
+  /// next ones follow at once.
   std::function<void(size_t answer, std::span<const float> logits)> on_logits;
   std::function<void(size_t answer, const AnswerRefiner::Revision&)> on_revised;
 };
 
-/// Each answer whose writer is not through runs its pending tokens, and beside that at most
-/// `most_rows` rows are refined. All sequences have the same answering model. An error: no token
-/// can be chosen for one of the answers.
+/// Each answer whose writer is not through runs its pending tokens and, behind them, what its
+/// drafter guesses; beside that at most `most_rows` rows are refined. As many guesses count as the
+/// writer chooses the same tokens, from the logits that it would have had without them: answers do
+/// not change by them. All sequences have the same answering model. An error: no token can be
+/// chosen for one of the answers.
 Status step_answers(const Models& models, std::span<const Answering> answers, int64_t most_rows,
                     AlignedBuffer<float>& logits, PrefillWorkspace& workspace,
                     const AnswerEvents& events);
@@ -49,7 +54,8 @@ class AnswerLoop {
   AnswerLoop(const Models& models, std::span<const Answering> answers, std::vector<float> logits,
              PrefillWorkspace& workspace);
 
-  /// One more token of every answer that is not over, and what refinement says; false: all were.
+  /// One more token or, with drafts, several, of every answer that is not over, and what refinement
+  /// says; false: all were.
   /// An error: no token could be chosen for one of them, and that one is not over; the others go
   /// on.
   Result<bool> step(const OnStep& on_step);

@@ -87,6 +87,11 @@ AnswerStep AnswerWriter::put(int32_t token, Sequence& sequence, const ModelConfi
   return step;
 }
 
+int64_t AnswerWriter::tokens_left(const Sequence& sequence, const ModelConfig& model) const {
+  return std::min(rules_.max_tokens - std::ssize(tokens_),
+                  model.max_context_tokens - std::ssize(sequence.tokens));
+}
+
 void AnswerWriter::end(FinishReason reason) {
   if (!finished_) finished_ = reason;
 }

@@ -52,6 +52,9 @@ class AnswerWriter {
   /// Set once the answer is over.
   [[nodiscard]] const std::optional<FinishReason>& finished() const { return finished_; }
 
+  /// How many tokens the answer may get yet, `sequence` being as long as it is.
+  [[nodiscard]] int64_t tokens_left(const Sequence& sequence, const ModelConfig& model) const;
+
   /// Text that was held back, once the answer is over. A stop string in it becomes the reason.
   std::string flush();
 

@@ -60,6 +60,8 @@ class Collector final : public RequestObserver {
                           .prompt_tokens = timings.prompt_tokens,
                           .predicted_tokens = timings.predicted_tokens,
                           .decode_tokens = timings.decode_tokens,
+                          .drafted_tokens = timings.drafted_tokens,
+                          .accepted_tokens = timings.accepted_tokens,
                           .prefill = timings.prefill,
                           .estimated_ttft_ms = timings.estimated_ms,
                           .gate = timings.gate,
@@ -178,6 +180,7 @@ Result<std::vector<Completion>> Batch::generate(std::span<const std::vector<int3
     request.sampling.seed += requests.size() - 1;
     request.stop = options.stop;
     request.ignore_end_of_text = options.ignore_end_of_text;
+    request.drafts = options.drafts;
   }
   KVCAST_TRY(auto run, impl_->run(std::move(requests), options.cancel, progress));
   std::vector<Completion> completions;

@@ -42,6 +42,7 @@ struct EngineRequest {
   bool pin_prefix = false;
   /// Take back what `exact` would not have chosen (GenerateOptions::revise): TokenEvent::kept.
   bool revise = false;
+  std::optional<int64_t> drafts;  ///< GenerateOptions::drafts; none: the scheduler's default
   bool report_progress = false;
   std::string client;  ///< whose turn it is: clients take turns, each client's requests are FIFO
   SteadyClock::time_point arrival = SteadyClock::now();  ///< TTFT counts from here
@@ -63,6 +64,8 @@ struct EngineTimings {
   int64_t predicted_tokens = 0;  ///< prompt tokens whose K/V were forecast now
   int64_t generated_tokens = 0;  ///< of all choices
   int64_t decode_tokens = 0;     ///< generated_tokens less the first of each choice
+  int64_t drafted_tokens = 0;    ///< Timings::drafted_tokens, of all choices
+  int64_t accepted_tokens = 0;   ///< of these
   std::string prefill;           ///< the strategy that ran
   /// What `auto` decided by: from the end of the queue to the first token, with nothing beside it.
   std::optional<double> estimated_ms;

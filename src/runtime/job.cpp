@@ -123,8 +123,9 @@ void Job::fork(const Models& models, const Tokenizer* tokenizer) {
     copy->sequence = first.fork(models, std::ssize(first.tokens));
     choices.push_back(std::move(copy));
   }
-  if (strategy->refine_rows() == 0) return;
   for (const auto& choice : choices) {
+    if (request.drafts.value_or(0) != 0) choice->drafter.emplace(*request.drafts);
+    if (strategy->refine_rows() == 0) continue;
     choice->refiner.emplace(
         choice->sequence, RefineOptions{.rows = strategy->refine_rows(), .revise = request.revise});
   }
@@ -183,6 +184,10 @@ void Job::finish() {
   timings.predicted_tokens = report.predicted_tokens;
   if (!choices.empty()) timings.gate = choices.front()->sequence.gate;
   for (const auto& choice : choices) {
+    if (choice->drafter) {
+      timings.drafted_tokens += choice->drafter->drafted();
+      timings.accepted_tokens += choice->drafter->accepted();
+    }
     if (!choice->refiner) continue;
     const Refinement& of_choice = choice->refiner->report();
     if (!timings.refinement) timings.refinement = Refinement{.exact_after_tokens = 0};

@@ -25,11 +25,12 @@ struct Choice {
   Sequence sequence;
   AnswerWriter writer;
   std::optional<AnswerRefiner> refiner;  // once it is being decoded, if its strategy refines
+  std::optional<Drafter> drafter;        // the same, unless drafts are off
   int64_t generated_tokens = 0;          // the end-of-text token among them
   bool over = false;                     // its observer knows
 
   [[nodiscard]] Answering answering() {
-    return {&sequence, &writer, refiner ? &*refiner : nullptr};
+    return {&sequence, &writer, refiner ? &*refiner : nullptr, drafter ? &*drafter : nullptr};
   }
 };
 

@@ -15,6 +15,8 @@ namespace kvcast {
 struct SchedulerOptions {
   /// Strategy of requests that name none; empty: the model's.
   std::string default_prefill;
+  /// GenerateOptions::drafts of requests that say nothing of them.
+  int64_t default_drafts = kDraftsAuto;
   /// Prompt rows that one step may run beside the decode steps of running answers: what a running
   /// answer waits for at most between two of its tokens.
   int64_t chunk_tokens = 64;

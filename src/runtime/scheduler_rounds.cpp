@@ -49,6 +49,11 @@ tl::expected<void, EngineError> check(const EngineRequest& request, const Prefil
   if (const Status status = validate(request.sampling); !status) {
     return refuse(status.error().message);
   }
+  if (request.drafts) {
+    if (const Status status = check_drafts(*request.drafts); !status) {
+      return refuse(status.error().message);
+    }
+  }
   if (request.max_tokens < 0) return refuse("max_tokens must not be negative");
   if (request.choices < 1 || request.choices > max_batch) {
     return refuse(fmt::format("n: {} is not within 1..{}", request.choices, max_batch));
@@ -119,6 +124,7 @@ tl::expected<std::shared_ptr<Ticket>, EngineError> SchedulerRounds::submit(
                       request.prompt.size(), kept >> 20, engine_.pool().max_bytes() >> 20)});
     }
   }
+  if (!request.drafts) request.drafts = options_.default_drafts;
   auto job = std::make_unique<Job>(std::move(request), std::move(observer), std::move(*strategy));
   job->reserved_bytes = bytes;
   auto ticket = job->ticket;

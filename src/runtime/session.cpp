@@ -135,6 +135,7 @@ struct AnswerStream::Impl {
   std::unique_ptr<PrefillStrategy> strategy;
   std::optional<ConversationRollback> rollback;  // until the prompt is in the caches
   std::optional<AnswerRefiner> refiner;          // if the strategy refines
+  std::optional<Drafter> drafter;                // unless drafts are off
   Answering answering;
   std::optional<AnswerLoop> loop;  // once the prompt is
   Completion answer;
@@ -147,6 +148,7 @@ Status AnswerStream::Impl::begin(std::span<const int32_t> prompt, const Stopwatc
     return fail(fmt::format("max_tokens: {}, expected at least 1", options.max_tokens));
   }
   KVCAST_CHECK(validate(options.sampling));
+  KVCAST_CHECK(check_drafts(options.drafts));
   KVCAST_TRY(strategy,
              PrefillStrategy::parse(options.prefill.empty() ? state->model->default_prefill()
                                                             : options.prefill));
@@ -193,7 +195,8 @@ Status AnswerStream::Impl::prefill() {
     refiner.emplace(sequence,
                     RefineOptions{.rows = strategy->refine_rows(), .revise = options.revise});
   }
-  answering = {&sequence, &writer, refiner ? &*refiner : nullptr};
+  if (options.drafts != 0) drafter.emplace(options.drafts);
+  answering = {&sequence, &writer, refiner ? &*refiner : nullptr, drafter ? &*drafter : nullptr};
   loop.emplace(models, std::span(&answering, 1), std::move(logits), state->workspace);
   return {};
 }
@@ -205,10 +208,10 @@ Result<std::optional<std::string>> AnswerStream::Impl::next() {
   if (is_first) KVCAST_CHECK(prefill());
   if (over) return std::nullopt;
   std::string piece;
-  bool stepped = false;
+  int64_t taken = 0;
   const auto more = loop->step([&](size_t, const AnswerStep& step) {
-    stepped = true;
-    piece = step.text;
+    ++taken;
+    piece += step.text;
     if (step.kept) take_back(*step.kept);
     if (!step.end_of_text) answer.tokens.push_back(step.token);
   });
@@ -217,7 +220,7 @@ Result<std::optional<std::string>> AnswerStream::Impl::next() {
     answer.timings.ttft_ms = answer.timings.tokenize_ms + running.elapsed_ms();
   } else {
     answer.timings.decode_ms += running.elapsed_ms();
-    answer.timings.decode_tokens += stepped ? 1 : 0;
+    answer.timings.decode_tokens += taken;
   }
   const bool cancelled = options.cancel.stop_requested();
   if (cancelled) writer.end(FinishReason::kCancelled);
@@ -244,6 +247,10 @@ void AnswerStream::Impl::end() {
   writer.end(FinishReason::kCancelled);
   answer.finish_reason = *writer.finished();
   if (refiner) answer.timings.refinement = refiner->report();
+  if (drafter) {
+    answer.timings.drafted_tokens = drafter->drafted();
+    answer.timings.accepted_tokens = drafter->accepted();
+  }
   if (loop) rollback->dismiss();
   loop.reset();
   rollback.reset();

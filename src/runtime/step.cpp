@@ -235,6 +235,7 @@ void StepEngine::run_batch(Sequence::Answerer answerer, std::span<const std::uni
   } catch (const std::bad_alloc&) {
     return fail_all(out_of_memory());
   }
+  // Not sooner: what a job that is over leaves is stored, without the rows of drafts.
   for (const Slot& slot : slots) end_choices(*slot.job);
 }
 
@@ -245,14 +246,13 @@ void StepEngine::first_token(Job& job, std::span<const float> logits) {
   for (const auto& choice : job.choices) {
     if (job.stage != Job::Stage::kOver) take_token(job, *choice, logits);
   }
+  end_choices(job);
 }
 
 void StepEngine::take_token(Job& job, Choice& choice, std::span<const float> logits) {
   if (Status status = job.take_token(choice, logits, answering_config(job)); !status) {
     job.fail({EngineError::Kind::kInternal, std::move(status.error().message)});
-    return;
   }
-  end_choices(job);
 }
 
 void StepEngine::end_choices(Job& job) {

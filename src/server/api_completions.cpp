@@ -118,6 +118,7 @@ ApiResult<EngineRequest> Api::engine_request(const Call& call, const GenerationF
   request.report_progress = fields.stream && fields.return_progress;
   request.reuse_prefix = fields.cache_prompt;
   request.revise = fields.revise;
+  request.drafts = fields.drafts;
   request.client = call.client;
   request.arrival = call.request.arrival;
   if (options_.request_seconds > 0) {

@@ -95,6 +95,8 @@ void Metrics::observe_finished(const EngineTimings& timings, double end_to_end_s
   prompt_tokens_ += timings.prompt_tokens;
   predicted_tokens_ += timings.predicted_tokens;
   cached_tokens_ += timings.cached_tokens;
+  drafted_tokens_ += timings.drafted_tokens;
+  accepted_tokens_ += timings.accepted_tokens;
   if (timings.gate) {
     if (std::isfinite(timings.gate->score)) gate_score_.observe(timings.gate->score);
     ++(timings.gate->trusted() ? trusted_forecasts_ : refused_forecasts_);
@@ -166,6 +168,10 @@ std::string Metrics::expose(std::string_view model, const Gauges& gauges) const 
          "Prompt tokens whose keys and values were forecast.");
   single("cached_tokens_total", "counter", cached_tokens_,
          "Prompt tokens taken over from an earlier request.");
+  single("spec_decode_num_draft_tokens_total", "counter", drafted_tokens_,
+         "Tokens guessed from the text so far and checked by the model.");
+  single("spec_decode_num_accepted_tokens_total", "counter", accepted_tokens_,
+         "Of these, tokens that answers have.");
   single("refined_rows_total", "counter", refined_rows_, "Forecast rows that were made exact.");
   single("revised_tokens_total", "counter", revised_tokens_, "Tokens that were taken back.");
   single("trusted_forecasts_total", "counter", trusted_forecasts_,

@@ -55,6 +55,7 @@ class Metrics {
   Histogram time_to_first_token_, inter_token_latency_, end_to_end_, queue_, prefill_, decode_;
   Histogram agreement_, exact_after_tokens_, gate_score_;
   int64_t prompt_tokens_ = 0, generation_tokens_ = 0, predicted_tokens_ = 0, cached_tokens_ = 0;
+  int64_t drafted_tokens_ = 0, accepted_tokens_ = 0;
   int64_t refined_rows_ = 0, revised_tokens_ = 0;
   int64_t trusted_forecasts_ = 0, refused_forecasts_ = 0;
   int64_t cancelled_ = 0;

@@ -169,6 +169,17 @@ std::optional<int64_t> read_max_tokens(JsonObject& object, std::string_view fiel
   return object.clamped_integer(field, least, kMostTokens);
 }
 
+/// "auto", "off" or a number.
+std::optional<int64_t> read_drafts(JsonObject& object) {
+  const Json* value = object.find("drafts");
+  if (!value) return std::nullopt;
+  const auto drafts = parse_drafts(value->is_string() ? value->get<std::string>() : value->dump());
+  if (drafts) return *drafts;
+  object.refuse("drafts",
+                fmt::format("\"auto\", \"off\" or a whole number from 1 to {}", kMostDrafts));
+  return std::nullopt;
+}
+
 GenerationFields read_generation(JsonObject& object, const RequestLimits& limits) {
   GenerationFields fields;
   fields.model = object.text("model").value_or("");
@@ -181,6 +192,7 @@ GenerationFields read_generation(JsonObject& object, const RequestLimits& limits
   fields.ignore_end_of_text = object.boolean("ignore_eos").value_or(false);
   fields.stream = object.boolean("stream").value_or(false);
   fields.revise = object.boolean("revise").value_or(false);
+  fields.drafts = read_drafts(object);
   fields.cache_prompt = object.boolean("cache_prompt").value_or(true);
   fields.return_progress = object.boolean("return_progress").value_or(false);
   if (const Json* options = object.find("stream_options")) {

@@ -36,6 +36,7 @@ struct GenerationFields {
   bool include_usage = false;       ///< stream_options.include_usage
   bool cache_prompt = true;         ///< false: neither take from nor leave to other requests
   bool revise = false;              ///< take back what exact would not have chosen
+  std::optional<int64_t> drafts;    ///< GenerateOptions::drafts; none: the server's default
   bool return_progress = false;     ///< prompt_progress while the prompt is read
   std::optional<int64_t> logprobs;  ///< alternatives per token
 };

@@ -92,7 +92,9 @@ OrderedJson to_json(const EngineTimings& t) {
                       {"cached_tokens", t.cached_tokens},
                       {"predicted_tokens", t.predicted_tokens},
                       {"generated_tokens", t.generated_tokens},
-                      {"decode_tokens_per_s", per_second}};
+                      {"decode_tokens_per_s", per_second},
+                      {"drafted_tokens", t.drafted_tokens},
+                      {"accepted_tokens", t.accepted_tokens}};
   if (t.estimated_ms) json["estimated_ms"] = *t.estimated_ms;
   if (t.gate) {
     json["gate"] = {{"trusted", t.gate->trusted()},

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "prefill/strategy.h"
+#include "support/cache_rows.h"
 #include "support/small_openelm.h"
 #include "support/weight_types.h"
 
@@ -27,19 +28,6 @@ Models with_exact_layers(WeightType type, int threads) {
   models.plan = plan;
   models.kv_type = type == WeightType::kF32 ? KvType::kF32 : KvType::kBf16;
   return models;
-}
-
-/// The bytes of the first `rows` rows of every head of a layer, keys and values.
-std::string bytes_of(const KVCache& cache, int64_t layer, int64_t rows) {
-  const auto element = static_cast<int64_t>(kv_element_bytes(cache.type()));
-  std::string bytes;
-  for (const std::byte* data : {cache.keys(layer), cache.values(layer)}) {
-    for (int64_t head = 0; head < cache.kv_heads(layer); ++head) {
-      bytes.append(reinterpret_cast<const char*>(data) + head * cache.head_stride() * element,
-                   static_cast<size_t>(rows * cache.head_dim() * element));
-    }
-  }
-  return bytes;
 }
 
 /// Exact prefill of the tokens that `sequence`'s cache holds, and the next step's logits.
@@ -94,7 +82,9 @@ class Conversation {
       outputs += count / 2;
     }
     std::vector<float> logits(static_cast<size_t>(outputs * kSmallVocab));
-    EXPECT_TRUE(decode_and_refine(models_, pointers(), blocks, logits.data(), workspace_));
+    std::vector<DecodeRows> decoding;
+    for (Sequence* sequence : pointers()) decoding.push_back({sequence});
+    EXPECT_TRUE(decode_and_refine(models_, decoding, blocks, logits.data(), workspace_));
     for (size_t s = 0; s < sequences_.size(); ++s) {
       push(*sequences_[s], std::span(logits).subspan(s * kSmallVocab, kSmallVocab));
     }
@@ -246,7 +236,7 @@ TEST_P(Refine, ACancelledBlockLeavesTheConversationToBeRefinedAgain) {
   stopped.request_stop();
   PrefillWorkspace workspace;
   std::vector<float> logits(10 * kSmallVocab);
-  Sequence* const one[] = {&sequence};
+  const DecodeRows one[] = {{&sequence}};
   const RefineBlock block[] = {{.sequence = &sequence, .rows = 20}};
   EXPECT_FALSE(
       decode_and_refine(models, one, block, logits.data(), workspace, stopped.get_token()));

@@ -112,6 +112,21 @@ class SessionTest(Shipped):
         stopped = self.answer(stop=stop)
         self.assertEqual((stopped.finish_reason, stopped.text), ("stop", whole[:whole.index(stop)]))
 
+    def test_drafts_change_no_answer(self):
+        prompt = "one two three, one two three, one two"
+        expected = self.model.session().generate(prompt, prefill="exact", max_tokens=60, ignore_end_of_text=True, drafts="off").read()
+        self.assertEqual(expected.timings.drafted_tokens, 0)
+        for drafts in ("auto", 8, "3"):
+            answer = self.model.session().generate(prompt, prefill="exact", max_tokens=60, ignore_end_of_text=True, drafts=drafts).read()
+            self.assertEqual(answer.text, expected.text)
+            self.assertEqual(list(answer.tokens), list(expected.tokens))
+            self.assertLessEqual(answer.timings.accepted_tokens, answer.timings.drafted_tokens)
+        for wrong in (0, 65, "on", -1):
+            with self.assertRaisesRegex(kvcast.KvcastError, "drafts"):
+                self.model.session().generate(prompt, drafts=wrong)
+            with self.assertRaisesRegex(kvcast.KvcastError, "drafts"):
+                self.model.generate([prompt], drafts=wrong)
+
     def test_a_second_prompt_continues_the_conversation(self):
         session = self.model.session()
         first = session.generate(PROMPT, prefill="exact", max_tokens=4).read()

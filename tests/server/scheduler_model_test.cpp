@@ -77,12 +77,14 @@ class Traffic {
 
   [[nodiscard]] std::string summary() const {
     return fmt::format(
-        "{} rounds, {} requests, {} compared, {} failed on purpose, {} from prefixes, {} tokens",
-        round_, asked_, compared_, failed_, reused_, tokens_);
+        "{} rounds, {} requests, {} compared, {} failed on purpose, {} from prefixes, {} tokens, "
+        "{} of {} drafts",
+        round_, asked_, compared_, failed_, reused_, tokens_, accepted_, drafted_);
   }
   [[nodiscard]] int64_t compared() const { return compared_; }
   [[nodiscard]] int64_t reused() const { return reused_; }
   [[nodiscard]] int64_t failed() const { return failed_; }
+  [[nodiscard]] int64_t accepted() const { return accepted_; }
 
  private:
   bool chance(double probability) {
@@ -129,6 +131,7 @@ class Traffic {
     const bool heals = request.prefill.find("refine=off") == std::string::npos &&
                        request.prefill.starts_with("kv-prediction");
     request.revise = heals && chance(0.7);
+    if (chance(0.6)) request.drafts = between(-1, 9);
     if (request.prefill == "exact" && chance(0.02)) request.pin_prefix = true;
     if (request.prefill == "exact" && chance(0.1)) {
       request.score_prompt = true;
@@ -260,6 +263,8 @@ class Traffic {
   void check(const Asked& one) {
     const Recorder& recorder = *one.recorder;
     reused_ += recorder.timings.cached_tokens > 0 ? 1 : 0;
+    drafted_ += recorder.timings.drafted_tokens;
+    accepted_ += recorder.timings.accepted_tokens;
     if (recorder.error) {
       ++failed_;
       const EngineError::Kind kind = recorder.error->kind;
@@ -303,7 +308,8 @@ class Traffic {
     GenerateOptions options{.prefill = heals ? "exact" : request.prefill,
                             .max_tokens = kLongestAnswer,
                             .sampling = request.sampling,
-                            .ignore_end_of_text = request.ignore_end_of_text};
+                            .ignore_end_of_text = request.ignore_end_of_text,
+                            .drafts = 0};
     options.sampling.seed += choice;
     const auto key = std::tuple(request.prompt, options.prefill, sampled, options.sampling.seed,
                                 options.ignore_end_of_text);
@@ -364,6 +370,7 @@ class Traffic {
            std::vector<int32_t>>
       alone_;
   std::map<std::vector<int32_t>, std::vector<float>> scores_;
+  int64_t drafted_ = 0, accepted_ = 0;
   double arrivals_ = 0;
   bool draining_ = false;
   int64_t round_ = 0, asked_ = 0, compared_ = 0, failed_ = 0, reused_ = 0, tokens_ = 0;
@@ -378,6 +385,7 @@ TEST(SchedulerModel, RandomTrafficGetsWhatEachRequestGetsAlone) {
   EXPECT_GT(traffic.compared(), rounds / 40);
   EXPECT_GT(traffic.reused(), rounds / 100);
   EXPECT_GT(traffic.failed(), 0);
+  EXPECT_GT(traffic.accepted(), rounds / 100);
   std::cout << traffic.summary() << "\n";
 }
 

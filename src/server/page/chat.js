@@ -68,6 +68,7 @@ function statistics(t) {
   if (t.predicted_tokens) parts.push(`${t.predicted_tokens} forecast`);
   if (t.cached_tokens) parts.push(`${t.cached_tokens} from earlier`);
   if (t.decode_tokens_per_s) parts.push(`then ${t.decode_tokens_per_s.toFixed(0)} tokens/s`);
+  if (t.accepted_tokens) parts.push(`${t.accepted_tokens} of ${t.drafted_tokens} drafts came true`);
   if (t.gate && !t.gate.trusted) parts.push('read exactly, since the forecast was not trusted');
   return [...parts, ...refinement(t)].join(', ');
 }

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <vector>
+
+namespace kvcast {
+
+/// What a decode step takes by its rows, as steps took it: what a row more costs on this machine.
+/// Thread-safe.
+class StepCosts {
+ public:
+  /// Times of steps with `rows`, rows + 1, ... rows + `more` rows, relative to that with `rows`.
+  /// What was not seen lately is taken between its neighbours, or as hopeful as to be tried. Empty:
+  /// a step with `rows` must be seen first.
+  [[nodiscard]] std::vector<double> relative(int64_t rows, int64_t more) const;
+  /// A step with so many rows took this long.
+  void observe(int64_t rows, double ms);
+
+ private:
+  /// The least of the last times: what else the machine does only adds.
+  struct Times {
+    std::array<double, 4> ms{};
+    int64_t count = 0;
+    int64_t last_seen = 0;
+    [[nodiscard]] double least() const;
+  };
+  [[nodiscard]] bool fresh(const Times& times) const;
+
+  mutable std::mutex mutex_;
+  std::map<int64_t, Times> times_;  // by rows
+  int64_t steps_ = 0;
+};
+
+}  // namespace kvcast

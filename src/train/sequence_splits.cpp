@@ -37,15 +37,16 @@ Tensor sequence_splits(const AdaptRecipe& recipe, int64_t step, const Tensor& id
     choice.data_ptr<double>()[b] = unit(mix(own, 1));
     at_end.data_ptr<bool>()[b] = unit(mix(own, 2)) < recipe.prompt_end_share;
   }
-  anywhere = anywhere.to(ids.device());
+  const auto on_device = [&](const Tensor& x) { return x.to(ids.device(), /*non_blocking=*/true); };
+  anywhere = on_device(anywhere);
   const auto length = static_cast<int64_t>(recipe.prompt_end.size());
   if (length == 0 || length >= tokens) return anywhere;
   const Tensor seen = beginnings(ids, recipe.prompt_end).cumsum(1);  // [B, places]
   const Tensor ends = seen.select(1, seen.size(1) - 1);
-  const Tensor wanted = (choice.to(ids.device()) * ends).floor().to(at::kLong) + 1;
+  const Tensor wanted = (on_device(choice) * ends).floor().to(at::kLong) + 1;
   const Tensor first = seen.ge(wanted.unsqueeze(1)).to(at::kLong).argmax(1);
   const Tensor end = (first + (length - 1)).clamp(1, tokens - 1);
-  return at::where(ends.gt(0).logical_and(at_end.to(ids.device())), end, anywhere);
+  return at::where(ends.gt(0).logical_and(on_device(at_end)), end, anywhere);
 }
 
 }  // namespace kvcast::train

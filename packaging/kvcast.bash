@@ -15,7 +15,7 @@ _kvcast() {
       declare -F __ltrim_colon_completions >/dev/null && __ltrim_colon_completions "$current"
       return ;;
     --dtype) COMPREPLY=($(compgen -W 'auto f32 bf16 int8' -- "$current")); return ;;
-    --kv-dtype) COMPREPLY=($(compgen -W 'auto f32 bf16' -- "$current")); return ;;
+    --kv-dtype) COMPREPLY=($(compgen -W 'auto f32 bf16 int8' -- "$current")); return ;;
     --log-format) COMPREPLY=($(compgen -W 'none text json' -- "$current")); return ;;
     --format) COMPREPLY=($(compgen -W 'md csv json' -- "$current")); return ;;
     --task)

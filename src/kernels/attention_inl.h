@@ -109,7 +109,9 @@ struct AttendBlock {
   float* values = keys + width * kKeyBlock;                         // [64, width], if padded
   float* scores = values + kKeyBlock * width;                       // [queries, 64]
   float* factors = scores + largest_query_block(args.shape) * kKeyBlock;  // [queries, padded]
-  float* chunk = factors + factors_floats(args.shape);                    // States
+  float* key_steps = factors + factors_floats(args.shape);                // [64], if kScaled
+  float* value_steps = key_steps + kKeyBlock;                             // [64], if kScaled
+  float* chunk = value_steps + kKeyBlock;                                 // States
   float* total = chunk + largest_query_block(args.shape) * state_floats;  // States
 
   [[nodiscard]] States states(float* memory) const { return {memory, queries_count, width}; }
@@ -119,7 +121,7 @@ struct AttendBlock {
   }
   [[nodiscard]] const Element* cached(const void* cache, int64_t key) const {
     return static_cast<const Element*>(cache) + args.kv_head * args.sequence->head_stride +
-           key * head_dim;
+           key * Cache::stride(head_dim);
   }
 
   /// Copies the queries, scaled for a softmax in base 2.
@@ -137,6 +139,10 @@ struct AttendBlock {
   void load_keys_from(int64_t key, int64_t count) const {
     load_keys<Cache>(cached(args.sequence->keys, key), count, head_dim, keys,
                      waits_for_memory ? cached(args.sequence->values, key) : nullptr);
+    if constexpr (Cache::kScaled) {
+      load_steps(cached(args.sequence->keys, key), Cache::stride(head_dim), count, key_steps);
+      load_steps(cached(args.sequence->values, key), Cache::stride(head_dim), count, value_steps);
+    }
   }
 
   /// scores[q, 0 .. padded count) for q >= first.
@@ -189,12 +195,16 @@ struct AttendBlock {
     const auto first_lanes = [](Simd::F x, float otherwise, int64_t lanes) KVCAST_LAMBDA_INLINE {
       return kAllSeen ? x : Simd::first_or(x, Simd::set(otherwise), lanes);
     };
+    const auto score = [&](const float* row, int64_t i) KVCAST_LAMBDA_INLINE {
+      if constexpr (!Cache::kScaled) return Simd::load(row + i);
+      return Simd::mul(Simd::load(row + i), Simd::load(key_steps + i));
+    };
     Simd::F largest[Simd::kWidth];
     for (int64_t r = 0; r < Simd::kWidth; ++r) largest[r] = Simd::set(kMinusInfinity);
     for (int64_t r = 0; r < rows; ++r) {
       const float* const row = scores + (q + r) * kKeyBlock;
       for_each_vector_of(q + r, [&](int64_t i, int64_t lanes) KVCAST_LAMBDA_INLINE {
-        largest[r] = Simd::max(largest[r], first_lanes(Simd::load(row + i), kMinusInfinity, lanes));
+        largest[r] = Simd::max(largest[r], first_lanes(score(row, i), kMinusInfinity, lanes));
       });
     }
     const Simd::F before = Simd::load_first(s.maxima + q, rows);
@@ -207,9 +217,13 @@ struct AttendBlock {
       const Simd::F maximum = Simd::set(s.maxima[q + r]);
       Simd::F sum = Simd::zero();
       for_each_vector_of(q + r, [&](int64_t i, int64_t lanes) KVCAST_LAMBDA_INLINE {
-        const Simd::F x = Simd::sub(Simd::load(row + i), maximum);
+        const Simd::F x = Simd::sub(score(row, i), maximum);
         const Simd::F p = first_lanes(Operand::probabilities(x), 0.0F, lanes);
-        Operand::store_probabilities(row, i, p);
+        if constexpr (Operand::kScaled) {
+          Operand::store_probabilities(row, i, Simd::mul(p, Simd::load(value_steps + i)));
+        } else {
+          Operand::store_probabilities(row, i, p);
+        }
         sum = Simd::add(sum, p);
       });
       Simd::store(sums, Simd::fma(Simd::load(sums), Simd::set(factors[q + r]), sum));
@@ -272,7 +286,7 @@ size_t attend_scratch_bytes(const AttentionShape& shape) {
   const int64_t width = padded_head_dim(shape);
   const int64_t queries = largest_query_block(shape);
   const int64_t floats = queries * (width + kKeyBlock + 2 * (width + kStateExtra)) +
-                         factors_floats(shape) + 2 * kKeyBlock * width;
+                         factors_floats(shape) + 2 * kKeyBlock + 2 * kKeyBlock * width;
   return static_cast<size_t>(floats) * sizeof(float);
 }
 

@@ -120,7 +120,7 @@ struct KernelTable {
   void (*silu_mul)(const SiluMulArgs&, int64_t row, int64_t begin, int64_t end) = nullptr;
 
   size_t (*attend_scratch_bytes)(const AttentionShape&) = nullptr;
-  AttentionKernels attention_f32, attention_bf16;  ///< by how keys and values are held
+  AttentionKernels attention_f32, attention_bf16, attention_int8;  ///< by what caches hold
   /// Merges the partial states of a block of rows in chunk order and writes `out`.
   void (*merge)(const AttendArgs&) = nullptr;
 
@@ -130,6 +130,7 @@ struct KernelTable {
   uint64_t (*read)(const std::byte* data, size_t bytes) = nullptr;
 
   [[nodiscard]] const AttentionKernels& attention(KvType type) const {
+    if (type == KvType::kInt8) return attention_int8;
     return type == KvType::kF32 ? attention_f32 : attention_bf16;
   }
   [[nodiscard]] const MatmulKernels& matmul(WeightType type) const {

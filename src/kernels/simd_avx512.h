@@ -97,6 +97,10 @@ struct Simd {
     const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
   }
+  /// kWidth signed bytes as f32.
+  static F load_int8(const int8_t* p) {
+    return to_float(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
   /// The first n floats, rounded to bf16.
   static void store_bf16(uint16_t* p, F x, int64_t n = kWidth) {
 #ifdef __AVX512BF16__

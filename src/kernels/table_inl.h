@@ -103,6 +103,7 @@ KernelTable base_table(Isa isa) {
   t.attend_scratch_bytes = attend_scratch_bytes;
   t.attention_f32 = attention_kernels<CacheF32>();
   t.attention_bf16 = attention_kernels<CacheBf16Widened>();
+  t.attention_int8 = attention_kernels<CacheInt8Widened>();
   t.merge = merge_chunks;
   t.read = read_bytes;
   return t;

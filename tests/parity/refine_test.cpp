@@ -31,12 +31,12 @@ Models with_exact_layers(WeightType type, int threads) {
 
 /// The bytes of the first `rows` rows of every head of a layer, keys and values.
 std::string bytes_of(const KVCache& cache, int64_t layer, int64_t rows) {
-  const auto element = static_cast<int64_t>(kv_element_bytes(cache.type()));
+  const auto element = kv_element_bytes(cache.type());
   std::string bytes;
   for (const std::byte* data : {cache.keys(layer), cache.values(layer)}) {
     for (int64_t head = 0; head < cache.kv_heads(layer); ++head) {
       bytes.append(reinterpret_cast<const char*>(data) + head * cache.head_stride() * element,
-                   static_cast<size_t>(rows * cache.head_dim() * element));
+                   static_cast<size_t>(rows * kv_row_bytes(cache.type(), cache.head_dim())));
     }
   }
   return bytes;
@@ -151,6 +151,23 @@ TEST_P(Refine, ARefinedCacheIsAnExactOneInAnyChunksBatchAndThreads) {
         }
       }
     }
+  }
+}
+
+TEST_P(Refine, A8BitCacheIsRefinedToTheBitsOfAnExactOne) {
+  Models models = small_pair(GetParam(), 2);
+  models.kv_type = KvType::kInt8;
+  Conversation answers(models, "kv-prediction:tail=5");
+  answers.add(some_tokens(90));
+  answers.add(some_tokens(41, 1));
+  answers.prefill();
+  EXPECT_FALSE(answers.exact());
+  while (!answers.exact()) answers.step(7);
+  const std::vector<float> logits = answers.step(7);
+  for (size_t s = 0; s < 2; ++s) {
+    EXPECT_TRUE(same_bits(std::span(logits).subspan(s * kSmallVocab, kSmallVocab),
+                          expect_exact(models, *answers.pointers()[s])))
+        << "answer " << s;
   }
 }
 

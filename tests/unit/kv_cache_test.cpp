@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/half.h"
+#include "model/kv_cache_rows.h"
 #include "support/cache_rows.h"
 
 namespace kvcast {
@@ -62,12 +63,15 @@ class Cache : public testing::TestWithParam<KvType> {
   void expect_filled(const KVCache& cache, int64_t rows) const {
     ASSERT_EQ(cache.rows(0), rows);
     ASSERT_EQ(cache.next_position(), rows);
+    const std::vector<float> values = cached_values(cache, 0);
+    ASSERT_EQ(values.size(), static_cast<size_t>(2 * rows * 6));
     for (int64_t head = 0; head < 2; ++head) {
       for (int64_t row = 0; row < rows; ++row) {
         for (int64_t i = 0; i < 6; ++i) {
           const float expected = held(GetParam(), key(row, head * 6 + i), key(row, head * 6 + 5));
           ASSERT_EQ(element(cache, cache.keys(0), head, row, i), expected);
           ASSERT_EQ(element(cache, cache.values(0), head, row, i), -expected);
+          ASSERT_EQ(values[static_cast<size_t>((head * rows + row) * 6 + i)], -expected);
         }
       }
     }

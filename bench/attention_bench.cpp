@@ -40,8 +40,7 @@ void run_attention(benchmark::State& state, Isa isa, KvType kv_type, int threads
                            .head_stride = cache_rows * kv_row_elements(kv_type, shape.head_dim),
                            .out = out.data(),
                            .out_stride = width};
-  const double peak = measure_peak_ops_per_s(
-      kv_type == KvType::kF32 ? WeightType::kF32 : WeightType::kBf16, threads, 0.1);
+  const double peak = measure_attention_peak_ops_per_s(kv_type, threads, 0.1);
   for (auto _ : state) {
     attention({&args, 1}, shape, threads);
     benchmark::ClobberMemory();

@@ -124,12 +124,10 @@ std::vector<double> decode(const BenchCase& bench, const PrefillStrategy& strate
 }
 
 MachinePeak measure_machine(const BenchCase& bench, int threads) {
-  const WeightType attention = attention_operands(bench.models->kv_type);
   MachinePeak peak;
   peak.ops_per_s = measure_peak_ops_per_s(bench.type, threads, kPeakSeconds);
-  peak.attention_ops_per_s = attention == bench.type
-                                 ? peak.ops_per_s
-                                 : measure_peak_ops_per_s(attention, threads, kPeakSeconds);
+  peak.attention_ops_per_s =
+      measure_attention_peak_ops_per_s(bench.models->kv_type, threads, kPeakSeconds);
   peak.read_bytes_per_s = measure_read_bytes_per_s(threads, kReadSeconds);
   return peak;
 }

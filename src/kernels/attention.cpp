@@ -175,10 +175,6 @@ void write_last_row(const AttentionArgs& sequence, const AttentionShape& shape, 
 
 }  // namespace
 
-WeightType attention_operands(KvType type) {
-  return kernels().attention(type).bf16_operands ? WeightType::kBf16 : WeightType::kF32;
-}
-
 void attention(std::span<const AttentionArgs> sequences, const AttentionShape& shape, int threads) {
   assert(threads > 0 && shape.kv_heads > 0 && shape.query_heads % shape.kv_heads == 0);
   int64_t work = 0;

@@ -17,6 +17,8 @@ struct CachedRows {
   using Element = ElementType;
   /// The products take codes; scores and probabilities are multiplied by the rows' steps.
   static constexpr bool kScaled = sizeof(Element) == 1;
+  /// Queries and probabilities are whole numbers, with a step for each query.
+  static constexpr bool kIntegers = false;
   static constexpr int64_t kFirst = kScaled ? kKvStepBytes : 0;  ///< before a row's elements
 
   static int64_t stride(int64_t head_dim) { return kFirst + head_dim; }
@@ -48,9 +50,10 @@ struct CacheInF32 : CachedRows<ElementType> {
       return widen(padded);
     }
   }
-  /// A query, scaled, as the left operand of a product.
-  static void store_query(const float* q, int64_t head_dim, float factor, float* out) {
+  /// A query, scaled, as the left operand of a product; what the sums are multiplied by.
+  static float store_query(const float* q, int64_t head_dim, float factor, float* out) {
     for (int64_t i = 0; i < head_dim; ++i) out[i] = q[i] * factor;
+    return 1.0F;
   }
   /// 2^x for x <= 0, as exact as the operand of a product needs it; not zero.
   static KVCAST_INLINE Simd::F probabilities(Simd::F x) {

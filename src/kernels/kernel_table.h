@@ -104,8 +104,11 @@ struct AttendArgs {
 };
 
 struct AttentionKernels {
-  bool bf16_operands = false;  ///< queries and probabilities are rounded to bf16
+  bool bf16_operands = false;   ///< queries and probabilities are rounded to bf16
+  bool int16_operands = false;  ///< to 16 bits
   void (*attend)(const AttendArgs&) = nullptr;
+  /// As KernelTable::spin, of the products' instruction.
+  double (*spin)(int64_t iterations) = nullptr;
   /// Probabilities of the last row, summed over the query heads of kv_head: [keys].
   void (*last_row)(const AttendArgs&, float* sums) = nullptr;
 };

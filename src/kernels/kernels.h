@@ -127,9 +127,9 @@ struct AttentionArgs {
 };
 /// How keys and values are held: as computed, rounded to bf16, or in 8 bits, where a row of a head
 /// is its step (an f32, in the machine's order) and the codes round(x / step), step = max|x| / 127;
-/// a row with an infinity or NaN has NaN for its step. With bf16 and 8 bits (codes are whole
-/// numbers that bf16 holds, steps multiply scores and probabilities), AVX-512 BF16 rounds queries
-/// and probabilities too.
+/// a row with an infinity or NaN has NaN for its step. Steps multiply scores and probabilities.
+/// Queries and probabilities are rounded too: over bf16 to bf16 by AVX-512 BF16, over 8 bits to 16
+/// bits on x86-64.
 enum class KvType { kF32, kBf16, kInt8 };
 /// Bytes of what rows consist of: floats, bf16, single bytes.
 constexpr int64_t kv_element_bytes(KvType type) {
@@ -154,12 +154,11 @@ struct AttentionShape {
 };
 void attention(std::span<const AttentionArgs> sequences, const AttentionShape& shape, int threads);
 
-/// The type whose instructions attention's two products use over such a cache: kF32 or kBf16.
-WeightType attention_operands(KvType type);
-
 /// Peak of this machine for the instructions that `type` uses, measured now over `seconds` with
 /// `threads` threads: floating-point (or integer) operations per second.
 double measure_peak_ops_per_s(WeightType type, int threads, double seconds = 0.2);
+/// The same for the instructions that attention's two products use over such a cache.
+double measure_attention_peak_ops_per_s(KvType type, int threads, double seconds = 0.2);
 /// Sequential read bandwidth from memory that is allocated like packed weights, bytes per second.
 double measure_read_bytes_per_s(int threads, double seconds = 0.3);
 

@@ -68,9 +68,10 @@ struct Sequence {
 
 /// Probabilities carry the error of exp and of scores of size |q||k|/sqrt(d) in f32; mixed values
 /// are averages of unit normals. Where queries and probabilities are rounded to bf16, each is off
-/// by up to 2^-9 of itself.
+/// by up to 2^-9 of itself; in 16 bits by 2^-16 of the largest.
 double tolerance(const AttentionShape& shape) {
-  return kernels().attention(shape.kv_type).bf16_operands ? 1.5e-2 : 2e-5;
+  const AttentionKernels& in_use = kernels().attention(shape.kv_type);
+  return in_use.bf16_operands ? 1.5e-2 : in_use.int16_operands ? 2e-4 : 2e-5;
 }
 
 void expect_like_reference(const AttentionShape& shape,
@@ -225,8 +226,11 @@ TEST_P(Attention, AValueThatIsNotANumberIsSeenByThoseThatSeeItsRow) {
     attention({&plain.args, 1}, shape, 2);
     for (int64_t r = 0; r < 140; ++r) {
       const auto first = static_cast<size_t>(r * s.args.out_stride);
-      if (r >= 100) ASSERT_TRUE(std::isnan(s.out[first])) << r;
-      if (r < 64) ASSERT_EQ(s.out[first], plain.out[first]) << r;  // of an earlier block
+      if (r >= 100) {
+        ASSERT_TRUE(std::isnan(s.out[first])) << r;
+      } else if (r < 64) {  // of an earlier block
+        ASSERT_EQ(s.out[first], plain.out[first]) << r;
+      }
     }
   }
 }

@@ -233,13 +233,12 @@ std::string tables_of(const BenchRun& run, const std::vector<const BenchResult*>
   text +=
       "\nAt best, by this machine's peaks (TTFT and decode step in ms; arithmetic, bytes read "
       "once):\n";
-  text +=
-      table_of(results, {{"TTFT arith.", floor(&BenchResult::ttft_floor, &Floor::arithmetic_ms)},
-                         {"bytes", floor(&BenchResult::ttft_floor, &Floor::bytes_ms)},
-                         {"% reached", number(&BenchResult::ttft_share_of_floor, 100)},
-                         {"step arith.", floor(&BenchResult::decode_floor, &Floor::arithmetic_ms)},
-                         {"bytes", floor(&BenchResult::decode_floor, &Floor::bytes_ms)},
-                         {"% reached", number(&BenchResult::decode_share_of_floor, 100)}});
+  text += table_of(results, {{"TTFT ops", floor(&BenchResult::ttft_floor, &Floor::arithmetic_ms)},
+                             {"bytes", floor(&BenchResult::ttft_floor, &Floor::bytes_ms)},
+                             {"% best", number(&BenchResult::ttft_share_of_floor, 100)},
+                             {"step ops", floor(&BenchResult::decode_floor, &Floor::arithmetic_ms)},
+                             {"bytes", floor(&BenchResult::decode_floor, &Floor::bytes_ms)},
+                             {"% best", number(&BenchResult::decode_share_of_floor, 100)}});
   if (!run.earlier) return text;
   const auto ratio = [&](double Ratios::*field) {
     return [&run, field](const BenchResult& r) {

@@ -74,6 +74,32 @@ void rms_norm_rows(const RmsNormArgs& args, int64_t row_begin, int64_t row_end) 
   }
 }
 
+/// A row of KvType::kInt8. for_each_value(f) calls f(i, values i .. i + count, count), twice the
+/// same, with zeros in lanes beyond `count`.
+template <typename ForEachValue>
+KVCAST_INLINE void store_int8_row(int8_t* row, ForEachValue&& for_each_value) {
+  Simd::F lanes = Simd::zero();
+  Simd::F zero_or_nan = Simd::zero();
+  for_each_value([&](int64_t, Simd::F x, int64_t) KVCAST_LAMBDA_INLINE {
+    lanes = Simd::max(lanes, Simd::abs(x));
+    zero_or_nan = Simd::fma(x, Simd::zero(), zero_or_nan);
+  });
+  const float largest = Simd::largest(lanes);
+  const float not_finite = Simd::sum(zero_or_nan);
+  const float step = not_finite != 0.0F ? not_finite : largest / 127.0F;
+  __builtin_memcpy(row, &step, sizeof step);
+  const bool codes = not_finite == 0.0F && largest >= kSmallestLargest;
+  const Simd::F inverse = Simd::set(codes ? 127.0F / largest : 0.0F);
+  auto* const out = reinterpret_cast<std::byte*>(row + kKvStepBytes);
+  for_each_value([&](int64_t i, Simd::F x, int64_t count) KVCAST_LAMBDA_INLINE {
+    const Simd::I q = codes ? Simd::to_int(Simd::mul(x, inverse)) : Simd::zero_int();
+    if (count == Simd::kWidth) return Simd::store_bytes(out + i, q);
+    std::byte bytes[Simd::kWidth];
+    Simd::store_bytes(bytes, q);
+    for (int64_t lane = 0; lane < count; ++lane) out[i + lane] = bytes[lane];
+  });
+}
+
 void head_norm_rope_rows(const HeadNormRopeArgs& args, int64_t row_begin, int64_t row_end) {
   const int64_t half = args.head_dim / 2;
   for (int64_t r = row_begin; r < row_end; ++r) {
@@ -81,8 +107,7 @@ void head_norm_rope_rows(const HeadNormRopeArgs& args, int64_t row_begin, int64_
     const float* const sines = args.rope_sin == nullptr ? nullptr : args.rope_sin + r * half;
     for (int64_t h = 0; h < args.heads; ++h) {
       const float* const x = args.x + r * args.x_stride + h * args.head_dim;
-      const OutRow out =
-          OutRow::of(args.out, args.out_bf16, r * args.out_row_stride + h * args.out_head_stride);
+      const int64_t place = r * args.out_row_stride + h * args.out_head_stride;
       const bool norm = args.norm_weight != nullptr;
       const Simd::F scale = Simd::set(norm ? inverse_rms(x, args.head_dim, args.eps) : 1.0F);
       const auto normed = [&](int64_t i, int64_t count) KVCAST_LAMBDA_INLINE {
@@ -90,19 +115,28 @@ void head_norm_rope_rows(const HeadNormRopeArgs& args, int64_t row_begin, int64_
         if (!norm) return value;
         return Simd::mul(Simd::mul(value, scale), load_up_to(args.norm_weight + i, count));
       };
-      for_each_lane_group(0, half, [&](int64_t i, int64_t count) KVCAST_LAMBDA_INLINE {
-        const Simd::F a = normed(i, count);
-        const Simd::F b = normed(half + i, count);
-        if (args.rope_cos == nullptr) {
-          out.store(i, a, count);
-          out.store(half + i, b, count);
-          return;
-        }
-        const Simd::F cosine = load_up_to(cosines + i, count);
-        const Simd::F sine = load_up_to(sines + i, count);
-        out.store(i, Simd::sub(Simd::mul(a, cosine), Simd::mul(b, sine)), count);
-        out.store(half + i, Simd::fma(b, cosine, Simd::mul(a, sine)), count);
-      });
+      const auto for_each_value = [&](auto&& use) KVCAST_LAMBDA_INLINE {
+        for_each_lane_group(0, half, [&](int64_t i, int64_t count) KVCAST_LAMBDA_INLINE {
+          const Simd::F a = normed(i, count);
+          const Simd::F b = normed(half + i, count);
+          if (args.rope_cos == nullptr) {
+            use(i, a, count);
+            use(half + i, b, count);
+            return;
+          }
+          const Simd::F cosine = load_up_to(cosines + i, count);
+          const Simd::F sine = load_up_to(sines + i, count);
+          use(i, Simd::sub(Simd::mul(a, cosine), Simd::mul(b, sine)), count);
+          use(half + i, Simd::fma(b, cosine, Simd::mul(a, sine)), count);
+        });
+      };
+      if (args.out_int8 != nullptr) {
+        store_int8_row(args.out_int8 + place, for_each_value);
+        continue;
+      }
+      const OutRow out = OutRow::of(args.out, args.out_bf16, place);
+      for_each_value([&](int64_t i, Simd::F value, int64_t count)
+                         KVCAST_LAMBDA_INLINE { out.store(i, value, count); });
     }
   }
 }

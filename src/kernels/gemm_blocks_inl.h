@@ -50,9 +50,21 @@ struct BlockOperands {
   int64_t column;          ///< the strip's first
 };
 
+/// A block's steps or minimums as packed, and unpacked.
+struct HalfFloats {
+  static constexpr int64_t kBytes = 2;
+  static KVCAST_INLINE Simd::F load(const std::byte* p) { return Simd::load_f16(p); }
+};
+struct Floats {
+  static constexpr int64_t kBytes = 4;
+  static KVCAST_INLINE Simd::F load(const std::byte* p) {
+    return Simd::load(reinterpret_cast<const float*>(p));
+  }
+};
+
 /// What becomes of a block's integer sums: f32 ones, [rows, 64] in memory. kBlockMinimums is 0
 /// where there are none.
-template <class Dot, int64_t kBlockSteps, int64_t kBlockMinimums>
+template <class Dot, int64_t kBlockSteps, int64_t kBlockMinimums, class Steps = HalfFloats>
 struct ScaledByBlock {
   static constexpr int64_t kGroupBytes = 4 * Dot::kSteps;
 
@@ -70,10 +82,11 @@ struct ScaledByBlock {
     constexpr bool kMinimum = kBlockMinimums != 0;
     KVCAST_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      const std::byte* const steps = o.block + kBlockSteps + (o.column + v * Simd::kWidth) * 2;
-      const Simd::F step = Simd::load_f16(steps);
+      const std::byte* const steps =
+          o.block + kBlockSteps + (o.column + v * Simd::kWidth) * Steps::kBytes;
+      const Simd::F step = Steps::load(steps);
       Simd::F minimum = Simd::zero();
-      if constexpr (kMinimum) minimum = Simd::load_f16(steps + kBlockMinimums - kBlockSteps);
+      if constexpr (kMinimum) minimum = Steps::load(steps + kBlockMinimums - kBlockSteps);
       KVCAST_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const auto* const header = reinterpret_cast<const float*>(o.headers + r * o.a_stride);
@@ -122,12 +135,12 @@ struct Int8Codes : ScaledByBlock<Dot, kInt8Steps, 0> {
   }
 };
 
-/// 4-bit codes as bytes, with their block's steps and minimums.
-inline constexpr int64_t kUnpackedMinimums = kInt8Steps + PackedMatrix::kPanelColumns * 2;
-inline constexpr int64_t kUnpackedBlockBytes = kUnpackedMinimums + PackedMatrix::kPanelColumns * 2;
+/// 4-bit codes as bytes, with their block's steps and minimums in f32: read by every row tile.
+inline constexpr int64_t kUnpackedMinimums = kInt8Steps + PackedMatrix::kPanelColumns * 4;
+inline constexpr int64_t kUnpackedBlockBytes = kUnpackedMinimums + PackedMatrix::kPanelColumns * 4;
 
 template <class Dot>
-struct UnpackedInt4Codes : ScaledByBlock<Dot, kInt8Steps, kUnpackedMinimums> {
+struct UnpackedInt4Codes : ScaledByBlock<Dot, kInt8Steps, kUnpackedMinimums, Floats> {
   static constexpr int64_t kBytes = kUnpackedBlockBytes;
   static constexpr int kRowsAtOnce = Simd::kTileRows;
   static constexpr int kRowsInWholeTiles = Simd::kTileRows;
@@ -268,8 +281,11 @@ KVCAST_INLINE void unpack_blocks(const std::byte* from, int64_t blocks, int64_t 
         Simd::store_int(codes, low_halves_of_bytes(both));
         Simd::store_int(codes + kPanelRowBytes, high_halves_of_bytes(both));
       }
+      auto* const steps = reinterpret_cast<float*>(to + kInt8Steps) + column;
+      auto* const minimums = reinterpret_cast<float*>(to + kUnpackedMinimums) + column;
+      Simd::store(steps, Simd::load_f16(from + kInt4Steps + column * 2));
+      Simd::store(minimums, Simd::load_f16(from + kInt4Minimums + column * 2));
     }
-    __builtin_memcpy(to + kInt8Steps, from + kInt4Steps, kUnpackedBlockBytes - kInt8Steps);
   }
 }
 

@@ -50,7 +50,8 @@ def prompts(model, task, data):
         questions = [f"{CHANGES[i % len(CHANGES)]} Answer with the whole function.\n\n```python\n{row['prompt']}{row['canonical_solution']}```"
                      for i, row in enumerate(rows(data))]
     else:
-        questions = [f"{row['passage']}\n\nQuestion: {row['question']}? Quote the sentences of the text that answer it, then say yes or no."
+        questions = [f"{row['passage']}\n\nWhich sentences of this text bear on the question \"{row['question']}?\"? "
+                     "Copy them, then explain in a sentence what they say."
                      for row in rows(data)]
     for question in questions:
         yield model.chat_prompt([{"role": "user", "content": question}]), model.chat_stop

@@ -66,7 +66,9 @@ TEST_F(Api, PulledPiecesAreTheAnswerThatIsPushed) {
   Session pushed(model_), pulled(model_);
   const auto answer = pushed.generate("a river and", options());
   ASSERT_TRUE(answer) << answer.error().message;
-  auto stream = pulled.start("a river and", options());
+  auto one_by_one = options();
+  one_by_one.drafts = 0;
+  auto stream = pulled.start("a river and", one_by_one);
   ASSERT_TRUE(stream) << stream.error().message;
   std::string text;
   int64_t steps = 0;
@@ -81,7 +83,9 @@ TEST_F(Api, PulledPiecesAreTheAnswerThatIsPushed) {
 
 TEST_F(Api, AnAnswerThatIsEndedStaysInTheConversation) {
   Session session(model_);
-  auto stream = session.start("a river and", options());
+  auto one_by_one = options();
+  one_by_one.drafts = 0;
+  auto stream = session.start("a river and", one_by_one);
   ASSERT_TRUE(*stream->next());
   ASSERT_TRUE(*stream->next());
   stream->end();

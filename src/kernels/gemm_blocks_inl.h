@@ -80,6 +80,7 @@ struct ScaledByBlock {
   static KVCAST_INLINE void add_to_sums(const BlockOperands& o,
                                         const Simd::I (&acc)[kRows][kVectors], std::byte* sums) {
     constexpr bool kMinimum = kBlockMinimums != 0;
+    const TileRows<kRows> headers(o.headers, o.a_stride);
     KVCAST_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       const std::byte* const steps =
@@ -89,7 +90,7 @@ struct ScaledByBlock {
       if constexpr (kMinimum) minimum = Steps::load(steps + kBlockMinimums - kBlockSteps);
       KVCAST_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        const auto* const header = reinterpret_cast<const float*>(o.headers + r * o.a_stride);
+        const auto* const header = reinterpret_cast<const float*>(headers[r]);
         auto* const out = reinterpret_cast<float*>(sums) + r * 64 + v * Simd::kWidth;
         const Simd::F scale = Simd::set(header[0]);
         Simd::F x = Simd::to_float(acc[r][v]);
@@ -109,6 +110,7 @@ struct ScaledByBlock {
 /// Groups of a block whose codes are bytes.
 template <class Dot, bool kInt8, int kRows, int kVectors>
 KVCAST_INLINE void multiply_add_bytes(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
+  const TileRows<kRows> rows(o.a, o.a_stride);
   KVCAST_UNROLL
   for (int64_t g = 0; g < kBlockGroups; ++g) {
     const std::byte* const codes = o.block + g * kPanelRowBytes + o.column * 4;
@@ -118,7 +120,7 @@ KVCAST_INLINE void multiply_add_bytes(const BlockOperands& o, Simd::I (&acc)[kRo
       w[v] = Simd::load_int(codes + v * Simd::kWidth * 4);
       if constexpr (kInt8) w[v] = Dot::from_unsigned(w[v]);
     }
-    multiply_add_weights<Dot>(o.a + g * 4 * Dot::kSteps, o.a_stride, w, acc);
+    multiply_add_weights<Dot>(rows, g * 4 * Dot::kSteps, w, acc);
   }
 }
 
@@ -169,7 +171,8 @@ struct Int4Codes : ScaledByBlock<Dot, kInt4Steps, kInt4Minimums> {
 
   template <int kRows, int kVectors>
   static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
-    const std::byte* a = o.a;
+    constexpr int64_t kGroupBytes = 4 * Dot::kSteps;
+    const TileRows<kRows> rows(o.a, o.a_stride);
     KVCAST_UNROLL
     for (int64_t pair = 0; pair < kBlockGroups / 2; ++pair) {
       const std::byte* const codes = o.block + pair * kPanelRowBytes + o.column * 4;
@@ -180,12 +183,10 @@ struct Int4Codes : ScaledByBlock<Dot, kInt4Steps, kInt4Minimums> {
         both[v] = Simd::load_int(codes + v * Simd::kWidth * 4);
         w[v] = low_halves_of_bytes(both[v]);
       }
-      multiply_add_weights<Dot>(a, o.a_stride, w, acc);
-      a += 4 * Dot::kSteps;
+      multiply_add_weights<Dot>(rows, 2 * pair * kGroupBytes, w, acc);
       KVCAST_UNROLL
       for (int v = 0; v < kVectors; ++v) w[v] = high_halves_of_bytes(both[v]);
-      multiply_add_weights<Dot>(a, o.a_stride, w, acc);
-      a += 4 * Dot::kSteps;
+      multiply_add_weights<Dot>(rows, (2 * pair + 1) * kGroupBytes, w, acc);
     }
   }
 };

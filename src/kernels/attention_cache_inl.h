@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/math_inl.h"
+#include "kernels/rotation_inl.h"
 #include "kernels/small_product_inl.h"
 
 namespace kvcast {
@@ -53,6 +54,7 @@ struct CacheInF32 : CachedRows<ElementType> {
   /// A query, scaled, as the left operand of a product; what the sums are multiplied by.
   static float store_query(const float* q, int64_t head_dim, float factor, float* out) {
     for (int64_t i = 0; i < head_dim; ++i) out[i] = q[i] * factor;
+    if constexpr (CacheInF32::kScaled) rotate_head(out, head_dim);
     return 1.0F;
   }
   /// 2^x for x <= 0, as exact as the operand of a product needs it; not zero.

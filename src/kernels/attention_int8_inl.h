@@ -42,9 +42,12 @@ struct CacheInt8 : CachedRows<int8_t> {
     return Simd::as_float(Simd::load_bytes_in_pairs(padded));
   }
   static float store_query(const float* q, int64_t head_dim, float factor, float* out) {
+    float turned[kMostHeadElements];
+    for (int64_t i = 0; i < head_dim; ++i) turned[i] = q[i];
+    rotate_head(turned, head_dim);
     Simd::F lanes = Simd::zero(), zero_or_nan = Simd::zero();
     for_each_lane_group(0, head_dim, [&](int64_t i, int64_t count) {
-      const Simd::F x = load_up_to(q + i, count);
+      const Simd::F x = load_up_to(turned + i, count);
       lanes = Simd::max(lanes, Simd::abs(x));
       zero_or_nan = Simd::fma(x, Simd::zero(), zero_or_nan);
     });
@@ -53,7 +56,7 @@ struct CacheInt8 : CachedRows<int8_t> {
     const bool numbers = not_finite == 0.0F && largest >= kSmallestLargest;
     const Simd::F inverse = Simd::set(numbers ? kLargestHalf / largest : 0.0F);
     for_each_lane_group(0, head_dim, [&](int64_t i, int64_t count) {
-      const Simd::F x = load_up_to(q + i, count);
+      const Simd::F x = load_up_to(turned + i, count);
       const Simd::I n = numbers ? Simd::to_int(Simd::mul(x, inverse)) : Simd::zero_int();
       Simd::store_halves(reinterpret_cast<int16_t*>(out) + i, n);
     });

@@ -3,6 +3,7 @@
 
 #include "kernels/kernel_table.h"
 #include "kernels/math_inl.h"
+#include "kernels/rotation_inl.h"
 
 namespace kvcast {
 namespace {
@@ -74,16 +75,14 @@ void rms_norm_rows(const RmsNormArgs& args, int64_t row_begin, int64_t row_end) 
   }
 }
 
-/// A row of KvType::kInt8. for_each_value(f) calls f(i, values i .. i + count, count), twice the
-/// same, with zeros in lanes beyond `count`.
-template <typename ForEachValue>
-KVCAST_INLINE void store_int8_row(int8_t* row, ForEachValue&& for_each_value) {
+/// x [n] as a row of KvType::kInt8; [n, n + kWidth) is zero.
+KVCAST_INLINE void store_int8_row(const float* x, int64_t n, int8_t* row) {
   Simd::F lanes = Simd::zero();
   Simd::F zero_or_nan = Simd::zero();
-  for_each_value([&](int64_t, Simd::F x, int64_t) KVCAST_LAMBDA_INLINE {
-    lanes = Simd::max(lanes, Simd::abs(x));
-    zero_or_nan = Simd::fma(x, Simd::zero(), zero_or_nan);
-  });
+  for (int64_t i = 0; i < n; i += Simd::kWidth) {
+    lanes = Simd::max(lanes, Simd::abs(Simd::load(x + i)));
+    zero_or_nan = Simd::fma(Simd::load(x + i), Simd::zero(), zero_or_nan);
+  }
   const float largest = Simd::largest(lanes);
   const float not_finite = Simd::sum(zero_or_nan);
   const float step = not_finite != 0.0F ? not_finite : largest / 127.0F;
@@ -91,8 +90,9 @@ KVCAST_INLINE void store_int8_row(int8_t* row, ForEachValue&& for_each_value) {
   const bool codes = not_finite == 0.0F && largest >= kSmallestLargest;
   const Simd::F inverse = Simd::set(codes ? 127.0F / largest : 0.0F);
   auto* const out = reinterpret_cast<std::byte*>(row + kKvStepBytes);
-  for_each_value([&](int64_t i, Simd::F x, int64_t count) KVCAST_LAMBDA_INLINE {
-    const Simd::I q = codes ? Simd::to_int(Simd::mul(x, inverse)) : Simd::zero_int();
+  for_each_lane_group(0, n, [&](int64_t i, int64_t count) {
+    const Simd::I q =
+        codes ? Simd::to_int(Simd::mul(Simd::load(x + i), inverse)) : Simd::zero_int();
     if (count == Simd::kWidth) return Simd::store_bytes(out + i, q);
     std::byte bytes[Simd::kWidth];
     Simd::store_bytes(bytes, q);
@@ -131,7 +131,12 @@ void head_norm_rope_rows(const HeadNormRopeArgs& args, int64_t row_begin, int64_
         });
       };
       if (args.out_int8 != nullptr) {
-        store_int8_row(args.out_int8 + place, for_each_value);
+        float row[kMostHeadElements + 2 * Simd::kWidth];
+        for_each_value([&](int64_t i, Simd::F value, int64_t count)
+                           KVCAST_LAMBDA_INLINE { store_up_to(row + i, value, count); });
+        Simd::store(row + args.head_dim, Simd::zero());
+        if (args.rotate_int8) rotate_head(row, args.head_dim);
+        store_int8_row(row, args.head_dim, args.out_int8 + place);
         continue;
       }
       const OutRow out = OutRow::of(args.out, args.out_bf16, place);

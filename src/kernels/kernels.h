@@ -74,6 +74,7 @@ struct HeadNormRopeArgs {
   float* out = nullptr;             // [rows, heads, head_dim] by the strides
   uint16_t* out_bf16 = nullptr;     // instead of out, rounded
   int8_t* out_int8 = nullptr;       // instead of out: KvType::kInt8's rows
+  bool rotate_int8 = false;         ///< of keys: what is rounded is the row turned by rotate_head
   int64_t out_row_stride = 0;       ///< elements from one row of a head to the next
   int64_t out_head_stride = 0;      ///< elements from one head of a row to the next
 };
@@ -126,15 +127,17 @@ struct AttentionArgs {
   float* last_row_probabilities = nullptr;
 };
 /// How keys and values are held: as computed, rounded to bf16, or in 8 bits, where a row of a head
-/// is its step (an f32, in the machine's order) and the codes round(x / step), step = max|x| / 127;
-/// a row with an infinity or NaN has NaN for its step. Steps multiply scores and probabilities.
-/// Queries and probabilities are rounded too: over bf16 to bf16 by AVX-512 BF16, over 8 bits to 16
-/// bits on x86-64.
+/// is its step (an f32, in the machine's order) and the codes round(x / step), step = max|x| / 127,
+/// of keys after a rotation (rotation_inl.h); a row with an infinity or NaN has NaN for its step.
+/// Steps multiply scores and probabilities. Queries and probabilities are rounded too: over bf16 to
+/// bf16 by AVX-512 BF16, over 8 bits to 16 bits on x86-64.
 enum class KvType { kF32, kBf16, kInt8 };
 /// Bytes of what rows consist of: floats, bf16, single bytes.
 constexpr int64_t kv_element_bytes(KvType type) {
   return type == KvType::kF32 ? 4 : type == KvType::kBf16 ? 2 : 1;
 }
+/// Most elements of a head.
+inline constexpr int64_t kMostHeadElements = 512;
 /// The step in front of the codes.
 inline constexpr int64_t kKvStepBytes = sizeof(float);
 /// Elements from one row of a head to the next.

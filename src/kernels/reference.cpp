@@ -7,6 +7,7 @@
 
 #include "base/half.h"
 #include "kernels/kernel_table.h"
+#include "kernels/rotation_inl.h"
 
 namespace kvcast::reference {
 namespace {
@@ -143,6 +144,7 @@ void head_norm_rope(const HeadNormRopeArgs& args) {
       }
       const int64_t to = r * args.out_row_stride + h * args.out_head_stride;
       if (args.out_int8 != nullptr) {
+        if (args.rotate_int8) rotate_head(x.data(), args.head_dim);
         store_int8_row(x, args.out_int8 + to);
         continue;
       }
@@ -177,7 +179,9 @@ void attention(std::span<const AttentionArgs> sequences, const AttentionShape& s
     for (int64_t r = 0; r < s.rows; ++r) {
       const int64_t visible = s.first_position + r + 1;
       for (int64_t h = 0; h < shape.query_heads; ++h) {
-        const float* const q = s.q + r * s.q_stride + h * shape.head_dim;
+        const float* const asked = s.q + r * s.q_stride + h * shape.head_dim;
+        std::vector<float> q(asked, asked + shape.head_dim);
+        if (shape.kv_type == KvType::kInt8) rotate_head(q.data(), shape.head_dim);
         const int64_t head = h / group * s.head_stride * kv_element_bytes(shape.kv_type);
         const auto* const keys = static_cast<const std::byte*>(s.keys) + head;
         const auto* const values = static_cast<const std::byte*>(s.values) + head;

@@ -5,7 +5,10 @@
 #include <cstring>
 #include <utility>
 
+#include "model/config_limits.h"
+
 namespace kvcast {
+static_assert(kMaxHeadDim <= kMostHeadElements);
 namespace {
 
 /// Copies the first `bytes` of every head between two buffers of different capacity.
@@ -78,11 +81,13 @@ void KVCache::place(std::byte* rows, HeadNormRopeArgs& args) const {
 
 void KVCache::place_keys(int64_t layer, int64_t offset, HeadNormRopeArgs& args) {
   assert(layers_[layer].rows + offset + args.rows <= capacity_);
+  args.rotate_int8 = true;
   place(layers_[layer].keys.data() + (layers_[layer].rows + offset) * row_bytes(), args);
 }
 
 void KVCache::place_values(int64_t layer, int64_t offset, HeadNormRopeArgs& args) {
   assert(layers_[layer].rows + offset + args.rows <= capacity_);
+  args.rotate_int8 = false;
   place(layers_[layer].values.data() + (layers_[layer].rows + offset) * row_bytes(), args);
 }
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/half.h"
+#include "kernels/rotation_inl.h"
 
 namespace kvcast {
 namespace {
@@ -42,6 +43,11 @@ std::vector<float> compact(const std::byte* data, const KVCache& cache, int64_t 
 std::vector<float> keys_without_rope(const KVCache& cache, int64_t layer,
                                      const Transformer& model) {
   std::vector<float> keys = compact(cache.keys(layer), cache, layer);
+  if (cache.type() == KvType::kInt8) {
+    for (size_t i = 0; i < keys.size(); i += static_cast<size_t>(cache.head_dim())) {
+      rotate_head(keys.data() + i, cache.head_dim());
+    }
+  }
   const int64_t half = cache.head_dim() / 2, rows = cache.rows(layer);
   std::vector<float> cosines(static_cast<size_t>(rows * half)), sines(cosines.size());
   model.rope().fill(cache.positions(layer), cosines.data(), sines.data());

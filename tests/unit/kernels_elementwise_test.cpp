@@ -9,6 +9,7 @@
 #include "kernels/kernel_table.h"
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
+#include "kernels/rotation_inl.h"
 #include "kernels_testing.h"
 
 namespace kvcast {
@@ -193,7 +194,7 @@ TEST_P(Elementwise, HeadsGoWhereACacheHoldsThem) {
 }
 
 TEST_P(Elementwise, HeadsOf8BitsAreTheRoundedOnesWithTheirStep) {
-  for (const int64_t head_dim : {2, 6, 24, 64, 80, 128}) {
+  for (const int64_t head_dim : {2, 6, 24, 64, 80, 128, 512}) {
     for (const bool rotate : {false, true}) {
       constexpr int64_t kRows = 21, kHeads = 2;
       auto x = random_floats(kRows * kHeads * head_dim, 15);
@@ -212,6 +213,7 @@ TEST_P(Elementwise, HeadsOf8BitsAreTheRoundedOnesWithTheirStep) {
                             .rope_cos = rotate ? angles.data() : nullptr,
                             .rope_sin = rotate ? angles.data() : nullptr,
                             .out_int8 = fast.data(),
+                            .rotate_int8 = rotate,
                             .out_row_stride = row_bytes,
                             .out_head_stride = kRows * row_bytes};
       head_norm_rope(args, 3);
@@ -221,7 +223,8 @@ TEST_P(Elementwise, HeadsOf8BitsAreTheRoundedOnesWithTheirStep) {
       args.out_head_stride = kRows * head_dim;
       head_norm_rope(args, 1);
       for (int64_t r = 0; r < kRows * kHeads; ++r) {
-        const float* const row = exact.data() + r * head_dim;
+        float* const row = exact.data() + r * head_dim;
+        if (rotate) rotate_head(row, head_dim);
         float largest = 0.0F, step = 0.0F;
         for (int64_t i = 0; i < head_dim; ++i) largest = std::max(largest, std::fabs(row[i]));
         std::memcpy(&step, fast.data() + r * row_bytes, sizeof step);
@@ -234,6 +237,27 @@ TEST_P(Elementwise, HeadsOf8BitsAreTheRoundedOnesWithTheirStep) {
       ASSERT_EQ(fast.back(), 7);  // nothing is written behind a row
     }
   }
+}
+
+TEST(Rotation, IsItsOwnInverseAndKeepsProducts) {
+  for (const int64_t n : {2, 6, 24, 64, 80, 128}) {
+    const std::vector<float> a = random_floats(n, 21), b = random_floats(n, 22);
+    std::vector<float> x = a, y = b;
+    rotate_head(x.data(), n);
+    rotate_head(y.data(), n);
+    double before = 0, after = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      before += static_cast<double>(a[i]) * b[i];
+      after += static_cast<double>(x[i]) * y[i];
+    }
+    EXPECT_NEAR(after, before, 1e-5 * static_cast<double>(n)) << n;
+    rotate_head(x.data(), n);
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(x[i], a[i], 1e-5) << n;
+  }
+  std::vector<float> outlier(64, 0.0F);
+  outlier[5] = 80.0F;
+  rotate_head(outlier.data(), 64);
+  for (const float x : outlier) EXPECT_FLOAT_EQ(std::fabs(x), 10.0F);
 }
 
 TEST_P(Elementwise, RowsOf8BitsThatAreNotFiniteHaveNaNForTheirStep) {

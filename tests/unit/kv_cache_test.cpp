@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "base/half.h"
+#include "kernels/rotation_inl.h"
 #include "model/kv_cache_rows.h"
 #include "support/cache_rows.h"
 
@@ -32,11 +34,18 @@ float element(const KVCache& cache, const std::byte* data, int64_t head, int64_t
   return step * static_cast<float>(reinterpret_cast<const int8_t*>(data)[kKvStepBytes + i]);
 }
 
-/// `exact`, whose row of a head has `largest` as its largest, as a cache holds it.
-float held(KvType type, float exact, float largest) {
-  if (type == KvType::kF32) return exact;
-  if (type == KvType::kBf16) return bf16_to_float(float_to_bf16(exact));
-  return largest / 127.0F * std::nearbyint(exact * (127.0F / largest));
+/// A row of a head as a cache holds it, in its basis.
+std::vector<float> held(KvType type, std::vector<float> row, bool keys) {
+  if (type == KvType::kF32) return row;
+  if (type == KvType::kBf16) {
+    for (float& x : row) x = bf16_to_float(float_to_bf16(x));
+    return row;
+  }
+  if (keys) rotate_head(row.data(), std::ssize(row));
+  float largest = 0.0F;
+  for (const float x : row) largest = std::max(largest, std::fabs(x));
+  for (float& x : row) x = largest / 127.0F * std::nearbyint(x * (127.0F / largest));
+  return row;
 }
 
 class Cache : public testing::TestWithParam<KvType> {
@@ -67,11 +76,18 @@ class Cache : public testing::TestWithParam<KvType> {
     ASSERT_EQ(values.size(), static_cast<size_t>(2 * rows * 6));
     for (int64_t head = 0; head < 2; ++head) {
       for (int64_t row = 0; row < rows; ++row) {
+        std::vector<float> key_row(6), value_row(6);
         for (int64_t i = 0; i < 6; ++i) {
-          const float expected = held(GetParam(), key(row, head * 6 + i), key(row, head * 6 + 5));
-          ASSERT_EQ(element(cache, cache.keys(0), head, row, i), expected);
-          ASSERT_EQ(element(cache, cache.values(0), head, row, i), -expected);
-          ASSERT_EQ(values[static_cast<size_t>((head * rows + row) * 6 + i)], -expected);
+          key_row[static_cast<size_t>(i)] = key(row, head * 6 + i);
+          value_row[static_cast<size_t>(i)] = -key(row, head * 6 + i);
+        }
+        key_row = held(GetParam(), std::move(key_row), true);
+        value_row = held(GetParam(), std::move(value_row), false);
+        for (int64_t i = 0; i < 6; ++i) {
+          const auto at = static_cast<size_t>(i);
+          ASSERT_EQ(element(cache, cache.keys(0), head, row, i), key_row[at]);
+          ASSERT_EQ(element(cache, cache.values(0), head, row, i), value_row[at]);
+          ASSERT_EQ(values[static_cast<size_t>((head * rows + row) * 6 + i)], value_row[at]);
         }
       }
     }

@@ -45,7 +45,7 @@ cc -std=c99 -Wall -Wextra -pedantic -Werror -o "$work/c_program" "$source/tests/
 # The library exports its API and nothing else of ours.
 if command -v nm >/dev/null; then
   exported=$(nm -DC --defined-only "$work/prefix/lib/libkvcast.so" | grep -v ' [wWvVuU] ' | awk '{$1 = $2 = ""; print}')
-  strays=$(grep -Ev '^ *(kvcast_|kvcast::(Model|Session|AnswerStream|Batch|ChatFormat)::|kvcast::(parse_dtype|parse_kv_dtype|dtype_text|fail|one_line|validate|version|commit|finish_reason_text)|(typeinfo|vtable)|KVCAST)' <<<"$exported" || true)
+  strays=$(grep -Ev '^ *(kvcast_|kvcast::(Model|Session|AnswerStream|Batch|ChatFormat)::|kvcast::(parse_dtype|parse_kv_dtype|parse_drafts|check_drafts|dtype_text|fail|one_line|validate|version|commit|finish_reason_text)|(typeinfo|vtable)|KVCAST)' <<<"$exported" || true)
   [ -z "$strays" ] || fail "exported: $strays"
 fi
 

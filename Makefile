@@ -1,8 +1,8 @@
 # The commands of the README. Everything else is CMake: see CMakePresets.json.
-.PHONY: run test test-clients build models test-models setup setup-runtime install wheel deb asan format clean
+.PHONY: run test check test-clients build models test-models setup setup-runtime install wheel deb asan format clean
 
 JOBS ?= $(shell nproc)
-CONFIGURE = cmake --preset release
+CONFIGURE = cmake --preset release $(if $(STRICT),-DKVCAST_WARNINGS_AS_ERRORS=ON)
 
 ## Installs what is missing (Debian 12), builds, answers a prompt with and without KV prediction.
 run: setup-runtime
@@ -12,7 +12,7 @@ run: setup-runtime
 
 ## The same set-up, the trainer's included, then every test.
 test: build
-	ctest --preset release -LE models -j 1
+	ctest --preset release -LE models -j $(JOBS)
 
 ## Fetches the models of models/known.json (1.6 GiB) into models/hub, or what MODELS="NAME ..." names.
 models:
@@ -54,6 +54,10 @@ deb: setup-runtime
 	cmake --preset release -B build/deb -DCMAKE_INSTALL_PREFIX=/usr -DKVCAST_BUILD_TRAINER=OFF -DKVCAST_BUILD_TESTS=OFF -DKVCAST_BUILD_BENCHMARKS=OFF
 	cmake --build build/deb -j $(JOBS)
 	cd build/deb && cpack
+
+## What CI runs after `make test`: formatting, instruction counts, tests and fuzzers under sanitizers.
+check: setup
+	scripts/check.sh
 
 asan: setup
 	cmake --preset asan && cmake --build --preset asan -j $(JOBS) && ctest --preset asan

@@ -5,7 +5,7 @@
 
 Tasks: `code` goes on with HumanEval's prompts, `edit` asks for HumanEval's solutions with a change, `passage` asks BoolQ's questions with
 the passage beside them (--data: HumanEval.jsonl.gz, boolq.jsonl.gz), `chat` is open questions of this file. Each prompt is answered by a
-conversation of its own under each of --drafts, the order changing from prompt to prompt; tokens/s are of decoding alone. With --out, what
+conversation of its own under each of --drafts, --rounds times in turns, of which the median counts; tokens/s are of decoding alone. With --out, what
 the file holds of the same model and task is kept, so that a long series can be taken in pieces (--first, --limit).
 """
 import argparse
@@ -50,7 +50,8 @@ def prompts(model, task, data):
         questions = [f"{CHANGES[i % len(CHANGES)]} Answer with the whole function.\n\n```python\n{row['prompt']}{row['canonical_solution']}```"
                      for i, row in enumerate(rows(data))]
     else:
-        questions = [f"{row['passage']}\n\nQuestion: {row['question']}? Quote the sentences of the text that answer it, then say yes or no."
+        questions = [f"{row['passage']}\n\nWhich sentences of this text bear on the question \"{row['question']}?\"? "
+                     "Copy them, then explain in a sentence what they say."
                      for row in rows(data)]
     for question in questions:
         yield model.chat_prompt([{"role": "user", "content": question}]), model.chat_stop
@@ -66,16 +67,18 @@ def measure(model, options):
     for drafts in options.drafts:  # warms up what is measured
         answer(model, *every[0], drafts, options)
     for i, (prompt, stop) in enumerate(every):
-        example = {"example": options.first + i, "prompt_tokens": len(prompt), "equal": True, "runs": {}}
-        found = {}
-        for drafts in options.drafts if i % 2 == 0 else options.drafts[::-1]:
-            done = found[drafts] = answer(model, prompt, stop, drafts, options)
-            times = done.timings
-            example["runs"][drafts] = {"tokens": times.decode_tokens, "ms": times.decode_ms, "drafted": times.drafted_tokens,
-                                       "accepted": times.accepted_tokens}
-        first = found[options.drafts[0]]
-        for done in found.values():
-            example["equal"] &= list(done.tokens) == list(first.tokens) and done.text == first.text
+        found = {drafts: [] for drafts in options.drafts}
+        for turn in range(options.rounds):
+            for drafts in options.drafts if (i + turn) % 2 == 0 else options.drafts[::-1]:
+                found[drafts].append(answer(model, prompt, stop, drafts, options))
+        first = found[options.drafts[0]][0]
+        equal = all(list(done.tokens) == list(first.tokens) and done.text == first.text for of_mode in found.values() for done in of_mode)
+        example = {"example": options.first + i, "prompt_tokens": len(prompt), "equal": equal, "runs": {}}
+        for drafts, answers in found.items():
+            times = [done.timings for done in answers]
+            example["runs"][drafts] = {"tokens": times[0].decode_tokens, "ms": statistics.median(time.decode_ms for time in times),
+                                       "drafted": statistics.median(time.drafted_tokens for time in times),
+                                       "accepted": statistics.median(time.accepted_tokens for time in times)}
         examples.append(example)
         print(json.dumps(example), file=sys.stderr)
     return examples
@@ -112,6 +115,7 @@ def main():
     parser.add_argument("--max-tokens", type=int, default=192)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--limit", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path)
     options = parser.parse_args()
@@ -123,7 +127,7 @@ def main():
     of_now = {example["example"] for example in examples}
     examples = sorted([example for example in kept if example["example"] not in of_now] + examples, key=lambda example: example["example"])
     results[name] = {"machine": machine(), "processors": os.cpu_count(), "threads": model.threads,
-                     "commit": kvcast.__commit__, "prefill": options.prefill, "max_tokens": options.max_tokens,
+                     "commit": kvcast.__commit__, "prefill": options.prefill, "rounds": options.rounds, "max_tokens": options.max_tokens,
                      "summary": summary(examples, options.drafts), "examples": examples}
     if options.out:
         options.out.write_text(json.dumps(results, indent=1) + "\n")

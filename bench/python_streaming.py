@@ -26,7 +26,7 @@ prompt = model.tokenize("The city of Rome was founded")
 
 
 def begin():
-    answer = model.session().generate(prompt, prefill="exact", max_tokens=arguments.tokens, ignore_end_of_text=True)
+    answer = model.session().generate(prompt, prefill="exact", max_tokens=arguments.tokens, ignore_end_of_text=True, drafts="off")
     next(answer)
     return answer, time.perf_counter()
 

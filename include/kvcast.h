@@ -41,7 +41,7 @@ void kvcast_free(void* memory);
 typedef struct kvcast_load_options {
   size_t struct_size;
   const char* dtype; /* "auto" (as stored), "f32", "bf16", "int8" or what else the version knows */
-  const char* kv_dtype;  /* of cached keys and values: "auto", "f32", "bf16" */
+  const char* kv_dtype;  /* of cached keys and values: "auto", "f32", "bf16", "int8" */
   int32_t threads;       /* of a forward pass; 0: one for each core it may use */
   const char* tokenizer; /* a tokenizer file, for directories that carry none */
 } kvcast_load_options;

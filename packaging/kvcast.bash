@@ -16,7 +16,7 @@ _kvcast() {
       return ;;
     --drafts) COMPREPLY=($(compgen -W 'auto off 4 8' -- "$current")); return ;;
     --dtype) COMPREPLY=($(compgen -W 'auto f32 bf16 int8' -- "$current")); return ;;
-    --kv-dtype) COMPREPLY=($(compgen -W 'auto f32 bf16' -- "$current")); return ;;
+    --kv-dtype) COMPREPLY=($(compgen -W 'auto f32 bf16 int8' -- "$current")); return ;;
     --log-format) COMPREPLY=($(compgen -W 'none text json' -- "$current")); return ;;
     --format) COMPREPLY=($(compgen -W 'md csv json' -- "$current")); return ;;
     --task)

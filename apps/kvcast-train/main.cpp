@@ -13,6 +13,7 @@
 
 #include "adapt_stages.h"
 #include "base/note.h"
+#include "base/shrunken_files.h"
 #include "plan_command.h"
 #include "recipe_arguments.h"
 #include "train/adapt.h"
@@ -305,6 +306,7 @@ int run(int argc, char** argv) {
 }  // namespace kvcast::train
 
 int main(int argc, char** argv) {
+  kvcast::report_shrunken_files("kvcast-train");
   try {
     return kvcast::train::run(argc, argv);
   } catch (const c10::Error& error) {

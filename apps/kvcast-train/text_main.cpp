@@ -12,6 +12,7 @@
 
 #include "base/mapped_file.h"
 #include "base/note.h"
+#include "base/shrunken_files.h"
 #include "model/model_text.h"
 #include "recipe_arguments.h"
 #include "tokenizer/tokenizer.h"
@@ -133,4 +134,7 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace kvcast::train
 
-int main(int argc, char** argv) { return kvcast::train::run(argc, argv); }
+int main(int argc, char** argv) {
+  kvcast::report_shrunken_files("kvcast-train");
+  return kvcast::train::run(argc, argv);
+}

@@ -27,6 +27,8 @@ struct Samples {
   std::vector<double> exact_after;                   // decode steps, of rounds that got there
   std::vector<double> peak, read;                    // of the machine, beside each round
   std::vector<double> share_of_peak, share_of_read;  // of each round
+  std::vector<double> ttft_arithmetic, ttft_bytes, ttft_floor_share;  // of each round
+  std::vector<double> step_arithmetic, step_bytes, step_floor_share;
   int64_t peak_rss_bytes = 0;
   int64_t cache_bytes = 0;      ///< held by all caches of the batch
   double cache_bytes_read = 0;  ///< by the last decode step
@@ -69,29 +71,14 @@ Prompt make_prompt(const BenchCase& bench) {
 
 /// Bytes of the keys and values that a cache holds, room for more left out.
 double bytes_in_rows(const KVCache& cache) {
-  double rows = 0;
-  for (int64_t i = 0; i < cache.n_layers(); ++i) {
-    rows += 2.0 * static_cast<double>(cache.rows(i) * cache.kv_heads(i));
-  }
-  return rows * static_cast<double>(cache.head_dim()) *
-         static_cast<double>(kv_element_bytes(cache.type()));
+  int64_t rows = 0;
+  for (int64_t i = 0; i < cache.n_layers(); ++i) rows += 2 * cache.rows(i) * cache.kv_heads(i);
+  return static_cast<double>(rows * kv_row_bytes(cache.type(), cache.head_dim()));
 }
 
 double prefill_flops(const BenchCase& bench, const PrefillStrategy& strategy) {
   return strategy.cost(bench.models->shapes(), bench.prompt_tokens).total() *
          static_cast<double>(bench.batch);
-}
-
-/// Bytes of weights that one decode step reads: the answering model's once, without the rows of an
-/// embedding matrix that is not the LM head.
-double weight_bytes_per_step(const BenchCase& bench, const PrefillStrategy& strategy) {
-  const Transformer& model =
-      strategy.spec() == "auxiliary" ? *bench.models->auxiliary : *bench.models->base;
-  auto bytes = static_cast<double>(model.weights().bytes());
-  if (model.weights().lm_head.n() > 0) {
-    bytes -= static_cast<double>(model.weights().embeddings.bytes());
-  }
-  return bytes;
 }
 
 /// Milliseconds of each decode step, with the refinement that the strategy asks for beside it.
@@ -136,6 +123,15 @@ std::vector<double> decode(const BenchCase& bench, const PrefillStrategy& strate
   return steps;
 }
 
+MachinePeak measure_machine(const BenchCase& bench, int threads) {
+  MachinePeak peak;
+  peak.ops_per_s = measure_peak_ops_per_s(bench.type, threads, kPeakSeconds);
+  peak.attention_ops_per_s =
+      measure_attention_peak_ops_per_s(bench.models->kv_type, threads, kPeakSeconds);
+  peak.read_bytes_per_s = measure_read_bytes_per_s(threads, kReadSeconds);
+  return peak;
+}
+
 /// One prefill of the whole batch on fresh caches, then some decode steps. Cut short by `stop`.
 void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const MachinePeak& peak,
                   const Prompt& prompt, PrefillWorkspace& workspace, const std::stop_token& stop,
@@ -165,6 +161,10 @@ void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const
   samples.peak.push_back(peak.ops_per_s);
   samples.share_of_peak.push_back(prefill_flops(bench, strategy) /
                                   (samples.ttft.back() * 1e-3 * peak.ops_per_s));
+  const Floor floor = prefill_floor(bench, strategy, peak);
+  samples.ttft_arithmetic.push_back(floor.arithmetic_ms);
+  samples.ttft_bytes.push_back(floor.bytes_ms);
+  samples.ttft_floor_share.push_back(floor.ms() / samples.ttft.back());
 
   const std::vector<double> steps =
       decode(bench, strategy, batch, prompt.tokens[0], workspace, stop, samples);
@@ -189,6 +189,12 @@ void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const
     }
     samples.read.push_back(most);
     samples.share_of_read.push_back(read_per_s / most);
+    MachinePeak beside = peak;
+    beside.read_bytes_per_s = most;
+    const Floor least = decode_floor(bench, strategy, samples.cache_bytes_read, beside);
+    samples.step_arithmetic.push_back(least.arithmetic_ms);
+    samples.step_bytes.push_back(least.bytes_ms);
+    samples.step_floor_share.push_back(least.ms() / quantiles(steps).median);
   }
 }
 
@@ -211,6 +217,9 @@ BenchResult summarise(const BenchCase& bench, const PrefillStrategy& strategy,
   result.peak.ops_per_s = quantiles(samples.peak).median;
   result.prompt_tokens_per_s =
       batch * static_cast<double>(bench.prompt_tokens) / (result.ttft_ms.median * 1e-3);
+  result.ttft_floor = {quantiles(samples.ttft_arithmetic).median,
+                       quantiles(samples.ttft_bytes).median};
+  result.ttft_share_of_floor = quantiles(samples.ttft_floor_share).median;
   if (!samples.exact_after.empty()) {
     result.exact_after_tokens = quantiles(samples.exact_after).median;
   }
@@ -219,6 +228,9 @@ BenchResult summarise(const BenchCase& bench, const PrefillStrategy& strategy,
     result.decode_tokens_per_s = batch / (quantiles(samples.step).median * 1e-3);
     result.share_of_read_bandwidth = quantiles(samples.share_of_read).median;
     result.peak.read_bytes_per_s = quantiles(samples.read).median;
+    result.decode_floor = {quantiles(samples.step_arithmetic).median,
+                           quantiles(samples.step_bytes).median};
+    result.decode_share_of_floor = quantiles(samples.step_floor_share).median;
   }
   result.peak_rss_bytes = samples.peak_rss_bytes;
   result.weight_bytes = bench.models->weight_bytes();
@@ -254,11 +266,8 @@ std::vector<BenchResult> measure(std::span<const BenchCase> cases, const std::st
     for (size_t c = 0; c < cases.size(); ++c) {
       const BenchCase& bench = cases[c];
       const int threads = bench.models->base->threads();
-      MachinePeak peak{kNotMeasured, kNotMeasured};
-      if (round > 0) peak.ops_per_s = measure_peak_ops_per_s(bench.type, threads, kPeakSeconds);
-      if (round > 0 && bench.decode_steps > 0) {
-        peak.read_bytes_per_s = measure_read_bytes_per_s(threads, kReadSeconds);
-      }
+      MachinePeak peak{kNotMeasured, kNotMeasured, kNotMeasured};
+      if (round > 0) peak = measure_machine(bench, threads);
       for (size_t s = 0; s < bench.strategies.size(); ++s) {
         if (stop.stop_requested()) return {};
         Samples warm_up;

@@ -1,7 +1,9 @@
-// kvcast bench, in four parts: what to measure (bench_command), measuring (bench.cpp), an earlier
-// run to compare with (bench_compare.cpp), printing (bench_report.cpp).
+// kvcast bench, in five parts: what to measure (bench_command), measuring (bench.cpp), what the
+// machine could do at best (bench_floor.cpp), an earlier run to compare with (bench_compare.cpp),
+// printing (bench_report.cpp).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -25,8 +27,17 @@ Quantiles quantiles(std::vector<double> values);
 
 /// What the machine can do at most, measured in the same run as the results.
 struct MachinePeak {
-  double ops_per_s = 0;         ///< of the dtype's multiply-add instruction
-  double read_bytes_per_s = 0;  ///< sequential, from memory like the weights'
+  double ops_per_s = 0;            ///< of the dtype's multiply-add instruction
+  double attention_ops_per_s = 0;  ///< of the one that attention's products use
+  double read_bytes_per_s = 0;     ///< sequential, from memory like the weights'
+};
+
+/// The least that a piece of work could take on this machine: its arithmetic at the peak of the
+/// instructions, and every byte that it must read once at the memory's bandwidth; both at once.
+struct Floor {
+  double arithmetic_ms = 0, bytes_ms = 0;
+
+  [[nodiscard]] double ms() const { return std::max(arithmetic_ms, bytes_ms); }
 };
 
 /// One row of the output: a strategy at one prompt length and batch.
@@ -45,6 +56,9 @@ struct BenchResult {
   std::optional<double> exact_after_tokens;
   /// Weights and cache read per step / median step / bandwidth, median over rounds.
   double share_of_read_bandwidth = 0;
+  Floor ttft_floor, decode_floor;  ///< medians; of a decode step of the whole batch
+  /// Floor / TTFT and floor / step, medians over rounds; 0: not measured.
+  double ttft_share_of_floor = 0, decode_share_of_floor = 0;
   int64_t peak_rss_bytes = 0;  ///< highest resident set while this row was measured
   int64_t weight_bytes = 0;    ///< of all models loaded, and
   int64_t cache_bytes = 0;     ///< of all caches: what the resident set must hold
@@ -67,6 +81,15 @@ struct BenchCase {
 /// can do at that moment: ratios between rows, and shares, come from the same minutes. Empty if
 /// `stop` fires.
 std::vector<BenchResult> measure(std::span<const BenchCase> cases, const std::stop_token& stop);
+
+/// Bytes of weights that one decode step reads: the answering model's once, without the rows of an
+/// embedding matrix that is not the LM head.
+double weight_bytes_per_step(const BenchCase& bench, const PrefillStrategy& strategy);
+Floor prefill_floor(const BenchCase& bench, const PrefillStrategy& strategy,
+                    const MachinePeak& peak);
+/// `cache_bytes`: of keys and values that the step reads.
+Floor decode_floor(const BenchCase& bench, const PrefillStrategy& strategy, double cache_bytes,
+                   const MachinePeak& peak);
 
 /// A row of an earlier run: what identifies it, and what is compared.
 struct EarlierResult {

@@ -123,9 +123,8 @@ Result<bool> measure_dtype(const BenchOptions& options, const std::string& dtype
   BenchRun::Loaded loaded{.dtype = loaded_dtype, .load_ms = loading.elapsed_ms(), .peak = {}};
   KVCAST_TRY(const auto strategies, make_strategies(options, subject.models));
   KVCAST_CHECK(check_lengths(options, subject.models));
-  const bool f32_cache = options.model.kv_dtype == "f32" ||
-                         (options.model.kv_dtype == "auto" && type == WeightType::kF32);
-  subject.models.kv_type = f32_cache ? KvType::kF32 : KvType::kBf16;
+  KVCAST_TRY(const Dtype asked, parse_kv_dtype(options.model.kv_dtype));
+  subject.models.kv_type = kv_type_of(asked, dtype_of(type));
   std::vector<BenchCase> cases;
   for (const int64_t batch : options.batches) {
     for (const int64_t tokens : options.prompt_tokens) {

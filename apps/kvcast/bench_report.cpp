@@ -59,6 +59,10 @@ Table to_wide_table(const BenchRun& run) {
                    "base",
                    "decode tok/s",
                    "% of read bandwidth",
+                   "TTFT floor ms",
+                   "% of floor",
+                   "step floor ms",
+                   "% of step floor",
                    "peak RSS MB"};
   if (run.earlier) {
     table.headers.insert(table.headers.end(), {"TTFT old / new", "decode new / old"});
@@ -83,6 +87,10 @@ Table to_wide_table(const BenchRun& run) {
         fmt::format("{:.2f}", r.base_ms),
         fmt::format("{:.1f}", r.decode_tokens_per_s),
         fmt::format("{:.1f}", 100 * r.share_of_read_bandwidth),
+        fmt::format("{:.2f}", r.ttft_floor.ms()),
+        fmt::format("{:.1f}", 100 * r.ttft_share_of_floor),
+        fmt::format("{:.2f}", r.decode_floor.ms()),
+        fmt::format("{:.1f}", 100 * r.decode_share_of_floor),
         fmt::format("{:.0f}", static_cast<double>(r.peak_rss_bytes) / 1e6)};
     if (run.earlier) {
       const Ratios ratios = compare(run, r).value_or(Ratios{});
@@ -95,6 +103,13 @@ Table to_wide_table(const BenchRun& run) {
 
 nlohmann::ordered_json to_json(const MachinePeak& peak) {
   return {{"ops_per_s", peak.ops_per_s}, {"read_bytes_per_s", peak.read_bytes_per_s}};
+}
+
+nlohmann::ordered_json to_json(const Floor& floor, double share) {
+  return {{"arithmetic_ms", floor.arithmetic_ms},
+          {"bytes_ms", floor.bytes_ms},
+          {"floor_ms", floor.ms()},
+          {"share", share}};
 }
 
 nlohmann::ordered_json to_json(const BenchRun& run, const BenchResult& r) {
@@ -118,6 +133,10 @@ nlohmann::ordered_json to_json(const BenchRun& run, const BenchResult& r) {
       {"exact_after_tokens", r.exact_after_tokens ? nlohmann::ordered_json(*r.exact_after_tokens)
                                                   : nlohmann::ordered_json()},
       {"share_of_read_bandwidth", r.share_of_read_bandwidth},
+      {"floor",
+       {{"ttft", to_json(r.ttft_floor, r.ttft_share_of_floor)},
+        {"decode", r.decode_share_of_floor > 0 ? to_json(r.decode_floor, r.decode_share_of_floor)
+                                               : nlohmann::ordered_json()}}},
       {"peak_rss_bytes", r.peak_rss_bytes},
       {"weight_bytes", r.weight_bytes},
       {"cache_bytes", r.cache_bytes},
@@ -187,24 +206,39 @@ std::string tables_of(const BenchRun& run, const std::vector<const BenchResult*>
   const auto ttft = [](double Quantiles::*field) {
     return [field](const BenchResult& r) { return short_number(r.ttft_ms.*field); };
   };
-  std::string text =
-      table_of(results, {{"TTFT ms", ttft(&Quantiles::median)},
-                         {"p10", ttft(&Quantiles::p10)},
-                         {"p90", ttft(&Quantiles::p90)},
-                         {"exact / this",
-                          [&](const BenchResult& r) {
-                            return ratio_text(exact_ttft_ms(r, run.results) / r.ttft_ms.median);
-                          }},
-                         {"% peak", number(&BenchResult::share_of_peak, 100)},
-                         {"RSS MB", [](const BenchResult& r) {
-                            return fmt::format("{}", r.peak_rss_bytes / 1000000);
-                          }}});
+  std::string text = table_of(
+      results,
+      {{"TTFT ms", ttft(&Quantiles::median)},
+       {"p10", ttft(&Quantiles::p10)},
+       {"p90", ttft(&Quantiles::p90)},
+       {"exact / this",
+        [&](const BenchResult& r) {
+          return ratio_text(exact_ttft_ms(r, run.results) / r.ttft_ms.median);
+        }},
+       {"% peak", number(&BenchResult::share_of_peak, 100)},
+       {"RSS MB",
+        [](const BenchResult& r) { return fmt::format("{}", r.peak_rss_bytes / 1000000); }},
+       {"KV MB", [](const BenchResult& r) {
+          return short_number(static_cast<double>(r.cache_bytes) / 1e6);
+        }}});
   text += table_of(results, {{"tokenize", number(&BenchResult::tokenize_ms)},
                              {"auxiliary", number(&BenchResult::auxiliary_ms)},
                              {"predictor", number(&BenchResult::predictor_ms)},
                              {"base ms", number(&BenchResult::base_ms)},
                              {"decode/s", number(&BenchResult::decode_tokens_per_s)},
                              {"% read", number(&BenchResult::share_of_read_bandwidth, 100)}});
+  const auto floor = [](Floor BenchResult::*of, double Floor::*field) {
+    return [of, field](const BenchResult& r) { return short_number(r.*of.*field); };
+  };
+  text +=
+      "\nAt best, by this machine's peaks (TTFT and decode step in ms; arithmetic, bytes read "
+      "once):\n";
+  text += table_of(results, {{"TTFT ops", floor(&BenchResult::ttft_floor, &Floor::arithmetic_ms)},
+                             {"bytes", floor(&BenchResult::ttft_floor, &Floor::bytes_ms)},
+                             {"% best", number(&BenchResult::ttft_share_of_floor, 100)},
+                             {"step ops", floor(&BenchResult::decode_floor, &Floor::arithmetic_ms)},
+                             {"bytes", floor(&BenchResult::decode_floor, &Floor::bytes_ms)},
+                             {"% best", number(&BenchResult::decode_share_of_floor, 100)}});
   if (!run.earlier) return text;
   const auto ratio = [&](double Ratios::*field) {
     return [&run, field](const BenchResult& r) {
@@ -236,7 +270,8 @@ std::string to_markdown(const BenchRun& run) {
     text += tables_of(run, results);
   }
   const bool beaten = std::ranges::any_of(run.results, [](const BenchResult& r) {
-    return r.share_of_peak > 1 || r.share_of_read_bandwidth > 1;
+    return r.share_of_peak > 1 || r.share_of_read_bandwidth > 1 || r.ttft_share_of_floor > 1 ||
+           r.decode_share_of_floor > 1;
   });
   if (beaten) {
     text +=

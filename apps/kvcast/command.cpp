@@ -156,7 +156,9 @@ void ModelOptions::add_to(CLI::App& command) {
 void ModelOptions::add_kv_dtype_to(CLI::App& command) {
   command
       .add_option("--kv-dtype", kv_dtype,
-                  "cached keys and values: f32, bf16, or auto (f32 beside f32 weights, else bf16)")
+                  "cached keys and values: f32, bf16, int8 (half of bf16's memory), or auto (f32 "
+                  "beside f32 "
+                  "weights, else bf16)")
       ->check(checked_by(parse_kv_dtype))
       ->capture_default_str();
 }

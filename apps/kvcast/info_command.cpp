@@ -10,6 +10,7 @@
 #include "base/table.h"
 #include "command.h"
 #include "model/flops.h"
+#include "model/kv_cache.h"
 #include "model/plan_json.h"
 #include "model_info.h"
 #include "models_folder.h"
@@ -41,12 +42,16 @@ std::string model_text(std::string_view role, const ModelInfo& info) {
   std::string text = fmt::format(
       "{}: {}\n  family {}, {} parameters, {} layers, model_dim {}, head_dim {}, vocabulary {}, "
       "context {} "
-      "tokens\n  embeddings {}, q/k norm {}, q/k/v bias {}, RoPE theta {:g}{}\n  stored: {}\n\n",
+      "tokens\n  embeddings {}, q/k norm {}, q/k/v bias {}, RoPE theta {:g}{}\n  stored: {}\n"
+      "  keys and values of a token: {} bytes in f32, {} in bf16, {} in int8 (--kv-dtype)\n\n",
       role, info.directory.string(), config.family, with_thousands(config.parameter_count()),
       config.n_layers(), config.model_dim, config.head_dim, config.vocab_size,
       config.max_context_tokens, config.tied_embeddings ? "tied" : "untied",
       config.normalize_qk ? "on" : "off", config.qkv_bias ? "on" : "off", config.rope.theta,
-      config.rope.factors.empty() ? "" : " with scaled frequencies", stored_text(info.stored));
+      config.rope.factors.empty() ? "" : " with scaled frequencies", stored_text(info.stored),
+      with_thousands(kv_token_bytes(config, KvType::kF32)),
+      with_thousands(kv_token_bytes(config, KvType::kBf16)),
+      with_thousands(kv_token_bytes(config, KvType::kInt8)));
   Table table;
   table.headers = {"layer",    "query heads", "KV heads",  "query width",
                    "KV width", "FFN width",   "parameters"};
@@ -164,6 +169,10 @@ Json model_json(const ModelInfo& info) {
           {"eos_tokens", config.eos_tokens},
           {"rope_theta", config.rope.theta},
           {"stored", stored_json(info.stored)},
+          {"kv_token_bytes",
+           {{"f32", kv_token_bytes(config, KvType::kF32)},
+            {"bf16", kv_token_bytes(config, KvType::kBf16)},
+            {"int8", kv_token_bytes(config, KvType::kInt8)}}},
           {"layers", std::move(layers)}};
 }
 

@@ -7,6 +7,7 @@
 #include <new>
 
 #include "base/nearest_word.h"
+#include "base/shrunken_files.h"
 #include "command.h"
 
 namespace kvcast {
@@ -87,6 +88,7 @@ void register_all(CLI::App& app, int& exit_code) {
 int main(int argc, char** argv) {
   using namespace kvcast;
   keep_standard_streams_apart();
+  report_shrunken_files("kvcast");
   std::signal(SIGXFSZ, SIG_IGN);  // a file beyond a limit is reported, as a full disk is
   CLI::App app{"kvcast: forecast the KV cache, get the first token sooner"};
   app.set_version_flag("--version", version_line());

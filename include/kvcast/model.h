@@ -24,14 +24,15 @@ enum class Dtype {
 
 /// "auto", "f32", "bf16", "int8", "int4", "int8-blocks".
 Result<Dtype> parse_dtype(std::string_view name);
-/// "auto", "f32", "bf16": what keys and values can be cached as.
+/// "auto", "f32", "bf16", "int8": what keys and values can be cached as.
 Result<Dtype> parse_kv_dtype(std::string_view name);
 std::string_view dtype_text(Dtype dtype);
 
 struct LoadOptions {
   Dtype dtype = Dtype::kAuto;
   /// How keys and values are cached: kF32, kBf16 (half the memory, and attention's products in bf16
-  /// where the processor has them), or kAuto: f32 beside f32 weights, else bf16.
+  /// where the processor has them), kInt8 (half of that and 4 bytes a row of a head: codes with a
+  /// step for each row of each head), or kAuto: f32 beside f32 weights, else bf16.
   Dtype kv_dtype = Dtype::kAuto;
   /// Threads per forward pass; 0: one for each processor that this process may run on, of a hybrid
   /// processor for each performance core, but no more than a control group's quota pays for.

@@ -130,7 +130,7 @@ class Model:
         """Loads `path`.
 
         dtype: how weights are held and multiplied: "auto" (as stored), "f32", "bf16", "int8", "int8-blocks", "int4".
-        kv_dtype: how keys and values are cached: "auto", "f32", "bf16".
+        kv_dtype: how keys and values are cached: "auto", "f32", "bf16", "int8" (half of bf16's memory).
         threads: of a forward pass; 0: one for each core it may use, a quota of time included.
         tokenizer: a tokenizer file, for directories that carry none.
 

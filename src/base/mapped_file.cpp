@@ -11,6 +11,7 @@
 
 #include "base/atomic_file.h"
 #include "base/macros.h"
+#include "base/shrunken_files.h"
 
 namespace kvcast {
 namespace {
@@ -46,12 +47,15 @@ Result<std::unique_ptr<MappedFile>> MappedFile::open(const std::filesystem::path
   if (address == MAP_FAILED) {
     return fail(fmt::format("{}: cannot map {} bytes: {}", path.string(), size, strerror(errno)));
   }
-  return std::unique_ptr<MappedFile>(
-      new MappedFile(path, {static_cast<const std::byte*>(address), size}));
+  const std::span bytes(static_cast<const std::byte*>(address), size);
+  remember_mapping(bytes, path.native());
+  return std::unique_ptr<MappedFile>(new MappedFile(path, bytes));
 }
 
 MappedFile::~MappedFile() {
-  if (!bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+  if (bytes_.empty()) return;
+  forget_mapping(bytes_);
+  munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }
 
 void MappedFile::release(std::span<const std::byte> bytes) {

@@ -3,17 +3,39 @@
 #pragma once
 
 #include "kernels/math_inl.h"
+#include "kernels/rotation_inl.h"
 #include "kernels/small_product_inl.h"
 
 namespace kvcast {
 namespace {
 
 constexpr int64_t kKeyBlock = 64;
-constexpr int64_t kGroupsPerLine = 16;
+constexpr int64_t kLineBytes = 64;
+
+/// How rows of a head lie in a cache of such elements.
+template <typename ElementType>
+struct CachedRows {
+  using Element = ElementType;
+  /// The products take codes; scores and probabilities are multiplied by the rows' steps.
+  static constexpr bool kScaled = sizeof(Element) == 1;
+  /// Queries and probabilities are whole numbers, with a step for each query.
+  static constexpr bool kIntegers = false;
+  static constexpr int64_t kFirst = kScaled ? kKvStepBytes : 0;  ///< before a row's elements
+
+  static int64_t stride(int64_t head_dim) { return kFirst + head_dim; }
+};
+
+/// The steps of `count` rows, zero beyond. [64]
+void load_steps(const int8_t* rows, int64_t stride, int64_t count, float* steps) {
+  for (int64_t j = 0; j < kKeyBlock; ++j) steps[j] = 0.0F;
+  for (int64_t j = 0; j < count; ++j) {
+    __builtin_memcpy(steps + j, rows + j * stride, sizeof(float));
+  }
+}
 
 /// Keys and values multiplied as f32, whatever they are held as.
 template <typename ElementType>
-struct CacheInF32 {
+struct CacheInF32 : CachedRows<ElementType> {
   using Element = ElementType;
   using Dot = DotF32;
   static constexpr int64_t kPerGroup = 1;  ///< elements in the 4-byte group of a product
@@ -23,15 +45,17 @@ struct CacheInF32 {
     if constexpr (sizeof(Element) == sizeof(float)) {
       return count >= Simd::kWidth ? Simd::load(row + group) : Simd::load_first(row + group, count);
     } else {
-      if (count >= Simd::kWidth) return Simd::load_bf16(row + group);
+      if (count >= Simd::kWidth) return widen(row + group);
       Element padded[Simd::kWidth] = {};
       for (int64_t i = 0; i < count; ++i) padded[i] = row[group + i];
-      return Simd::load_bf16(padded);
+      return widen(padded);
     }
   }
-  /// A query, scaled, as the left operand of a product.
-  static void store_query(const float* q, int64_t head_dim, float factor, float* out) {
+  /// A query, scaled, as the left operand of a product; what the sums are multiplied by.
+  static float store_query(const float* q, int64_t head_dim, float factor, float* out) {
     for (int64_t i = 0; i < head_dim; ++i) out[i] = q[i] * factor;
+    if constexpr (CacheInF32::kScaled) rotate_head(out, head_dim);
+    return 1.0F;
   }
   /// 2^x for x <= 0, as exact as the operand of a product needs it; not zero.
   static KVCAST_INLINE Simd::F probabilities(Simd::F x) {
@@ -42,23 +66,30 @@ struct CacheInF32 {
   static KVCAST_INLINE void store_probabilities(float* row, int64_t i, Simd::F p) {
     Simd::store(row + i, p);
   }
-  /// values [keys, head_dim] -> f32 rows of `width`, zero-padded; or the cache itself, if
-  /// that is what it holds.
+  /// values [keys] rows -> f32 rows of `width`, zero-padded; or the cache itself, if that is what
+  /// it holds.
   static const void* prepare_values(const Element* values, int64_t keys, int64_t head_dim,
                                     int64_t width, float* out) {
     if constexpr (sizeof(Element) == sizeof(float)) {
       if (width == head_dim) return values;
     }
+    const int64_t stride = CacheInF32::stride(head_dim);
     for (int64_t j = 0; j < keys; ++j) {
+      const Element* const row = values + j * stride + CacheInF32::kFirst;
       for (int64_t i = 0; i < width; i += Simd::kWidth) {
-        Simd::store(out + j * width + i, load_groups(values + j * head_dim, i, head_dim - i));
+        Simd::store(out + j * width + i, load_groups(row, i, head_dim - i));
       }
     }
     return out;
   }
+
+ private:
+  static Simd::F widen(const uint16_t* p) { return Simd::load_bf16(p); }
+  static Simd::F widen(const int8_t* p) { return Simd::load_int8(p); }
 };
 using CacheF32 = CacheInF32<float>;
 using CacheBf16Widened = CacheInF32<uint16_t>;
+using CacheInt8Widened = CacheInF32<int8_t>;
 
 /// out <- transpose of `count` keys, zero beyond. [head_dim / kPerGroup, 64] groups
 /// If `values` is not null, the next 64 keys and values, or whatever lies there, are fetched
@@ -67,22 +98,24 @@ template <class Cache>
 void load_keys(const typename Cache::Element* keys, int64_t count, int64_t head_dim, float* out,
                const typename Cache::Element* values) {
   constexpr int64_t kWidth = Simd::kWidth;
-  const int64_t groups = head_dim / Cache::kPerGroup;
+  constexpr int64_t kGroupBytes = Cache::kPerGroup * sizeof(typename Cache::Element);
+  const int64_t groups = head_dim / Cache::kPerGroup, stride = Cache::stride(head_dim);
   for (int64_t j = 0; j < kKeyBlock; j += kWidth) {
     for (int64_t i = 0; i < groups; i += kWidth) {
-      if (values != nullptr && i % kGroupsPerLine == 0) {
-        const int64_t next = (kKeyBlock + j) * head_dim + i * Cache::kPerGroup;
+      if (values != nullptr && i * kGroupBytes % kLineBytes == 0) {
+        const int64_t next = (kKeyBlock + j) * stride + i * Cache::kPerGroup;
         KVCAST_UNROLL
         for (int64_t x = 0; x < kWidth; ++x) {
-          __builtin_prefetch(keys + next + x * head_dim, 0, 2);
-          __builtin_prefetch(values + next + x * head_dim, 0, 2);
+          __builtin_prefetch(keys + next + x * stride, 0, 2);
+          __builtin_prefetch(values + next + x * stride, 0, 2);
         }
       }
       Simd::F square[kWidth];
       KVCAST_UNROLL
       for (int64_t x = 0; x < kWidth; ++x) {
-        square[x] = j + x < count ? Cache::load_groups(keys + (j + x) * head_dim, i, groups - i)
-                                  : Simd::zero();
+        square[x] = j + x < count
+                        ? Cache::load_groups(keys + (j + x) * stride + Cache::kFirst, i, groups - i)
+                        : Simd::zero();
       }
       Simd::transpose(square);
       KVCAST_UNROLL

@@ -17,6 +17,9 @@ namespace {
 /// next one is fetched meanwhile. For more it comes from the processor's cache, and fetching costs.
 constexpr int64_t kFewQueries = 16;
 constexpr float kMinusInfinity = -__builtin_inff();
+/// Codes of 8 bits reach 127, heads have at most 512 elements and blocks 64 keys:
+/// 32767 * 127 * 512 < 2^31.
+constexpr float kLargestHalf = 32767.0F;
 
 int64_t padded_head_dim(const AttentionShape& shape) { return (shape.head_dim + 15) / 16 * 16; }
 int64_t largest_query_block(const AttentionShape& shape) {
@@ -109,7 +112,11 @@ struct AttendBlock {
   float* values = keys + width * kKeyBlock;                         // [64, width], if padded
   float* scores = values + kKeyBlock * width;                       // [queries, 64]
   float* factors = scores + largest_query_block(args.shape) * kKeyBlock;  // [queries, padded]
-  float* chunk = factors + factors_floats(args.shape);                    // States
+  float* key_steps = factors + factors_floats(args.shape);                // [64], if kScaled
+  float* value_steps = key_steps + kKeyBlock;                             // [64], if kScaled
+  float* query_steps = value_steps + kKeyBlock;                           // [queries, padded]
+  float* mix_steps = query_steps + factors_floats(args.shape);            // [queries, padded]
+  float* chunk = mix_steps + factors_floats(args.shape);                  // States
   float* total = chunk + largest_query_block(args.shape) * state_floats;  // States
 
   [[nodiscard]] States states(float* memory) const { return {memory, queries_count, width}; }
@@ -119,7 +126,7 @@ struct AttendBlock {
   }
   [[nodiscard]] const Element* cached(const void* cache, int64_t key) const {
     return static_cast<const Element*>(cache) + args.kv_head * args.sequence->head_stride +
-           key * head_dim;
+           key * Cache::stride(head_dim);
   }
 
   /// Copies the queries, scaled for a softmax in base 2.
@@ -129,7 +136,8 @@ struct AttendBlock {
       const float* const from =
           args.sequence->q + row * args.sequence->q_stride + args.kv_head * group * head_dim;
       for (int64_t head = 0; head < group; ++head, ++q) {
-        Cache::store_query(from + head * head_dim, head_dim, factor, queries + q * width);
+        query_steps[q] =
+            Cache::store_query(from + head * head_dim, head_dim, factor, queries + q * width);
       }
     }
   }
@@ -137,6 +145,10 @@ struct AttendBlock {
   void load_keys_from(int64_t key, int64_t count) const {
     load_keys<Cache>(cached(args.sequence->keys, key), count, head_dim, keys,
                      waits_for_memory ? cached(args.sequence->values, key) : nullptr);
+    if constexpr (Cache::kScaled) {
+      load_steps(cached(args.sequence->keys, key), Cache::stride(head_dim), count, key_steps);
+      load_steps(cached(args.sequence->values, key), Cache::stride(head_dim), count, value_steps);
+    }
   }
 
   /// scores[q, 0 .. padded count) for q >= first.
@@ -148,12 +160,25 @@ struct AttendBlock {
                                         .depth = head_dim / Cache::kPerGroup,
                                         .out = scores + first * kKeyBlock,
                                         .out_stride = kKeyBlock * 4,
-                                        .columns = padded(count)},
+                                        .columns = padded(count),
+                                        .steps = query_steps + first},
                                        queries_count - first);
   }
   /// Keys in whole vectors: what is computed of a block that has fewer than 64.
   static int64_t padded(int64_t count) {
     return (count + Simd::kWidth - 1) / Simd::kWidth * Simd::kWidth;
+  }
+
+  /// The largest step of the values of the block's first `seen` keys; NaN if one is.
+  [[nodiscard]] float largest_value_step(int64_t seen) const {
+    Simd::F lanes = Simd::zero(), zero_or_nan = Simd::zero();
+    for (int64_t i = 0; i < kKeyBlock && i < seen; i += Simd::kWidth) {
+      const Simd::F x =
+          load_up_to(value_steps + i, seen - i < Simd::kWidth ? seen - i : int64_t{Simd::kWidth});
+      lanes = Simd::max(lanes, x);
+      zero_or_nan = Simd::fma(x, Simd::zero(), zero_or_nan);
+    }
+    return Simd::largest(lanes) + Simd::sum(zero_or_nan);
   }
 
   /// scores[q, :] of the keys [key, key + count) -> probabilities relative to the query's new
@@ -189,27 +214,45 @@ struct AttendBlock {
     const auto first_lanes = [](Simd::F x, float otherwise, int64_t lanes) KVCAST_LAMBDA_INLINE {
       return kAllSeen ? x : Simd::first_or(x, Simd::set(otherwise), lanes);
     };
+    const auto score = [&](const float* row, int64_t i) KVCAST_LAMBDA_INLINE {
+      if constexpr (!Cache::kScaled) return Simd::load(row + i);
+      return Simd::mul(Simd::load(row + i), Simd::load(key_steps + i));
+    };
     Simd::F largest[Simd::kWidth];
     for (int64_t r = 0; r < Simd::kWidth; ++r) largest[r] = Simd::set(kMinusInfinity);
     for (int64_t r = 0; r < rows; ++r) {
       const float* const row = scores + (q + r) * kKeyBlock;
       for_each_vector_of(q + r, [&](int64_t i, int64_t lanes) KVCAST_LAMBDA_INLINE {
-        largest[r] = Simd::max(largest[r], first_lanes(Simd::load(row + i), kMinusInfinity, lanes));
+        largest[r] = Simd::max(largest[r], first_lanes(score(row, i), kMinusInfinity, lanes));
       });
     }
     const Simd::F before = Simd::load_first(s.maxima + q, rows);
     const Simd::F maxima = Simd::max(before, largest_of_rows(largest));
     Simd::store_first(s.maxima + q, maxima, rows);
     Simd::store(factors + q, exp2(Simd::sub(before, maxima)));
+    float largest_step = 0.0F;  // of the values that a query sees
+    if constexpr (Operand::kIntegers && kAllSeen) largest_step = largest_value_step(kKeyBlock);
     for (int64_t r = 0; r < rows; ++r) {
+      if constexpr (Operand::kIntegers) {
+        if (!kAllSeen) largest_step = largest_value_step(visible(q + r) - key);
+        mix_steps[q + r] = largest_step * (1.0F / kLargestHalf);
+      }
+      const Simd::F value_scale =
+          Simd::set(largest_step >= kSmallestLargest ? kLargestHalf / largest_step : 0.0F);
       float* const row = scores + (q + r) * kKeyBlock;
       float* const sums = s.sums + (q + r) * States::kLanes;
       const Simd::F maximum = Simd::set(s.maxima[q + r]);
       Simd::F sum = Simd::zero();
       for_each_vector_of(q + r, [&](int64_t i, int64_t lanes) KVCAST_LAMBDA_INLINE {
-        const Simd::F x = Simd::sub(Simd::load(row + i), maximum);
+        const Simd::F x = Simd::sub(score(row, i), maximum);
         const Simd::F p = first_lanes(Operand::probabilities(x), 0.0F, lanes);
-        Operand::store_probabilities(row, i, p);
+        if constexpr (Operand::kScaled) {
+          Simd::F weighted = Simd::mul(p, Simd::load(value_steps + i));
+          if constexpr (Operand::kIntegers) weighted = Simd::mul(weighted, value_scale);
+          Operand::store_probabilities(row, i, first_lanes(weighted, 0.0F, lanes));
+        } else {
+          Operand::store_probabilities(row, i, p);
+        }
         sum = Simd::add(sum, p);
       });
       Simd::store(sums, Simd::fma(Simd::load(sums), Simd::set(factors[q + r]), sum));
@@ -228,7 +271,8 @@ struct AttendBlock {
                                         .out = s.mixed + first * width,
                                         .out_stride = width * 4,
                                         .columns = width,
-                                        .keep = factors + first},
+                                        .keep = factors + first,
+                                        .steps = mix_steps + first},
                                        queries_count - first);
   }
 
@@ -272,7 +316,7 @@ size_t attend_scratch_bytes(const AttentionShape& shape) {
   const int64_t width = padded_head_dim(shape);
   const int64_t queries = largest_query_block(shape);
   const int64_t floats = queries * (width + kKeyBlock + 2 * (width + kStateExtra)) +
-                         factors_floats(shape) + 2 * kKeyBlock * width;
+                         3 * factors_floats(shape) + 2 * kKeyBlock + 2 * kKeyBlock * width;
   return static_cast<size_t>(floats) * sizeof(float);
 }
 

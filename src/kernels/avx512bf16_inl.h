@@ -22,20 +22,20 @@ struct DotBf16 : DotF32 {
 };
 
 /// bf16 keys and values as they are: pairs along head_dim in the scores, of keys in the mix.
-struct CacheBf16Dot {
-  using Element = uint16_t;
+struct CacheBf16Dot : CachedRows<uint16_t> {
   using Dot = DotBf16;
   static constexpr int64_t kPerGroup = 2;
 
   static KVCAST_INLINE Simd::F load_groups(const uint16_t* row, int64_t group, int64_t count) {
     return Simd::load_first(reinterpret_cast<const float*>(row) + group, count);
   }
-  static void store_query(const float* q, int64_t head_dim, float factor, float* out) {
+  static float store_query(const float* q, int64_t head_dim, float factor, float* out) {
     auto* const halves = reinterpret_cast<uint16_t*>(out);
     for (int64_t i = 0; i < head_dim; i += Simd::kWidth) {
       const Simd::F x = Simd::mul(Simd::load_first(q + i, head_dim - i), Simd::set(factor));
       Simd::store_bf16(halves + i, x);
     }
+    return 1.0F;
   }
   static KVCAST_INLINE Simd::F probabilities(Simd::F x) {
     return exp2_up_to_zero(x, exp2_fraction_for_bf16);

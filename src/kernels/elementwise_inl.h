@@ -3,6 +3,7 @@
 
 #include "kernels/kernel_table.h"
 #include "kernels/math_inl.h"
+#include "kernels/rotation_inl.h"
 
 namespace kvcast {
 namespace {
@@ -74,6 +75,31 @@ void rms_norm_rows(const RmsNormArgs& args, int64_t row_begin, int64_t row_end) 
   }
 }
 
+/// x [n] as a row of KvType::kInt8; [n, n + kWidth) is zero.
+KVCAST_INLINE void store_int8_row(const float* x, int64_t n, int8_t* row) {
+  Simd::F lanes = Simd::zero();
+  Simd::F zero_or_nan = Simd::zero();
+  for (int64_t i = 0; i < n; i += Simd::kWidth) {
+    lanes = Simd::max(lanes, Simd::abs(Simd::load(x + i)));
+    zero_or_nan = Simd::fma(Simd::load(x + i), Simd::zero(), zero_or_nan);
+  }
+  const float largest = Simd::largest(lanes);
+  const float not_finite = Simd::sum(zero_or_nan);
+  const float step = not_finite != 0.0F ? not_finite : largest / 127.0F;
+  __builtin_memcpy(row, &step, sizeof step);
+  const bool codes = not_finite == 0.0F && largest >= kSmallestLargest;
+  const Simd::F inverse = Simd::set(codes ? 127.0F / largest : 0.0F);
+  auto* const out = reinterpret_cast<std::byte*>(row + kKvStepBytes);
+  for_each_lane_group(0, n, [&](int64_t i, int64_t count) {
+    const Simd::I q =
+        codes ? Simd::to_int(Simd::mul(Simd::load(x + i), inverse)) : Simd::zero_int();
+    if (count == Simd::kWidth) return Simd::store_bytes(out + i, q);
+    std::byte bytes[Simd::kWidth];
+    Simd::store_bytes(bytes, q);
+    for (int64_t lane = 0; lane < count; ++lane) out[i + lane] = bytes[lane];
+  });
+}
+
 void head_norm_rope_rows(const HeadNormRopeArgs& args, int64_t row_begin, int64_t row_end) {
   const int64_t half = args.head_dim / 2;
   for (int64_t r = row_begin; r < row_end; ++r) {
@@ -81,8 +107,7 @@ void head_norm_rope_rows(const HeadNormRopeArgs& args, int64_t row_begin, int64_
     const float* const sines = args.rope_sin == nullptr ? nullptr : args.rope_sin + r * half;
     for (int64_t h = 0; h < args.heads; ++h) {
       const float* const x = args.x + r * args.x_stride + h * args.head_dim;
-      const OutRow out =
-          OutRow::of(args.out, args.out_bf16, r * args.out_row_stride + h * args.out_head_stride);
+      const int64_t place = r * args.out_row_stride + h * args.out_head_stride;
       const bool norm = args.norm_weight != nullptr;
       const Simd::F scale = Simd::set(norm ? inverse_rms(x, args.head_dim, args.eps) : 1.0F);
       const auto normed = [&](int64_t i, int64_t count) KVCAST_LAMBDA_INLINE {
@@ -90,19 +115,33 @@ void head_norm_rope_rows(const HeadNormRopeArgs& args, int64_t row_begin, int64_
         if (!norm) return value;
         return Simd::mul(Simd::mul(value, scale), load_up_to(args.norm_weight + i, count));
       };
-      for_each_lane_group(0, half, [&](int64_t i, int64_t count) KVCAST_LAMBDA_INLINE {
-        const Simd::F a = normed(i, count);
-        const Simd::F b = normed(half + i, count);
-        if (args.rope_cos == nullptr) {
-          out.store(i, a, count);
-          out.store(half + i, b, count);
-          return;
-        }
-        const Simd::F cosine = load_up_to(cosines + i, count);
-        const Simd::F sine = load_up_to(sines + i, count);
-        out.store(i, Simd::sub(Simd::mul(a, cosine), Simd::mul(b, sine)), count);
-        out.store(half + i, Simd::fma(b, cosine, Simd::mul(a, sine)), count);
-      });
+      const auto for_each_value = [&](auto&& use) KVCAST_LAMBDA_INLINE {
+        for_each_lane_group(0, half, [&](int64_t i, int64_t count) KVCAST_LAMBDA_INLINE {
+          const Simd::F a = normed(i, count);
+          const Simd::F b = normed(half + i, count);
+          if (args.rope_cos == nullptr) {
+            use(i, a, count);
+            use(half + i, b, count);
+            return;
+          }
+          const Simd::F cosine = load_up_to(cosines + i, count);
+          const Simd::F sine = load_up_to(sines + i, count);
+          use(i, Simd::sub(Simd::mul(a, cosine), Simd::mul(b, sine)), count);
+          use(half + i, Simd::fma(b, cosine, Simd::mul(a, sine)), count);
+        });
+      };
+      if (args.out_int8 != nullptr) {
+        float row[kMostHeadElements + 2 * Simd::kWidth];
+        for_each_value([&](int64_t i, Simd::F value, int64_t count)
+                           KVCAST_LAMBDA_INLINE { store_up_to(row + i, value, count); });
+        Simd::store(row + args.head_dim, Simd::zero());
+        if (args.rotate_int8) rotate_head(row, args.head_dim);
+        store_int8_row(row, args.head_dim, args.out_int8 + place);
+        continue;
+      }
+      const OutRow out = OutRow::of(args.out, args.out_bf16, place);
+      for_each_value([&](int64_t i, Simd::F value, int64_t count)
+                         KVCAST_LAMBDA_INLINE { out.store(i, value, count); });
     }
   }
 }

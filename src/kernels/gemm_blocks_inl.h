@@ -50,9 +50,21 @@ struct BlockOperands {
   int64_t column;          ///< the strip's first
 };
 
+/// A block's steps or minimums as packed, and unpacked.
+struct HalfFloats {
+  static constexpr int64_t kBytes = 2;
+  static KVCAST_INLINE Simd::F load(const std::byte* p) { return Simd::load_f16(p); }
+};
+struct Floats {
+  static constexpr int64_t kBytes = 4;
+  static KVCAST_INLINE Simd::F load(const std::byte* p) {
+    return Simd::load(reinterpret_cast<const float*>(p));
+  }
+};
+
 /// What becomes of a block's integer sums: f32 ones, [rows, 64] in memory. kBlockMinimums is 0
 /// where there are none.
-template <class Dot, int64_t kBlockSteps, int64_t kBlockMinimums>
+template <class Dot, int64_t kBlockSteps, int64_t kBlockMinimums, class Steps = HalfFloats>
 struct ScaledByBlock {
   static constexpr int64_t kGroupBytes = 4 * Dot::kSteps;
 
@@ -68,15 +80,17 @@ struct ScaledByBlock {
   static KVCAST_INLINE void add_to_sums(const BlockOperands& o,
                                         const Simd::I (&acc)[kRows][kVectors], std::byte* sums) {
     constexpr bool kMinimum = kBlockMinimums != 0;
+    const TileRows<kRows> headers(o.headers, o.a_stride);
     KVCAST_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      const std::byte* const steps = o.block + kBlockSteps + (o.column + v * Simd::kWidth) * 2;
-      const Simd::F step = Simd::load_f16(steps);
+      const std::byte* const steps =
+          o.block + kBlockSteps + (o.column + v * Simd::kWidth) * Steps::kBytes;
+      const Simd::F step = Steps::load(steps);
       Simd::F minimum = Simd::zero();
-      if constexpr (kMinimum) minimum = Simd::load_f16(steps + kBlockMinimums - kBlockSteps);
+      if constexpr (kMinimum) minimum = Steps::load(steps + kBlockMinimums - kBlockSteps);
       KVCAST_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        const auto* const header = reinterpret_cast<const float*>(o.headers + r * o.a_stride);
+        const auto* const header = reinterpret_cast<const float*>(headers[r]);
         auto* const out = reinterpret_cast<float*>(sums) + r * 64 + v * Simd::kWidth;
         const Simd::F scale = Simd::set(header[0]);
         Simd::F x = Simd::to_float(acc[r][v]);
@@ -96,6 +110,7 @@ struct ScaledByBlock {
 /// Groups of a block whose codes are bytes.
 template <class Dot, bool kInt8, int kRows, int kVectors>
 KVCAST_INLINE void multiply_add_bytes(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
+  const TileRows<kRows> rows(o.a, o.a_stride);
   KVCAST_UNROLL
   for (int64_t g = 0; g < kBlockGroups; ++g) {
     const std::byte* const codes = o.block + g * kPanelRowBytes + o.column * 4;
@@ -105,7 +120,7 @@ KVCAST_INLINE void multiply_add_bytes(const BlockOperands& o, Simd::I (&acc)[kRo
       w[v] = Simd::load_int(codes + v * Simd::kWidth * 4);
       if constexpr (kInt8) w[v] = Dot::from_unsigned(w[v]);
     }
-    multiply_add_weights<Dot>(o.a + g * 4 * Dot::kSteps, o.a_stride, w, acc);
+    multiply_add_weights<Dot>(rows, g * 4 * Dot::kSteps, w, acc);
   }
 }
 
@@ -122,12 +137,12 @@ struct Int8Codes : ScaledByBlock<Dot, kInt8Steps, 0> {
   }
 };
 
-/// 4-bit codes as bytes, with their block's steps and minimums.
-inline constexpr int64_t kUnpackedMinimums = kInt8Steps + PackedMatrix::kPanelColumns * 2;
-inline constexpr int64_t kUnpackedBlockBytes = kUnpackedMinimums + PackedMatrix::kPanelColumns * 2;
+/// 4-bit codes as bytes, with their block's steps and minimums in f32: read by every row tile.
+inline constexpr int64_t kUnpackedMinimums = kInt8Steps + PackedMatrix::kPanelColumns * 4;
+inline constexpr int64_t kUnpackedBlockBytes = kUnpackedMinimums + PackedMatrix::kPanelColumns * 4;
 
 template <class Dot>
-struct UnpackedInt4Codes : ScaledByBlock<Dot, kInt8Steps, kUnpackedMinimums> {
+struct UnpackedInt4Codes : ScaledByBlock<Dot, kInt8Steps, kUnpackedMinimums, Floats> {
   static constexpr int64_t kBytes = kUnpackedBlockBytes;
   static constexpr int kRowsAtOnce = Simd::kTileRows;
   static constexpr int kRowsInWholeTiles = Simd::kTileRows;
@@ -156,7 +171,8 @@ struct Int4Codes : ScaledByBlock<Dot, kInt4Steps, kInt4Minimums> {
 
   template <int kRows, int kVectors>
   static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
-    const std::byte* a = o.a;
+    constexpr int64_t kGroupBytes = 4 * Dot::kSteps;
+    const TileRows<kRows> rows(o.a, o.a_stride);
     KVCAST_UNROLL
     for (int64_t pair = 0; pair < kBlockGroups / 2; ++pair) {
       const std::byte* const codes = o.block + pair * kPanelRowBytes + o.column * 4;
@@ -167,12 +183,10 @@ struct Int4Codes : ScaledByBlock<Dot, kInt4Steps, kInt4Minimums> {
         both[v] = Simd::load_int(codes + v * Simd::kWidth * 4);
         w[v] = low_halves_of_bytes(both[v]);
       }
-      multiply_add_weights<Dot>(a, o.a_stride, w, acc);
-      a += 4 * Dot::kSteps;
+      multiply_add_weights<Dot>(rows, 2 * pair * kGroupBytes, w, acc);
       KVCAST_UNROLL
       for (int v = 0; v < kVectors; ++v) w[v] = high_halves_of_bytes(both[v]);
-      multiply_add_weights<Dot>(a, o.a_stride, w, acc);
-      a += 4 * Dot::kSteps;
+      multiply_add_weights<Dot>(rows, (2 * pair + 1) * kGroupBytes, w, acc);
     }
   }
 };
@@ -268,8 +282,11 @@ KVCAST_INLINE void unpack_blocks(const std::byte* from, int64_t blocks, int64_t 
         Simd::store_int(codes, low_halves_of_bytes(both));
         Simd::store_int(codes + kPanelRowBytes, high_halves_of_bytes(both));
       }
+      auto* const steps = reinterpret_cast<float*>(to + kInt8Steps) + column;
+      auto* const minimums = reinterpret_cast<float*>(to + kUnpackedMinimums) + column;
+      Simd::store(steps, Simd::load_f16(from + kInt4Steps + column * 2));
+      Simd::store(minimums, Simd::load_f16(from + kInt4Minimums + column * 2));
     }
-    __builtin_memcpy(to + kInt8Steps, from + kInt4Steps, kUnpackedBlockBytes - kInt8Steps);
   }
 }
 

@@ -104,8 +104,11 @@ struct AttendArgs {
 };
 
 struct AttentionKernels {
-  bool bf16_operands = false;  ///< queries and probabilities are rounded to bf16
+  bool bf16_operands = false;   ///< queries and probabilities are rounded to bf16
+  bool int16_operands = false;  ///< to 16 bits
   void (*attend)(const AttendArgs&) = nullptr;
+  /// As KernelTable::spin, of the products' instruction.
+  double (*spin)(int64_t iterations) = nullptr;
   /// Probabilities of the last row, summed over the query heads of kv_head: [keys].
   void (*last_row)(const AttendArgs&, float* sums) = nullptr;
 };
@@ -120,7 +123,7 @@ struct KernelTable {
   void (*silu_mul)(const SiluMulArgs&, int64_t row, int64_t begin, int64_t end) = nullptr;
 
   size_t (*attend_scratch_bytes)(const AttentionShape&) = nullptr;
-  AttentionKernels attention_f32, attention_bf16;  ///< by how keys and values are held
+  AttentionKernels attention_f32, attention_bf16, attention_int8;  ///< by what caches hold
   /// Merges the partial states of a block of rows in chunk order and writes `out`.
   void (*merge)(const AttendArgs&) = nullptr;
 
@@ -130,6 +133,7 @@ struct KernelTable {
   uint64_t (*read)(const std::byte* data, size_t bytes) = nullptr;
 
   [[nodiscard]] const AttentionKernels& attention(KvType type) const {
+    if (type == KvType::kInt8) return attention_int8;
     return type == KvType::kF32 ? attention_f32 : attention_bf16;
   }
   [[nodiscard]] const MatmulKernels& matmul(WeightType type) const {

@@ -73,6 +73,8 @@ struct HeadNormRopeArgs {
   const float* rope_sin = nullptr;  // [rows, head_dim / 2]
   float* out = nullptr;             // [rows, heads, head_dim] by the strides
   uint16_t* out_bf16 = nullptr;     // instead of out, rounded
+  int8_t* out_int8 = nullptr;       // instead of out: KvType::kInt8's rows
+  bool rotate_int8 = false;         ///< of keys: what is rounded is the row turned by rotate_head
   int64_t out_row_stride = 0;       ///< elements from one row of a head to the next
   int64_t out_head_stride = 0;      ///< elements from one head of a row to the next
 };
@@ -113,7 +115,8 @@ struct AttentionArgs {
   int64_t q_stride = 0;
   int64_t rows = 0;
   int64_t first_position = 0;    ///< cache rows before the first new row
-  const void* keys = nullptr;    // [kv_heads][head_stride], rows of head_dim; k_norm, RoPE applied
+  const void* keys = nullptr;    // [kv_heads][head_stride], rows of kv_row_elements; k_norm, RoPE
+                                 // applied
   const void* values = nullptr;  // [kv_heads][head_stride]
   int64_t head_stride = 0;       ///< elements from one KV head to the next
   float* out = nullptr;          // [rows, query_heads * head_dim]
@@ -123,10 +126,27 @@ struct AttentionArgs {
   /// [first_position + rows].
   float* last_row_probabilities = nullptr;
 };
-/// How keys and values are held: as computed, or rounded to bf16. With bf16, AVX-512 BF16
-/// rounds queries and probabilities too.
-enum class KvType { kF32, kBf16 };
-constexpr size_t kv_element_bytes(KvType type) { return type == KvType::kF32 ? 4 : 2; }
+/// How keys and values are held: as computed, rounded to bf16, or in 8 bits, where a row of a head
+/// is its step (an f32, in the machine's order) and the codes round(x / step), step = max|x| / 127,
+/// of keys after a rotation (rotation_inl.h); a row with an infinity or NaN has NaN for its step.
+/// Steps multiply scores and probabilities. Queries and probabilities are rounded too: over bf16 to
+/// bf16 by AVX-512 BF16, over 8 bits to 16 bits on x86-64.
+enum class KvType { kF32, kBf16, kInt8 };
+/// Bytes of what rows consist of: floats, bf16, single bytes.
+constexpr int64_t kv_element_bytes(KvType type) {
+  return type == KvType::kF32 ? 4 : type == KvType::kBf16 ? 2 : 1;
+}
+/// Most elements of a head.
+inline constexpr int64_t kMostHeadElements = 512;
+/// The step in front of the codes.
+inline constexpr int64_t kKvStepBytes = sizeof(float);
+/// Elements from one row of a head to the next.
+constexpr int64_t kv_row_elements(KvType type, int64_t head_dim) {
+  return type == KvType::kInt8 ? kKvStepBytes + head_dim : head_dim;
+}
+constexpr int64_t kv_row_bytes(KvType type, int64_t head_dim) {
+  return kv_row_elements(type, head_dim) * kv_element_bytes(type);
+}
 /// All sequences of a batch share the head layout; work is split over sequences, heads and rows.
 /// Query head h reads KV head h / (query_heads / kv_heads). Scores are scaled by 1/sqrt(head_dim).
 struct AttentionShape {
@@ -140,6 +160,8 @@ void attention(std::span<const AttentionArgs> sequences, const AttentionShape& s
 /// Peak of this machine for the instructions that `type` uses, measured now over `seconds` with
 /// `threads` threads: floating-point (or integer) operations per second.
 double measure_peak_ops_per_s(WeightType type, int threads, double seconds = 0.2);
+/// The same for the instructions that attention's two products use over such a cache.
+double measure_attention_peak_ops_per_s(KvType type, int threads, double seconds = 0.2);
 /// Sequential read bandwidth from memory that is allocated like packed weights, bytes per second.
 double measure_read_bytes_per_s(int threads, double seconds = 0.3);
 

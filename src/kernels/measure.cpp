@@ -38,10 +38,9 @@ size_t read_test_bytes() {
   return bytes / kMiB * kMiB;
 }
 
-}  // namespace
-
-double measure_peak_ops_per_s(WeightType type, int threads, double seconds) {
-  const KernelTable& table = kernels();
+/// spin(iterations) runs instructions in registers and says how many operations that was.
+template <typename Spin>
+double measure_peak(const Spin& spin, int threads, double seconds) {
   constexpr int64_t kIterations = 5'000;
   constexpr int kSlices = 40;  // the best slice: others may have been interrupted
   double best = 0.0;
@@ -49,12 +48,12 @@ double measure_peak_ops_per_s(WeightType type, int threads, double seconds) {
     // Every worker its own rate over its own time: one that comes late counts for what it does.
     std::vector<double> rates(static_cast<size_t>(threads), 0.0);
     run_together(threads, [&](int worker) {
-      table.spin(type, kIterations);  // clocks and power licences settle
+      spin(kIterations);  // clocks and power licences settle
       const double begin = now_s();
       double operations = 0.0;
       double end = begin;
       do {
-        operations += table.spin(type, kIterations);
+        operations += spin(kIterations);
         end = now_s();
       } while (end < begin + seconds / kSlices);
       rates[static_cast<size_t>(worker)] = operations / (end - begin);
@@ -62,6 +61,17 @@ double measure_peak_ops_per_s(WeightType type, int threads, double seconds) {
     best = std::max(best, std::accumulate(rates.begin(), rates.end(), 0.0));
   }
   return best;
+}
+
+}  // namespace
+
+double measure_peak_ops_per_s(WeightType type, int threads, double seconds) {
+  const KernelTable& table = kernels();
+  return measure_peak([&](int64_t n) { return table.spin(type, n); }, threads, seconds);
+}
+
+double measure_attention_peak_ops_per_s(KvType type, int threads, double seconds) {
+  return measure_peak(kernels().attention(type).spin, threads, seconds);
 }
 
 double measure_read_bytes_per_s(int threads, double seconds) {

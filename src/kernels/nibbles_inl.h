@@ -5,6 +5,7 @@
 // Included after the file's Simd.
 #pragma once
 
+#include "kernels/attention_int8_inl.h"
 #include "kernels/int8_widened_inl.h"
 
 namespace kvcast {
@@ -143,6 +144,7 @@ KernelTable nibbles_table(Isa isa) {
   KernelTable t = widened_table(isa);
   set_block_product<Int4Nibbles>(t.int4_blocks, convert_nibble_blocks);
   set_block_product<Int8Nibbles>(t.int8_blocks, convert_nibble_blocks);
+  t.attention_int8 = attention_kernels<CacheInt8<DotPairs>>();
   t.spin = spin_nibbles;
   return t;
 }

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "base/half.h"
 #include "kernels/kernel_table.h"
+#include "kernels/rotation_inl.h"
 
 namespace kvcast::reference {
 namespace {
@@ -52,6 +54,25 @@ Row round_blocks(const float* a, int64_t k) {
     }
   }
   return row;
+}
+
+/// A row of KvType::kInt8.
+void store_int8_row(const std::vector<float>& x, int8_t* out) {
+  const Row row = round_row(x.data(), std::ssize(x), Activations::kInt8);
+  const auto step = static_cast<float>(row.scale);
+  std::memcpy(out, &step, sizeof step);
+  for (size_t i = 0; i < x.size(); ++i) {
+    out[kKvStepBytes + static_cast<int64_t>(i)] = static_cast<int8_t>(row.values[i]);
+  }
+}
+
+/// Element i of a row of a head.
+double cached(KvType type, const void* row, int64_t i) {
+  if (type == KvType::kF32) return static_cast<const float*>(row)[i];
+  if (type == KvType::kBf16) return bf16_to_float(static_cast<const uint16_t*>(row)[i]);
+  float step = 0.0F;
+  std::memcpy(&step, row, sizeof step);
+  return static_cast<double>(step) * static_cast<const int8_t*>(row)[kKvStepBytes + i];
 }
 
 }  // namespace
@@ -122,6 +143,11 @@ void head_norm_rope(const HeadNormRopeArgs& args) {
         x[i + half] = static_cast<float>(b * cosine + a * sine);
       }
       const int64_t to = r * args.out_row_stride + h * args.out_head_stride;
+      if (args.out_int8 != nullptr) {
+        if (args.rotate_int8) rotate_head(x.data(), args.head_dim);
+        store_int8_row(x, args.out_int8 + to);
+        continue;
+      }
       for (int64_t i = 0; i < args.head_dim; ++i) {
         if (args.out_bf16 != nullptr) {
           args.out_bf16[to + i] = float_to_bf16(x[i]);
@@ -145,10 +171,7 @@ void silu_mul(const SiluMulArgs& args) {
 }
 
 void attention(std::span<const AttentionArgs> sequences, const AttentionShape& shape) {
-  const auto cached = [&](const void* cache, int64_t at) {
-    return shape.kv_type == KvType::kF32 ? static_cast<const float*>(cache)[at]
-                                         : bf16_to_float(static_cast<const uint16_t*>(cache)[at]);
-  };
+  const int64_t row_bytes = kv_row_bytes(shape.kv_type, shape.head_dim);
   const double scale = 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
   const int64_t group = shape.query_heads / shape.kv_heads;
   for (const AttentionArgs& s : sequences) {
@@ -156,12 +179,16 @@ void attention(std::span<const AttentionArgs> sequences, const AttentionShape& s
     for (int64_t r = 0; r < s.rows; ++r) {
       const int64_t visible = s.first_position + r + 1;
       for (int64_t h = 0; h < shape.query_heads; ++h) {
-        const float* const q = s.q + r * s.q_stride + h * shape.head_dim;
-        const int64_t head = h / group * s.head_stride;
+        const float* const asked = s.q + r * s.q_stride + h * shape.head_dim;
+        std::vector<float> q(asked, asked + shape.head_dim);
+        if (shape.kv_type == KvType::kInt8) rotate_head(q.data(), shape.head_dim);
+        const int64_t head = h / group * s.head_stride * kv_element_bytes(shape.kv_type);
+        const auto* const keys = static_cast<const std::byte*>(s.keys) + head;
+        const auto* const values = static_cast<const std::byte*>(s.values) + head;
         std::vector<double> p(static_cast<size_t>(visible), 0.0);
         for (int64_t j = 0; j < visible; ++j) {
           for (int64_t i = 0; i < shape.head_dim; ++i) {
-            p[j] += static_cast<double>(q[i]) * cached(s.keys, head + j * shape.head_dim + i);
+            p[j] += q[i] * cached(shape.kv_type, keys + j * row_bytes, i);
           }
           p[j] *= scale;
         }
@@ -172,7 +199,7 @@ void attention(std::span<const AttentionArgs> sequences, const AttentionShape& s
         for (int64_t i = 0; i < shape.head_dim; ++i) {
           double mixed = 0.0;
           for (int64_t j = 0; j < visible; ++j)
-            mixed += p[j] / sum * cached(s.values, head + j * shape.head_dim + i);
+            mixed += p[j] / sum * cached(shape.kv_type, values + j * row_bytes, i);
           out[i] = static_cast<float>(mixed);
         }
         for (int64_t j = 0; j < visible && r + 1 == s.rows; ++j) {

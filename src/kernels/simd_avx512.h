@@ -97,6 +97,18 @@ struct Simd {
     const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
   }
+  /// kWidth signed bytes as 32-bit numbers, as f32; twice as many as 16-bit numbers.
+  static I load_bytes(const int8_t* p) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static F load_int8(const int8_t* p) { return to_float(load_bytes(p)); }
+  static I load_bytes_in_pairs(const int8_t* p) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  /// The low halves of the lanes, in their order.
+  static void store_halves(int16_t* p, I x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(x));
+  }
   /// The first n floats, rounded to bf16.
   static void store_bf16(uint16_t* p, F x, int64_t n = kWidth) {
 #ifdef __AVX512BF16__

@@ -163,6 +163,9 @@ struct Simd {
     return as_float(
         each_int([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(p[i]) << 16); }));
   }
+  static F load_int8(const int8_t* p) {
+    return each([&](int i) { return static_cast<float>(p[i]); });
+  }
   static void store_bf16(uint16_t* p, F x, int64_t n = kWidth) {
     for (int i = 0; i < kWidth && i < n; ++i) p[i] = float_to_bf16(x.lane[i]);
   }
@@ -197,6 +200,10 @@ struct Simd {
     });
   }
   static I add_products_of_pairs(I sum, I x, I y) { return add_int(sum, multiply_pairs(x, y)); }
+  /// The low byte of each lane: kWidth bytes.
+  static void store_bytes(std::byte* p, I x) {
+    for (int i = 0; i < kWidth; ++i) p[i] = static_cast<std::byte>(x.lane[i]);
+  }
   /// The low halves of the lanes as int16, every four in the order 0, 2, 1, 3 of widen_*.
   static void store_widened(std::byte* p, I x) {
     const int16_t halves[4] = {static_cast<int16_t>(x.lane[0]), static_cast<int16_t>(x.lane[2]),

@@ -7,8 +7,9 @@
 namespace kvcast {
 namespace {
 
-/// out[rows, columns] = a[rows, depth] * b[depth, columns] (+ keep[row] * out) with f32 sums; depth
-/// in groups of 4 bytes (1 f32, 2 bf16), strides in bytes; columns is a multiple of kWidth.
+/// out[rows, columns] = a[rows, depth] * b[depth, columns] (+ keep[row] * out), f32; depth in
+/// groups of 4 bytes (1 f32, 2 bf16 or 16-bit numbers, whose exact sums are multiplied by
+/// steps[row]), strides in bytes; columns is a multiple of kWidth.
 struct SmallProduct {
   const void* a;
   int64_t a_stride;
@@ -18,12 +19,14 @@ struct SmallProduct {
   float* out;
   int64_t out_stride;
   int64_t columns;
-  const float* keep = nullptr;  ///< [rows] or null
+  const float* keep = nullptr;   ///< [rows] or null
+  const float* steps = nullptr;  ///< [rows], of whole numbers only
 };
 
 template <class Dot, int kRows, int kVectors>
 void small_tile(const SmallProduct& p, int64_t row, int64_t column) {
-  Simd::F acc[kRows][kVectors];
+  constexpr bool kIntegers = requires { Dot::kIntegers; };
+  typename Dot::Accumulator acc[kRows][kVectors];
   const auto at = [&](int r, int v) {
     return reinterpret_cast<float*>(reinterpret_cast<std::byte*>(p.out) +
                                     (row + r) * p.out_stride) +
@@ -33,8 +36,12 @@ void small_tile(const SmallProduct& p, int64_t row, int64_t column) {
   for (int r = 0; r < kRows; ++r) {
     KVCAST_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      acc[r][v] = p.keep == nullptr ? Simd::zero()
-                                    : Simd::mul(Simd::load(at(r, v)), Simd::set(p.keep[row + r]));
+      if constexpr (kIntegers) {
+        acc[r][v] = Dot::zero();
+      } else {
+        acc[r][v] = p.keep == nullptr ? Simd::zero()
+                                      : Simd::mul(Simd::load(at(r, v)), Simd::set(p.keep[row + r]));
+      }
     }
   }
   Prefetch none;
@@ -44,7 +51,15 @@ void small_tile(const SmallProduct& p, int64_t row, int64_t column) {
   KVCAST_UNROLL
   for (int r = 0; r < kRows; ++r) {
     KVCAST_UNROLL
-    for (int v = 0; v < kVectors; ++v) Simd::store(at(r, v), acc[r][v]);
+    for (int v = 0; v < kVectors; ++v) {
+      if constexpr (kIntegers) {
+        Simd::F x = Simd::mul(Simd::to_float(acc[r][v]), Simd::set(p.steps[row + r]));
+        if (p.keep != nullptr) x = Simd::fma(Simd::load(at(r, v)), Simd::set(p.keep[row + r]), x);
+        Simd::store(at(r, v), x);
+      } else {
+        Simd::store(at(r, v), acc[r][v]);
+      }
+    }
   }
 }
 

@@ -79,7 +79,13 @@ uint64_t read_bytes(const std::byte* data, size_t bytes) {
 
 template <class Cache>
 AttentionKernels attention_kernels() {
-  return {Cache::kPerGroup == 2, attend<Cache>, last_row_probabilities<Cache>};
+  constexpr bool kHalves = Cache::kPerGroup == 2;
+  return {
+      .bf16_operands = kHalves && !Cache::kIntegers,
+      .int16_operands = Cache::kIntegers,
+      .attend = attend<Cache>,
+      .spin = [](int64_t n) { return spin_dot<typename Cache::Dot>(n, 2.0 * Cache::kPerGroup); },
+      .last_row = last_row_probabilities<Cache>};
 }
 
 /// Everything but int8 products; more capable sets replace what they do better.
@@ -103,6 +109,7 @@ KernelTable base_table(Isa isa) {
   t.attend_scratch_bytes = attend_scratch_bytes;
   t.attention_f32 = attention_kernels<CacheF32>();
   t.attention_bf16 = attention_kernels<CacheBf16Widened>();
+  t.attention_int8 = attention_kernels<CacheInt8Widened>();
   t.merge = merge_chunks;
   t.read = read_bytes;
   return t;

@@ -1,6 +1,7 @@
 // int8 products with vpdpbusd, of AVX-512 VNNI or of AVX-VNNI. Included after the file's Simd.
 #pragma once
 
+#include "kernels/attention_int8_inl.h"
 #include "kernels/gemm_blocks_inl.h"
 #include "kernels/table_inl.h"
 
@@ -45,7 +46,20 @@ void convert_blocks_vnni(const ConvertArgs& c) {
       c, [](std::byte* out, int64_t i, Simd::I q) { Simd::store_bytes(out + i, q); });
 }
 
+/// vpdpwssd: a pair of 16-bit products per lane.
+struct DotPairsVnni : DotPairs {
+  static Accumulator multiply_add(Accumulator c, Simd::I a, Simd::I b) {
+    if constexpr (Simd::kWidth == 16) {
+      __asm__("vpdpwssd %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+    } else {
+      __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
+    }
+    return c;
+  }
+};
+
 void set_vnni_products(KernelTable& t) {
+  t.attention_int8 = attention_kernels<CacheInt8<DotPairsVnni>>();
   t.int8.group_bytes = 4;
   t.int8.convert = convert_unsigned_int8;
   set_product<DotInt8Vnni>(t.int8);

@@ -15,10 +15,22 @@ double matmul_flops(double rows, int64_t columns, int64_t out) {
   return 2.0 * rows * static_cast<double>(columns) * static_cast<double>(out);
 }
 
+struct LayerCost {
+  double products = 0.0;   ///< with weights
+  double attention = 0.0;  ///< QKᵀ and PV
+
+  [[nodiscard]] double total() const { return products + attention; }
+  LayerCost& operator+=(const LayerCost& other) {
+    products += other.products;
+    attention += other.attention;
+    return *this;
+  }
+};
+
 /// `rows` new tokens behind `cached` earlier ones. A row at position p attends to p + 1 keys: QKᵀ
 /// and PV cost 2 * query_width each per key.
-double layer_flops(const ModelConfig& model, int64_t layer, int64_t cached, int64_t rows,
-                   LayerWork work) {
+LayerCost layer_cost(const ModelConfig& model, int64_t layer, int64_t cached, int64_t rows,
+                     LayerWork work) {
   const auto n = static_cast<double>(rows);
   const bool all = work == LayerWork::kAllRows;
   double keys_values = 0.0, others = 0.0;  // products of all rows, of those that go on
@@ -28,29 +40,36 @@ double layer_flops(const ModelConfig& model, int64_t layer, int64_t cached, int6
     (is_key_value ? keys_values : others) +=
         matmul_flops(is_key_value || all ? n : 1.0, weight.columns, weight.rows);
   }
-  if (work == LayerWork::kKeysValuesOnly) return keys_values;
+  if (work == LayerWork::kKeysValuesOnly) return {keys_values, 0.0};
 
   const double last_seen = static_cast<double>(cached) + n;
   const double keys_seen = all ? n * static_cast<double>(cached) + n * (n + 1.0) / 2.0 : last_seen;
   const double attention = 4.0 * static_cast<double>(model.query_width(layer)) * keys_seen;
-  return keys_values + others + attention;
+  return {keys_values + others, attention};
 }
 
 /// Layers [0, count) of which the last does only `last_work`.
-double layers_flops(const ModelConfig& model, int64_t count, int64_t cached, int64_t rows,
-                    LayerWork last_work) {
-  double flops = 0.0;
+LayerCost layers_cost(const ModelConfig& model, int64_t count, int64_t cached, int64_t rows,
+                      LayerWork last_work) {
+  LayerCost cost;
   for (int64_t i = 0; i < count; ++i) {
     const LayerWork work = i + 1 == count ? last_work : LayerWork::kAllRows;
-    flops += layer_flops(model, i, cached, rows, work);
+    cost += layer_cost(model, i, cached, rows, work);
   }
-  return flops;
+  return cost;
+}
+
+/// Counts the layers in `cost` as one of its parts.
+void add(PrefillCost& cost, double PrefillCost::*part, const LayerCost& layers) {
+  cost.*part += layers.total();
+  cost.attention += layers.attention;
 }
 
 /// The answering model runs `rows` tokens behind `cached` ones and gives the last one's logits.
 PrefillCost answer_cost(const ModelConfig& model, int64_t cached, int64_t rows) {
   PrefillCost cost;
-  cost.base = layers_flops(model, model.n_layers(), cached, rows, LayerWork::kKeysValuesAndLastRow);
+  add(cost, &PrefillCost::base,
+      layers_cost(model, model.n_layers(), cached, rows, LayerWork::kKeysValuesAndLastRow));
   cost.lm_head = matmul_flops(1.0, model.model_dim, model.vocab_size);
   return cost;
 }
@@ -61,19 +80,28 @@ PrefillCost exact_cost(const ModelConfig& model, int64_t prompt_tokens) {
   return answer_cost(model, 0, prompt_tokens);
 }
 
+PrefillCost step_cost(const ModelConfig& model, int64_t cached) {
+  return answer_cost(model, cached, 1);
+}
+
 PrefillCost pruned_cost(const ModelConfig& model, const std::vector<int64_t>& rows_per_layer) {
   PrefillCost cost;
   for (int64_t i = 0; i < model.n_layers(); ++i) {
     const bool last = i + 1 == model.n_layers();
-    cost.base += layer_flops(model, i, 0, rows_per_layer[static_cast<size_t>(i)],
-                             last ? LayerWork::kKeysValuesAndLastRow : LayerWork::kAllRows);
+    add(cost, &PrefillCost::base,
+        layer_cost(model, i, 0, rows_per_layer[static_cast<size_t>(i)],
+                   last ? LayerWork::kKeysValuesAndLastRow : LayerWork::kAllRows));
   }
   cost.lm_head = matmul_flops(1.0, model.model_dim, model.vocab_size);
   return cost;
 }
 
-double attention_scoring_cost(const ModelConfig& model, int64_t layers, int64_t prompt_tokens) {
-  return layers_flops(model, layers, 0, prompt_tokens, LayerWork::kKeysValuesAndLastRow);
+PrefillCost attention_scoring_cost(const ModelConfig& model, int64_t layers,
+                                   int64_t prompt_tokens) {
+  PrefillCost cost;
+  add(cost, &PrefillCost::base,
+      layers_cost(model, layers, 0, prompt_tokens, LayerWork::kKeysValuesAndLastRow));
+  return cost;
 }
 
 PrefillCost kv_prediction_cost(const ModelConfig& base, const ModelConfig& auxiliary,
@@ -82,9 +110,11 @@ PrefillCost kv_prediction_cost(const ModelConfig& base, const ModelConfig& auxil
   const int64_t sinks = std::min(plan.sink_tokens, predicted), rows = predicted - sinks;
   constexpr LayerWork kLast = LayerWork::kKeysValuesOnly;
   PrefillCost cost = answer_cost(base, predicted, prompt_tokens - predicted);
-  cost.base += layers_flops(base, sinks > 0 ? base.n_layers() : 0, 0, sinks, kLast);
-  cost.auxiliary = layers_flops(auxiliary, plan.auxiliary_layers(), 0, predicted, kLast) +
-                   layers_flops(base, plan.exact_layers, sinks, rows, kLast);
+  add(cost, &PrefillCost::base,
+      layers_cost(base, sinks > 0 ? base.n_layers() : 0, 0, sinks, kLast));
+  add(cost, &PrefillCost::auxiliary,
+      layers_cost(auxiliary, plan.auxiliary_layers(), 0, predicted, kLast));
+  add(cost, &PrefillCost::auxiliary, layers_cost(base, plan.exact_layers, sinks, rows, kLast));
   for (int64_t i = plan.exact_layers; i < base.n_layers(); ++i) {
     cost.predictor +=
         2.0 * matmul_flops(static_cast<double>(rows), input_width(plan.inputs[i], base, auxiliary),

@@ -18,6 +18,8 @@ struct PrefillCost {
   double predictor = 0.0;
   double base = 0.0;     ///< layers of the answering model
   double lm_head = 0.0;  ///< once, for the last token
+  /// What of all that is attention's two products, which run in the cache's type, not the weights'.
+  double attention = 0.0;
 
   [[nodiscard]] double total() const { return auxiliary + predictor + base + lm_head; }
 };
@@ -26,6 +28,9 @@ struct PrefillCost {
 /// (causal: a token attends to itself and what is before it). In the last layer only K/V for all
 /// tokens and the rest for the last. `auxiliary` alone costs exact_cost(auxiliary).
 PrefillCost exact_cost(const ModelConfig& model, int64_t prompt_tokens);
+
+/// A decode step of one sequence: one token behind `cached` ones.
+PrefillCost step_cost(const ModelConfig& model, int64_t cached);
 
 /// KV Prediction (method §3): the auxiliary and the predictor read all but the last `tail` >= 1
 /// tokens, the base runs the tail over the forecast. The auxiliary stops after the K/V of the last
@@ -40,7 +45,7 @@ PrefillCost pruned_cost(const ModelConfig& model, const std::vector<int64_t>& ro
 
 /// The first `layers` layers on all tokens, to learn the attention that the last one pays: what
 /// static pruning adds to the run on what it keeps.
-double attention_scoring_cost(const ModelConfig& model, int64_t layers, int64_t prompt_tokens);
+PrefillCost attention_scoring_cost(const ModelConfig& model, int64_t layers, int64_t prompt_tokens);
 
 /// Weights and biases of the predictor for this pair.
 int64_t predictor_parameter_count(const ModelConfig& base, const ModelConfig& auxiliary,

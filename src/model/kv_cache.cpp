@@ -5,7 +5,10 @@
 #include <cstring>
 #include <utility>
 
+#include "model/config_limits.h"
+
 namespace kvcast {
+static_assert(kMaxHeadDim <= kMostHeadElements);
 namespace {
 
 /// Copies the first `bytes` of every head between two buffers of different capacity.
@@ -17,6 +20,12 @@ void copy_heads(const std::byte* from, int64_t from_stride, std::byte* to, int64
 }
 
 }  // namespace
+
+int64_t kv_token_bytes(const ModelConfig& config, KvType type) {
+  int64_t heads = 0;
+  for (const LayerConfig& layer : config.layers) heads += layer.kv_heads;
+  return 2 * heads * kv_row_bytes(type, config.head_dim);
+}
 
 KVCache::KVCache(const ModelConfig& config, KvType type) : type_(type), head_dim_(config.head_dim) {
   layers_.resize(config.layers.size());
@@ -65,17 +74,20 @@ void KVCache::reserve(int64_t rows) {
 void KVCache::place(std::byte* rows, HeadNormRopeArgs& args) const {
   args.out = type_ == KvType::kF32 ? reinterpret_cast<float*>(rows) : nullptr;
   args.out_bf16 = type_ == KvType::kBf16 ? reinterpret_cast<uint16_t*>(rows) : nullptr;
-  args.out_row_stride = head_dim_;
+  args.out_int8 = type_ == KvType::kInt8 ? reinterpret_cast<int8_t*>(rows) : nullptr;
+  args.out_row_stride = kv_row_elements(type_, head_dim_);
   args.out_head_stride = head_stride();
 }
 
 void KVCache::place_keys(int64_t layer, int64_t offset, HeadNormRopeArgs& args) {
   assert(layers_[layer].rows + offset + args.rows <= capacity_);
+  args.rotate_int8 = true;
   place(layers_[layer].keys.data() + (layers_[layer].rows + offset) * row_bytes(), args);
 }
 
 void KVCache::place_values(int64_t layer, int64_t offset, HeadNormRopeArgs& args) {
   assert(layers_[layer].rows + offset + args.rows <= capacity_);
+  args.rotate_int8 = false;
   place(layers_[layer].values.data() + (layers_[layer].rows + offset) * row_bytes(), args);
 }
 
@@ -85,6 +97,28 @@ void KVCache::commit(int64_t layer_index, int64_t count, const int64_t* position
     layer.positions.push_back(positions != nullptr ? positions[row] : next_position_ + row);
   }
   layer.rows += count;
+}
+
+int64_t KVCache::held_bytes(int64_t rows) const {
+  int64_t heads = 0;
+  for (const Layer& layer : layers_) heads += layer.kv_heads;
+  return 2 * heads * rows * row_bytes();
+}
+
+void KVCache::copy_held(int64_t layer, int64_t rows, std::byte* out) const {
+  const int64_t bytes = rows * row_bytes(), heads = layers_[layer].kv_heads;
+  copy_heads(layers_[layer].keys.data(), head_bytes(), out, bytes, heads, bytes);
+  copy_heads(layers_[layer].values.data(), head_bytes(), out + heads * bytes, bytes, heads, bytes);
+}
+
+void KVCache::append_held(int64_t layer, int64_t rows, const std::byte* in) {
+  Layer& to = layers_[layer];
+  assert(to.rows + rows <= capacity_);
+  const int64_t bytes = rows * row_bytes(), first = to.rows * row_bytes();
+  copy_heads(in, bytes, to.keys.data() + first, head_bytes(), to.kv_heads, bytes);
+  copy_heads(in + to.kv_heads * bytes, bytes, to.values.data() + first, head_bytes(), to.kv_heads,
+             bytes);
+  commit(layer, rows);
 }
 
 void KVCache::make_exact(int64_t count) {
@@ -184,13 +218,11 @@ void KVCache::take_exact_rows(const KVCache& other, int64_t end) {
 }
 
 int64_t KVCache::bytes() const {
-  int64_t heads = 0;
-  for (const Layer& layer : layers_) heads += layer.kv_heads;
   int64_t kept_bytes = 0;
   for (const KeptRows& kept : kept_) {
     kept_bytes += static_cast<int64_t>(kept.data.capacity() * sizeof(float));
   }
-  return 2 * heads * head_bytes() + kept_bytes;
+  return held_bytes(capacity_) + kept_bytes;
 }
 
 }  // namespace kvcast

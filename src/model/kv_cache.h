@@ -11,10 +11,14 @@
 
 namespace kvcast {
 
-/// Keys and values of one sequence in every layer of one model, as f32 or bf16. Keys are stored
-/// after k_norm and RoPE. The cache knows the position of every row and of the next token; nobody
-/// else tracks positions. A layer need not have a row for every position: strategies that drop
-/// tokens leave gaps. Not thread-safe; movable; copying is explicit (clone).
+/// Bytes that the keys and values of one token take in all layers of a model.
+int64_t kv_token_bytes(const ModelConfig& config, KvType type);
+
+/// Keys and values of one sequence in every layer of one model, as f32, as bf16 or in 8
+/// bits (KvType). Keys are stored after k_norm and RoPE. The cache knows the position of every row
+/// and of the next token; nobody else tracks positions. A layer need not have a row for every
+/// position: strategies that drop tokens leave gaps. Not thread-safe; movable; copying is explicit
+/// (clone).
 class KVCache {
  public:
   explicit KVCache(const ModelConfig& config, KvType type = KvType::kF32);
@@ -48,6 +52,13 @@ class KVCache {
   /// The `count` rows written there are the layer's now. `positions` [count], ascending; null: from
   /// next_position() on.
   void commit(int64_t layer, int64_t count, const int64_t* positions = nullptr);
+
+  /// Bytes that the first `rows` rows of all layers are held in.
+  [[nodiscard]] int64_t held_bytes(int64_t rows) const;
+  /// The layer's first `rows` rows as they are held, [keys, values][kv_heads, rows].
+  void copy_held(int64_t layer, int64_t rows, std::byte* out) const;
+  /// Appends and commits `rows` such rows; room must be reserved.
+  void append_held(int64_t layer, int64_t rows, const std::byte* in);
 
   /// The model itself has run `count` more tokens: the next position moves on.
   void advance(int64_t count) {
@@ -85,14 +96,18 @@ class KVCache {
   /// which both hold the same tokens and this one has all rows.
   void take_exact_rows(const KVCache& other, int64_t end);
 
-  /// [kv_heads][head_stride] elements of type(); the first rows(layer) * head_dim of each head are
-  /// filled.
+  /// [kv_heads][head_stride] elements of type(); the first rows(layer) * kv_row_elements of each
+  /// head are filled.
   [[nodiscard]] const std::byte* keys(int64_t layer) const { return layers_[layer].keys.data(); }
   [[nodiscard]] const std::byte* values(int64_t layer) const {
     return layers_[layer].values.data();
   }
   /// Elements from one KV head to the next.
-  [[nodiscard]] int64_t head_stride() const { return capacity_ * head_dim_; }
+  [[nodiscard]] int64_t head_stride() const {
+    return capacity_ * kv_row_elements(type_, head_dim_);
+  }
+  /// Rows that there is room for.
+  [[nodiscard]] int64_t capacity() const { return capacity_; }
   [[nodiscard]] int64_t kv_heads(int64_t layer) const { return layers_[layer].kv_heads; }
   [[nodiscard]] int64_t head_dim() const { return head_dim_; }
   /// Bytes of memory held for keys and values, and for what is kept.
@@ -103,15 +118,13 @@ class KVCache {
     int64_t kv_heads = 0;
     int64_t rows = 0;
     std::vector<int64_t> positions;         // [rows], ascending
-    AlignedBuffer<std::byte> keys, values;  // [kv_heads, capacity, head_dim] elements
+    AlignedBuffer<std::byte> keys, values;  // [kv_heads, capacity] rows
 
     /// Rows before `position`.
     [[nodiscard]] int64_t rows_before(int64_t position) const;
   };
   /// Bytes of one row of one head.
-  [[nodiscard]] int64_t row_bytes() const {
-    return head_dim_ * static_cast<int64_t>(kv_element_bytes(type_));
-  }
+  [[nodiscard]] int64_t row_bytes() const { return kv_row_bytes(type_, head_dim_); }
   [[nodiscard]] int64_t head_bytes() const { return capacity_ * row_bytes(); }
   void place(std::byte* rows, HeadNormRopeArgs& args) const;
 

@@ -22,7 +22,10 @@ class StaticStrategy final : public PrefillStrategy {
     const int64_t kept = kept_count(prompt_tokens, keep_);
     PrefillCost cost = exact_cost(models.base, kept);
     if (kept < prompt_tokens) {
-      cost.base += attention_scoring_cost(models.base, scored_layers(models.base), prompt_tokens);
+      const PrefillCost scoring =
+          attention_scoring_cost(models.base, scored_layers(models.base), prompt_tokens);
+      cost.base += scoring.base;
+      cost.attention += scoring.attention;
     }
     return cost;
   }

@@ -32,27 +32,36 @@ void StepCosts::observe(int64_t rows, double ms) {
 
 std::vector<double> StepCosts::relative(int64_t rows, int64_t more) const {
   const std::lock_guard lock(mutex_);
-  const auto alone = times_.find(rows);
-  if (alone == times_.end() || !fresh(alone->second) || alone->second.count < kTrials) return {};
+  struct Seen {
+    int64_t rows;
+    double ms;
+    bool certain;
+  };
+  std::vector<Seen> seen;
+  for (const auto& [of_rows, times] : times_) {
+    if (fresh(times)) seen.push_back({of_rows, times.least(), times.count >= kTrials});
+  }
+  const auto straight = [](const Seen& a, const Seen& b, int64_t at) {
+    const auto part = static_cast<double>(at - a.rows) / static_cast<double>(b.rows - a.rows);
+    return a.ms + part * (b.ms - a.ms);
+  };
+  auto next = std::ranges::lower_bound(seen, rows, {}, &Seen::rows);
+  if (next == seen.end() || !next->certain) return {};
+  Seen last{rows, next->ms, true};
+  if (next->rows > rows) {
+    if (next == seen.begin() || !std::prev(next)->certain) return {};
+    last.ms = straight(*std::prev(next), *next, rows);
+  }
+  const double unit = last.ms;
   std::vector<double> costs = {1.0};
-  const double unit = alone->second.least();
-  auto next = std::next(alone);
-  double last = 1;  // of `last_rows`, the last that was seen
-  int64_t last_rows = rows;
   for (int64_t at = rows + 1; at <= rows + more; ++at) {
-    while (next != times_.end() && (next->first < at || !fresh(next->second))) ++next;
+    while (next != seen.end() && next->rows < at) ++next;
     const double hoped = costs.back() * (1 + kHopedRow);
     double cost = hoped;
-    if (next != times_.end()) {
-      const double seen = next->second.least() / unit;
-      const auto part =
-          static_cast<double>(at - last_rows) / static_cast<double>(next->first - last_rows);
-      cost = last + part * (seen - last);
-      if (next->second.count < kTrials) cost = std::min(cost, hoped);
-      if (next->first == at) {
-        last = cost;
-        last_rows = at;
-      }
+    if (next != seen.end()) {
+      cost = straight(last, *next, at) / unit;
+      if (!next->certain) cost = std::min(cost, hoped);
+      if (next->rows == at) last = {at, cost * unit, true};
     }
     costs.push_back(std::max(cost, costs.back()));  // a row more never takes less
   }

@@ -14,7 +14,7 @@ class StepCosts {
  public:
   /// Times of steps with `rows`, rows + 1, ... rows + `more` rows, relative to that with `rows`.
   /// What was not seen lately is taken between its neighbours, or as hopeful as to be tried. Empty:
-  /// a step with `rows` must be seen first.
+  /// steps with `rows`, or with fewer and with more, must be seen first.
   [[nodiscard]] std::vector<double> relative(int64_t rows, int64_t more) const;
   /// A step with so many rows took this long.
   void observe(int64_t rows, double ms);

@@ -21,11 +21,6 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 
-KvType kv_type(Dtype asked, Dtype weights) {
-  const Dtype chosen = asked == Dtype::kAuto ? weights : asked;
-  return chosen == Dtype::kF32 ? KvType::kF32 : KvType::kBf16;
-}
-
 /// A tokenizer is optional: models without one still work on token ids.
 Status load_model_tokenizer(Model::Impl& impl, const std::filesystem::path& base_directory,
                             const std::filesystem::path& explicit_file) {
@@ -43,6 +38,17 @@ Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& 
   if (tokenizer.vocab_size() <= model.vocab_size) return {};
   return fail(fmt::format("{}: {} tokens, but the model's vocab_size is {}", file.string(),
                           tokenizer.vocab_size(), model.vocab_size));
+}
+
+KvType kv_type_of(Dtype asked, Dtype weights) {
+  if (asked == Dtype::kInt8) return KvType::kInt8;
+  const Dtype chosen = asked == Dtype::kAuto ? weights : asked;
+  return chosen == Dtype::kF32 ? KvType::kF32 : KvType::kBf16;
+}
+
+Dtype dtype_of(KvType type) {
+  if (type == KvType::kInt8) return Dtype::kInt8;
+  return type == KvType::kF32 ? Dtype::kF32 : Dtype::kBf16;
 }
 
 Dtype dtype_of(WeightType type) {
@@ -89,10 +95,10 @@ Result<Dtype> parse_dtype(std::string_view name) {
 }
 
 Result<Dtype> parse_kv_dtype(std::string_view name) {
-  for (const Dtype dtype : {Dtype::kAuto, Dtype::kF32, Dtype::kBf16}) {
+  for (const Dtype dtype : {Dtype::kAuto, Dtype::kF32, Dtype::kBf16, Dtype::kInt8}) {
     if (name == dtype_text(dtype)) return dtype;
   }
-  return fail(fmt::format("unknown KV dtype \"{}\": expected auto, f32 or bf16", name));
+  return fail(fmt::format("unknown KV dtype \"{}\": expected auto, f32, bf16 or int8", name));
 }
 
 std::string_view dtype_text(Dtype dtype) {
@@ -141,7 +147,7 @@ Result<std::shared_ptr<const Model>> Model::Impl::load(const std::filesystem::pa
   impl->path = directory;
   KVCAST_TRY(impl->models, load_models(directory, weight_type(options.dtype), threads));
   impl->dtype = dtype_of(impl->models.base->weights().main_type());
-  impl->models.kv_type = kv_type(options.kv_dtype, impl->dtype);
+  impl->models.kv_type = kv_type_of(options.kv_dtype, impl->dtype);
   impl->default_prefill = impl->models.is_bundle() ? "kv-prediction" : "exact";
   std::filesystem::path base_directory = directory;
   if (kvcast::is_bundle(directory)) {
@@ -167,9 +173,7 @@ int64_t Model::vocab_size() const { return impl_->models.base->config().vocab_si
 int64_t Model::context_tokens() const { return impl_->models.base->config().max_context_tokens; }
 int Model::threads() const { return impl_->models.base->threads(); }
 Dtype Model::dtype() const { return impl_->dtype; }
-Dtype Model::kv_dtype() const {
-  return impl_->models.kv_type == KvType::kF32 ? Dtype::kF32 : Dtype::kBf16;
-}
+Dtype Model::kv_dtype() const { return dtype_of(impl_->models.kv_type); }
 int64_t Model::weight_bytes() const { return impl_->models.weight_bytes(); }
 const std::string& Model::default_prefill() const { return impl_->default_prefill; }
 

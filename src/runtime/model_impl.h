@@ -28,6 +28,10 @@ struct Model::Impl {
 /// What weights are held as; nullopt for Dtype::kAuto.
 std::optional<WeightType> weight_type(Dtype dtype);
 Dtype dtype_of(WeightType type);
+Dtype dtype_of(KvType type);
+/// What keys and values are cached as beside `weights`, if `asked` (of parse_kv_dtype) is asked
+/// for.
+KvType kv_type_of(Dtype asked, Dtype weights);
 
 /// That every token of the tokenizer, read from `file`, has an embedding in the model.
 Status check_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& file,

@@ -15,7 +15,7 @@ int64_t common_prefix(std::span<const int32_t> a, std::span<const int32_t> b) {
 /// Takes over what `cache` holds before `position`: its memory as it is, or a copy if most of that
 /// was for rows that never came.
 void take_over(KVCache& cache, int64_t position, KVCache& kept) {
-  const int64_t capacity = cache.head_stride() / cache.head_dim();
+  const int64_t capacity = cache.capacity();
   constexpr int64_t kGranule = 64;  // rows; less than this is not worth a copy
   if (capacity > position + position / 4 + kGranule) return kept.copy_from(cache, position);
   cache.truncate(position);

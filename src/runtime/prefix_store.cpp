@@ -45,41 +45,21 @@ int64_t shared_tokens(std::span<const int32_t> a, std::span<const int32_t> b) {
   return std::ranges::mismatch(a, b).in1 - a.begin();
 }
 
-int64_t bytes_of_rows(const KVCache& cache, int64_t rows) {
-  int64_t heads = 0;
-  for (int64_t layer = 0; layer < cache.n_layers(); ++layer) heads += cache.kv_heads(layer);
-  return 2 * heads * rows * cache.head_dim() * static_cast<int64_t>(kv_element_bytes(cache.type()));
-}
-
-/// [layers][keys, values][kv_heads, rows, head_dim].
+/// [layers] as KVCache::copy_held gives them.
 void copy_rows_to(const KVCache& cache, int64_t rows, char* out) {
-  const auto element = static_cast<int64_t>(kv_element_bytes(cache.type()));
-  const int64_t bytes = rows * cache.head_dim() * element;
+  auto* next = reinterpret_cast<std::byte*>(out);
   for (int64_t layer = 0; layer < cache.n_layers(); ++layer) {
-    for (const std::byte* data : {cache.keys(layer), cache.values(layer)}) {
-      for (int64_t head = 0; head < cache.kv_heads(layer); ++head, out += bytes) {
-        std::memcpy(out, data + head * cache.head_stride() * element, static_cast<size_t>(bytes));
-      }
-    }
+    cache.copy_held(layer, rows, next);
+    next += 2 * cache.kv_heads(layer) * rows * kv_row_bytes(cache.type(), cache.head_dim());
   }
 }
 
 /// Into an empty cache, as rows that the model itself computed.
 void take_rows_from(const std::byte* in, int64_t rows, KVCache& cache) {
-  const auto element = static_cast<int64_t>(kv_element_bytes(cache.type()));
-  const int64_t bytes = rows * cache.head_dim() * element;
   cache.reserve(rows);
   for (int64_t layer = 0; layer < cache.n_layers(); ++layer) {
-    for (const auto place : {&KVCache::place_keys, &KVCache::place_values}) {
-      HeadNormRopeArgs to{.rows = rows};
-      (cache.*place)(layer, 0, to);
-      auto* const first = to.out != nullptr ? reinterpret_cast<std::byte*>(to.out)
-                                            : reinterpret_cast<std::byte*>(to.out_bf16);
-      for (int64_t head = 0; head < cache.kv_heads(layer); ++head, in += bytes) {
-        std::memcpy(first + head * to.out_head_stride * element, in, static_cast<size_t>(bytes));
-      }
-    }
-    cache.commit(layer, rows);
+    cache.append_held(layer, rows, in);
+    in += 2 * cache.kv_heads(layer) * rows * kv_row_bytes(cache.type(), cache.head_dim());
   }
   cache.advance(rows);
 }
@@ -215,7 +195,7 @@ std::shared_ptr<Sequence> PrefixStore::read(const File& file) const {
   auto sequence = std::make_shared<Sequence>(models_);
   const auto rows = static_cast<int64_t>(file.tokens.size());
   const auto token_bytes = file.tokens.size() * sizeof(int32_t);
-  const auto kv_bytes = static_cast<size_t>(bytes_of_rows(sequence->base, rows));
+  const auto kv_bytes = static_cast<size_t>(sequence->base.held_bytes(rows));
   const std::span<const std::byte> rest = bytes.subspan(sizeof header);
   if (header.magic != kMagic || header.key != key_ || header.tokens != file.tokens.size() ||
       header.kv_bytes != kv_bytes || rest.size() != token_bytes + kv_bytes ||
@@ -267,7 +247,7 @@ std::string PrefixStore::contents_of(const Sequence& sequence) const {
   const size_t token_bytes = sequence.tokens.size() * sizeof(int32_t);
   Header header{.key = key_,
                 .tokens = sequence.tokens.size(),
-                .kv_bytes = static_cast<uint64_t>(bytes_of_rows(sequence.base, rows))};
+                .kv_bytes = static_cast<uint64_t>(sequence.base.held_bytes(rows))};
   std::string contents(sizeof header + token_bytes + header.kv_bytes, '\0');
   char* const rest = contents.data() + sizeof header;
   std::memcpy(rest, sequence.tokens.data(), token_bytes);

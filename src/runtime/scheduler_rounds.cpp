@@ -28,12 +28,6 @@ EngineError too_large(int64_t bytes, int64_t limit) {
                   bytes >> 20, limit >> 20)};
 }
 
-int64_t cache_bytes_per_token(const ModelConfig& config, KvType type) {
-  int64_t width = 0;
-  for (int64_t i = 0; i < config.n_layers(); ++i) width += config.kv_width(i);
-  return 2 * width * static_cast<int64_t>(kv_element_bytes(type));
-}
-
 tl::expected<void, EngineError> check(const EngineRequest& request, const PrefillStrategy& strategy,
                                       const Models& models, int64_t max_batch) {
   const auto refuse = [](std::string message) {
@@ -115,7 +109,7 @@ tl::expected<std::shared_ptr<Ticket>, EngineError> SchedulerRounds::submit(
   }
   if (request.pin_prefix) {
     const int64_t kept =
-        std::ssize(request.prompt) * cache_bytes_per_token(models.base->config(), models.kv_type);
+        std::ssize(request.prompt) * kv_token_bytes(models.base->config(), models.kv_type);
     if (kept > engine_.pool().max_bytes()) {
       return tl::unexpected(EngineError{
           EngineError::Kind::kTooLarge,
@@ -171,7 +165,7 @@ int64_t SchedulerRounds::cache_bytes_of(const EngineRequest& request, const Cach
   const auto whole = std::min(prompt + request.max_tokens, base.max_context_tokens);
   constexpr int64_t kGranule = 64;  // rows; KVCache grows in such steps
   const auto bytes = [&](int64_t rows, const ModelConfig& config) {
-    return (rows + kGranule) * cache_bytes_per_token(config, models.kv_type);
+    return (rows + kGranule) * kv_token_bytes(config, models.kv_type);
   };
   const bool by_base = use.answerer == Sequence::Answerer::kBase;
   int64_t total = by_base ? bytes(whole, base) : 0;

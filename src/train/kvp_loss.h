@@ -17,7 +17,7 @@ struct KvpLossOptions {
   double lambda_kl = 0.0;           ///< on KL(base exact || base on the predicted cache)
   Consistency consistency = Consistency::kL1;
   bool auxiliary_kv_only_last = false;  ///< its last layer gives K/V and nothing else: no LM loss
-  CrossEntropyOptions cross_entropy;
+  CrossEntropyOptions cross_entropy = {};
 };
 
 /// How the base runs in one step.

@@ -36,6 +36,14 @@ TEST(BenchCommand, JsonHoldsWhatIsPromisedForEveryCase) {
     for (const char* key : {"tokenize", "auxiliary", "predictor", "base"}) {
       EXPECT_GE(row["stages_ms"][key].get<double>(), 0) << key;
     }
+    for (const char* of : {"ttft", "decode"}) {
+      const Json& floor = row["floor"][of];
+      EXPECT_GT(floor["arithmetic_ms"].get<double>(), 0) << of;
+      EXPECT_GT(floor["bytes_ms"].get<double>(), 0) << of;
+      EXPECT_EQ(floor["floor_ms"],
+                std::max(floor["arithmetic_ms"].get<double>(), floor["bytes_ms"].get<double>()));
+      EXPECT_GT(floor["share"].get<double>(), 0) << of;
+    }
     EXPECT_EQ(row["stages_ms"]["predictor"].get<double>() > 0, row["prefill"] == "kv-prediction");
   }
   for (const char* dtype : {"f32", "int8"}) {

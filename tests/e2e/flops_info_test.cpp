@@ -101,6 +101,11 @@ TEST(InfoCommand, JsonHasTheSameFacts) {
   EXPECT_EQ(info["base"]["parameters"], 200544);
   EXPECT_EQ(info["base"]["stored"]["F32"]["elements"], 200544);
   EXPECT_EQ(info["base"]["layers"][0]["kv_heads"], 1);
+  int64_t heads = 0;
+  for (const Json& layer : info["base"]["layers"]) heads += layer["kv_heads"].get<int64_t>();
+  const int64_t head_dim = info["base"]["head_dim"].get<int64_t>();
+  EXPECT_EQ(info["base"]["kv_token_bytes"]["bf16"], 2 * heads * 2 * head_dim);
+  EXPECT_EQ(info["base"]["kv_token_bytes"]["int8"], 2 * heads * (head_dim + 4));
   EXPECT_EQ(info["auxiliary"]["layers"].size(), 3U);
   EXPECT_EQ(info["layer_map"], Json::array({0, 0, 1, 1, 2}));
   // What the predictor file stores is what the layer map and the widths ask for.

@@ -143,7 +143,9 @@ TEST_P(Drafts, RulesHoldForEveryTokenOfAStep) {
   const Models models = small_pair(GetParam(), 2);
   for (int32_t salt = 0; salt < 4; ++salt) {
     Options options;
-    options.rules.tokens = {.presence_penalty = 0.3F, .frequency_penalty = 0.2F, .min_tokens = 9};
+    options.rules.tokens.presence_penalty = 0.3F;
+    options.rules.tokens.frequency_penalty = 0.2F;
+    options.rules.tokens.min_tokens = 9;
     options.rules.tokens.logit_bias = {{5, 2.0F}, {29, -3.0F}};
     options.rules.tokens.banned = {{11}, {29, 58}};
     const auto prompt = repeating(50, salt);

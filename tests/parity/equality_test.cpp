@@ -104,6 +104,29 @@ TEST_P(Equality, ABf16CacheStaysCloseToAnF32Cache) {
   }
 }
 
+TEST_P(Equality, An8BitCacheStaysCloseToAnF32Cache) {
+  Models models = small_pair(GetParam(), 2);
+  const auto prompt = some_tokens(90);
+  for (const char* spec : {"exact", "kv-prediction"}) {
+    models.kv_type = KvType::kF32;
+    const auto f32 = prefill(models, spec, prompt);
+    models.kv_type = KvType::kInt8;
+    const double difference = relative_to_largest(prefill(models, spec, prompt), f32);
+    EXPECT_GT(difference, 0.0) << spec;  // it is another cache
+    EXPECT_LT(difference, is_integer(GetParam()) ? 0.05 : 0.02) << spec;
+  }
+}
+
+TEST_P(Equality, AnyDivisionOfAPromptFillsAn8BitCacheAlike) {
+  Models models = small_pair(GetParam(), 2);
+  models.kv_type = KvType::kInt8;
+  const auto prompt = some_tokens(90);
+  for (const char* spec : {"exact", "auxiliary"}) {
+    const auto whole = prefill(models, spec, prompt);
+    EXPECT_TRUE(prefill_in_turns(models, spec, prompt, {1, 2, 40, 63, 90}) == whole) << spec;
+  }
+}
+
 TEST_P(Equality, BatchEqualsOneByOne) {
   const Models models = small_pair(GetParam(), 2);
   const std::vector<std::vector<int32_t>> prompts = {some_tokens(1, 1), some_tokens(40, 2),

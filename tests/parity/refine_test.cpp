@@ -144,6 +144,23 @@ TEST_P(Refine, ARefinedCacheIsAnExactOneInAnyChunksBatchAndThreads) {
   }
 }
 
+TEST_P(Refine, A8BitCacheIsRefinedToTheBitsOfAnExactOne) {
+  Models models = small_pair(GetParam(), 2);
+  models.kv_type = KvType::kInt8;
+  Conversation answers(models, "kv-prediction:tail=5");
+  answers.add(some_tokens(90));
+  answers.add(some_tokens(41, 1));
+  answers.prefill();
+  EXPECT_FALSE(answers.exact());
+  while (!answers.exact()) answers.step(7);
+  const std::vector<float> logits = answers.step(7);
+  for (size_t s = 0; s < 2; ++s) {
+    EXPECT_TRUE(same_bits(std::span(logits).subspan(s * kSmallVocab, kSmallVocab),
+                          expect_exact(models, *answers.pointers()[s])))
+        << "answer " << s;
+  }
+}
+
 TEST_P(Refine, LayersThatAreExactAlreadyAreNotRunAgainAndAllIsExact) {
   const Models models = with_exact_layers(GetParam(), 2);
   for (const int64_t rows : {5, 7, 64}) {

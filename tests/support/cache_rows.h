@@ -27,12 +27,12 @@ inline void append_rows(KVCache& cache, int64_t layer, const float* keys, const 
 
 /// The bytes of the first `rows` rows of every head of a layer, keys and values.
 inline std::string bytes_of(const KVCache& cache, int64_t layer, int64_t rows) {
-  const auto element = static_cast<int64_t>(kv_element_bytes(cache.type()));
+  const auto element = kv_element_bytes(cache.type());
   std::string bytes;
   for (const std::byte* data : {cache.keys(layer), cache.values(layer)}) {
     for (int64_t head = 0; head < cache.kv_heads(layer); ++head) {
       bytes.append(reinterpret_cast<const char*>(data) + head * cache.head_stride() * element,
-                   static_cast<size_t>(rows * cache.head_dim() * element));
+                   static_cast<size_t>(rows * kv_row_bytes(cache.type(), cache.head_dim())));
     }
   }
   return bytes;

@@ -32,11 +32,43 @@ class Api : public testing::Test {
   std::shared_ptr<const Model> model_;
 };
 
+TEST_F(Api, CachesOf8BitsAnswerAlikeWholeInTurnsAndInBatches) {
+  const auto model = Model::load(bundle_.path(), {.dtype = Dtype::kF32, .kv_dtype = Dtype::kInt8});
+  ASSERT_TRUE(model) << model.error().message;
+  EXPECT_EQ((*model)->kv_dtype(), Dtype::kInt8);
+  for (const char* prefill : {"exact", "kv-prediction:tail=2"}) {
+    GenerateOptions asked = options();
+    asked.prefill = prefill;
+    Session alone(*model), pulled(*model);
+    const auto answer = alone.generate("a river and", asked);
+    ASSERT_TRUE(answer) << answer.error().message;
+    auto stream = pulled.start("a river and", asked);
+    ASSERT_TRUE(stream) << stream.error().message;
+    std::string text;
+    for (auto piece = stream->next(); *piece; piece = stream->next()) text += **piece;
+    EXPECT_EQ(text, answer->text) << prefill;
+  }
+  EXPECT_EQ(model_->kv_dtype(), Dtype::kF32);
+}
+
+TEST(KvDtype, IsOneOfThoseThatCachesCanHold) {
+  for (const char* name : {"auto", "f32", "bf16", "int8"}) {
+    EXPECT_EQ(dtype_text(*parse_kv_dtype(name)), name);
+  }
+  for (const char* name : {"int4", "int8-blocks", "INT8", ""}) {
+    const auto parsed = parse_kv_dtype(name);
+    ASSERT_FALSE(parsed) << name;
+    EXPECT_THAT(parsed.error().message, HasSubstr("expected auto, f32, bf16 or int8"));
+  }
+}
+
 TEST_F(Api, PulledPiecesAreTheAnswerThatIsPushed) {
   Session pushed(model_), pulled(model_);
   const auto answer = pushed.generate("a river and", options());
   ASSERT_TRUE(answer) << answer.error().message;
-  auto stream = pulled.start("a river and", options());
+  auto one_by_one = options();
+  one_by_one.drafts = 0;
+  auto stream = pulled.start("a river and", one_by_one);
   ASSERT_TRUE(stream) << stream.error().message;
   std::string text;
   int64_t steps = 0;
@@ -51,7 +83,9 @@ TEST_F(Api, PulledPiecesAreTheAnswerThatIsPushed) {
 
 TEST_F(Api, AnAnswerThatIsEndedStaysInTheConversation) {
   Session session(model_);
-  auto stream = session.start("a river and", options());
+  auto one_by_one = options();
+  one_by_one.drafts = 0;
+  auto stream = session.start("a river and", one_by_one);
   ASSERT_TRUE(*stream->next());
   ASSERT_TRUE(*stream->next());
   stream->end();

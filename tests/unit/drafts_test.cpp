@@ -89,6 +89,19 @@ TEST(StepCosts, AreThoseSeenAndStraightBetweenThem) {
   EXPECT_LT(relative[6], 1.6);
 }
 
+TEST(StepCosts, WhatWasNotSeenIsBetweenItsNeighbours) {
+  StepCosts costs;
+  for (int i = 0; i < 3; ++i) {
+    costs.observe(4, 10);
+    costs.observe(8, 14);
+  }
+  const auto relative = costs.relative(6, 2);
+  ASSERT_EQ(relative.size(), 3);
+  EXPECT_NEAR(relative[2], 14.0 / 12, 1e-9);
+  EXPECT_TRUE(costs.relative(3, 2).empty());
+  EXPECT_TRUE(costs.relative(9, 2).empty());
+}
+
 TEST(StepCosts, OneDisturbedTimeDoesNotDecide) {
   StepCosts costs;
   for (int i = 0; i < 3; ++i) costs.observe(1, 10);

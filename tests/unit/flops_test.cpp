@@ -177,5 +177,27 @@ TEST(NamedPair, UnknownOrDeeperAuxiliariesAreNamed) {
               HasSubstr("at most the 16"));
 }
 
+TEST(Flops, AttentionIsWhatGrowsWithTheSquareOfThePrompt) {
+  const ModelConfig model = *named_architecture("openelm-270m");
+  for (const int64_t tokens : {1, 7, 100}) {
+    double attention = 0.0;
+    for (int64_t layer = 0; layer < model.n_layers(); ++layer) {
+      const bool last = layer + 1 == model.n_layers();
+      const auto n = static_cast<double>(tokens);
+      attention +=
+          4.0 * static_cast<double>(model.query_width(layer)) * (last ? n : n * (n + 1) / 2);
+    }
+    EXPECT_DOUBLE_EQ(exact_cost(model, tokens).attention, attention);
+  }
+}
+
+TEST(Flops, AStepIsThePromptsLastTokenBehindTheOthers) {
+  const ModelConfig model = *named_architecture("openelm-270m");
+  EXPECT_DOUBLE_EQ(
+      step_cost(model, 40).total(),
+      count_answer(model, 40, 41) + 2.0 * static_cast<double>(model.model_dim * model.vocab_size));
+  EXPECT_GT(step_cost(model, 40).attention, step_cost(model, 39).attention);
+}
+
 }  // namespace
 }  // namespace kvcast

@@ -15,20 +15,25 @@ namespace {
 
 using testing::random_floats;
 
-constexpr KvType kKvTypes[] = {KvType::kF32, KvType::kBf16};
+constexpr KvType kKvTypes[] = {KvType::kF32, KvType::kBf16, KvType::kInt8};
 
-/// Random floats, as a cache of that type holds them.
-std::vector<std::byte> random_cache(int64_t count, uint32_t seed, KvType type) {
-  const auto floats = random_floats(count, seed);
-  std::vector<std::byte> bytes(floats.size() * kv_element_bytes(type));
-  if (type == KvType::kF32) {
-    std::memcpy(bytes.data(), floats.data(), bytes.size());
-    return bytes;
-  }
+/// Rows of random floats, as a cache of that type holds them. Every row has a size of its own.
+std::vector<std::byte> random_cache(int64_t rows, int64_t head_dim, uint32_t seed, KvType type) {
+  auto floats = random_floats(rows * head_dim, seed);
   for (size_t i = 0; i < floats.size(); ++i) {
-    const uint16_t half = float_to_bf16(floats[i]);
-    std::memcpy(bytes.data() + 2 * i, &half, 2);
+    floats[i] *= 0.5F + 0.125F * static_cast<float>(i / static_cast<size_t>(head_dim) % 8);
   }
+  std::vector<std::byte> bytes(static_cast<size_t>(rows * kv_row_bytes(type, head_dim)));
+  HeadNormRopeArgs args{.x = floats.data(),
+                        .x_stride = head_dim,
+                        .rows = rows,
+                        .heads = 1,
+                        .head_dim = head_dim,
+                        .out_row_stride = kv_row_elements(type, head_dim)};
+  if (type == KvType::kF32) args.out = reinterpret_cast<float*>(bytes.data());
+  if (type == KvType::kBf16) args.out_bf16 = reinterpret_cast<uint16_t*>(bytes.data());
+  if (type == KvType::kInt8) args.out_int8 = reinterpret_cast<int8_t*>(bytes.data());
+  reference::head_norm_rope(args);
   return bytes;
 }
 
@@ -38,9 +43,9 @@ struct Sequence {
            float scale = 1.0F)
       : width(shape.query_heads * shape.head_dim),
         q(random_floats(rows * (width + 3), seed, scale)),
-        keys(random_cache(shape.kv_heads * (first_position + rows + 2) * shape.head_dim, seed + 1,
+        keys(random_cache(shape.kv_heads * (first_position + rows + 2), shape.head_dim, seed + 1,
                           shape.kv_type)),
-        values(random_cache(shape.kv_heads * (first_position + rows + 2) * shape.head_dim, seed + 2,
+        values(random_cache(shape.kv_heads * (first_position + rows + 2), shape.head_dim, seed + 2,
                             shape.kv_type)),
         out(static_cast<size_t>(rows * (width + 5)), -7.0F),
         probabilities(static_cast<size_t>(first_position + rows)),
@@ -50,7 +55,8 @@ struct Sequence {
              .first_position = first_position,
              .keys = keys.data(),
              .values = values.data(),
-             .head_stride = (first_position + rows + 2) * shape.head_dim,
+             .head_stride =
+                 (first_position + rows + 2) * kv_row_elements(shape.kv_type, shape.head_dim),
              .out = out.data(),
              .out_stride = width + 5} {}
   int64_t width;
@@ -62,9 +68,10 @@ struct Sequence {
 
 /// Probabilities carry the error of exp and of scores of size |q||k|/sqrt(d) in f32; mixed values
 /// are averages of unit normals. Where queries and probabilities are rounded to bf16, each is off
-/// by up to 2^-9 of itself.
+/// by up to 2^-9 of itself; in 16 bits by 2^-16 of the largest.
 double tolerance(const AttentionShape& shape) {
-  return kernels().attention(shape.kv_type).bf16_operands ? 1.5e-2 : 2e-5;
+  const AttentionKernels& in_use = kernels().attention(shape.kv_type);
+  return in_use.bf16_operands ? 1.5e-2 : in_use.int16_operands ? 5e-4 : 2e-5;
 }
 
 void expect_like_reference(const AttentionShape& shape,
@@ -199,6 +206,32 @@ TEST_P(Attention, LargeScoresNeitherOverflowNorVanish) {
   for (size_t i = 0; i < s.out.size(); ++i) {
     // An error of an ulp in a score of 1000 is 6e-5 of a probability.
     ASSERT_NEAR(s.out[i], plain.out[i], 2e-3) << i;
+  }
+}
+
+TEST_P(Attention, AValueThatIsNotANumberIsSeenByThoseThatSeeItsRow) {
+  for (const KvType type : kKvTypes) {
+    const AttentionShape shape{2, 1, 64, type};
+    Sequence s(shape, 140, 0, 75);
+    Sequence plain(shape, 140, 0, 75);
+    const float nan = std::nanf("");
+    std::byte* const row = s.values.data() + 100 * kv_row_bytes(type, 64);
+    if (type == KvType::kBf16) {
+      const uint16_t half = float_to_bf16(nan);
+      std::memcpy(row, &half, sizeof half);
+    } else {
+      std::memcpy(row, &nan, sizeof nan);  // an element, or the row's step
+    }
+    attention({&s.args, 1}, shape, 2);
+    attention({&plain.args, 1}, shape, 2);
+    for (int64_t r = 0; r < 140; ++r) {
+      const auto first = static_cast<size_t>(r * s.args.out_stride);
+      if (r >= 100) {
+        ASSERT_TRUE(std::isnan(s.out[first])) << r;
+      } else if (r < 64) {  // of an earlier block
+        ASSERT_EQ(s.out[first], plain.out[first]) << r;
+      }
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <iterator>
 #include <limits>
 
@@ -8,6 +9,7 @@
 #include "kernels/kernel_table.h"
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
+#include "kernels/rotation_inl.h"
 #include "kernels_testing.h"
 
 namespace kvcast {
@@ -188,6 +190,95 @@ TEST_P(Elementwise, HeadsGoWhereACacheHoldsThem) {
         }
       }
     }
+  }
+}
+
+TEST_P(Elementwise, HeadsOf8BitsAreTheRoundedOnesWithTheirStep) {
+  for (const int64_t head_dim : {2, 6, 24, 64, 80, 128, 512}) {
+    for (const bool rotate : {false, true}) {
+      constexpr int64_t kRows = 21, kHeads = 2;
+      auto x = random_floats(kRows * kHeads * head_dim, 15);
+      for (int64_t i = 0; i < head_dim; ++i) x[static_cast<size_t>(i)] = 0.0F;  // a row of zeros
+      const auto weight = random_floats(head_dim, 12);
+      const auto angles = random_floats(kRows * head_dim / 2, 13);
+      const int64_t row_bytes = kv_row_bytes(KvType::kInt8, head_dim);
+      std::vector<int8_t> fast(static_cast<size_t>(kRows * kHeads * row_bytes + 1), 7);
+      std::vector<float> exact(static_cast<size_t>(kRows * kHeads * head_dim));
+      HeadNormRopeArgs args{.x = x.data(),
+                            .x_stride = kHeads * head_dim,
+                            .rows = kRows,
+                            .heads = kHeads,
+                            .head_dim = head_dim,
+                            .norm_weight = rotate ? weight.data() : nullptr,
+                            .rope_cos = rotate ? angles.data() : nullptr,
+                            .rope_sin = rotate ? angles.data() : nullptr,
+                            .out_int8 = fast.data(),
+                            .rotate_int8 = rotate,
+                            .out_row_stride = row_bytes,
+                            .out_head_stride = kRows * row_bytes};
+      head_norm_rope(args, 3);
+      args.out_int8 = nullptr;
+      args.out = exact.data();
+      args.out_row_stride = head_dim;
+      args.out_head_stride = kRows * head_dim;
+      head_norm_rope(args, 1);
+      for (int64_t r = 0; r < kRows * kHeads; ++r) {
+        float* const row = exact.data() + r * head_dim;
+        if (rotate) rotate_head(row, head_dim);
+        float largest = 0.0F, step = 0.0F;
+        for (int64_t i = 0; i < head_dim; ++i) largest = std::max(largest, std::fabs(row[i]));
+        std::memcpy(&step, fast.data() + r * row_bytes, sizeof step);
+        ASSERT_EQ(step, largest / 127.0F) << r;
+        for (int64_t i = 0; i < head_dim; ++i) {
+          const float code = largest == 0.0F ? 0.0F : std::nearbyint(row[i] * (127.0F / largest));
+          ASSERT_EQ(fast[static_cast<size_t>(r * row_bytes + kKvStepBytes + i)], code) << r;
+        }
+      }
+      ASSERT_EQ(fast.back(), 7);  // nothing is written behind a row
+    }
+  }
+}
+
+TEST(Rotation, IsItsOwnInverseAndKeepsProducts) {
+  for (const int64_t n : {2, 6, 24, 64, 80, 128}) {
+    const std::vector<float> a = random_floats(n, 21), b = random_floats(n, 22);
+    std::vector<float> x = a, y = b;
+    rotate_head(x.data(), n);
+    rotate_head(y.data(), n);
+    double before = 0, after = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      before += static_cast<double>(a[i]) * b[i];
+      after += static_cast<double>(x[i]) * y[i];
+    }
+    EXPECT_NEAR(after, before, 1e-5 * static_cast<double>(n)) << n;
+    rotate_head(x.data(), n);
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(x[i], a[i], 1e-5) << n;
+  }
+  std::vector<float> outlier(64, 0.0F);
+  outlier[5] = 80.0F;
+  rotate_head(outlier.data(), 64);
+  for (const float x : outlier) EXPECT_FLOAT_EQ(std::fabs(x), 10.0F);
+}
+
+TEST_P(Elementwise, RowsOf8BitsThatAreNotFiniteHaveNaNForTheirStep) {
+  for (const float special : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
+    std::vector<float> x = random_floats(24, 16);
+    x[5] = special;
+    std::vector<int8_t> out(2 * (12 + kKvStepBytes));
+    head_norm_rope({.x = x.data(),
+                    .x_stride = 12,
+                    .rows = 2,
+                    .heads = 1,
+                    .head_dim = 12,
+                    .out_int8 = out.data(),
+                    .out_row_stride = 12 + kKvStepBytes},
+                   1);
+    float steps[2];
+    std::memcpy(&steps[0], out.data(), sizeof(float));
+    std::memcpy(&steps[1], out.data() + 12 + kKvStepBytes, sizeof(float));
+    EXPECT_TRUE(std::isnan(steps[0]));
+    EXPECT_TRUE(std::isfinite(steps[1]));
+    EXPECT_EQ(out[kKvStepBytes], 0);
   }
 }
 

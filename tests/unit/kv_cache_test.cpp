@@ -2,9 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/half.h"
+#include "kernels/rotation_inl.h"
+#include "model/kv_cache_rows.h"
 #include "support/cache_rows.h"
 
 namespace kvcast {
@@ -19,9 +23,29 @@ ModelConfig two_layers() {
 
 /// Element i of row `row` of a head, as f32.
 float element(const KVCache& cache, const std::byte* data, int64_t head, int64_t row, int64_t i) {
-  const int64_t at = head * cache.head_stride() + row * cache.head_dim() + i;
-  return cache.type() == KvType::kF32 ? reinterpret_cast<const float*>(data)[at]
-                                      : bf16_to_float(reinterpret_cast<const uint16_t*>(data)[at]);
+  data += head * cache.head_stride() * kv_element_bytes(cache.type()) +
+          row * kv_row_bytes(cache.type(), cache.head_dim());
+  if (cache.type() == KvType::kF32) return reinterpret_cast<const float*>(data)[i];
+  if (cache.type() == KvType::kBf16) {
+    return bf16_to_float(reinterpret_cast<const uint16_t*>(data)[i]);
+  }
+  float step = 0.0F;
+  std::memcpy(&step, data, sizeof step);
+  return step * static_cast<float>(reinterpret_cast<const int8_t*>(data)[kKvStepBytes + i]);
+}
+
+/// A row of a head as a cache holds it, in its basis.
+std::vector<float> held(KvType type, std::vector<float> row, bool keys) {
+  if (type == KvType::kF32) return row;
+  if (type == KvType::kBf16) {
+    for (float& x : row) x = bf16_to_float(float_to_bf16(x));
+    return row;
+  }
+  if (keys) rotate_head(row.data(), std::ssize(row));
+  float largest = 0.0F;
+  for (const float x : row) largest = std::max(largest, std::fabs(x));
+  for (float& x : row) x = largest / 127.0F * std::nearbyint(x * (127.0F / largest));
+  return row;
 }
 
 class Cache : public testing::TestWithParam<KvType> {
@@ -48,22 +72,31 @@ class Cache : public testing::TestWithParam<KvType> {
   void expect_filled(const KVCache& cache, int64_t rows) const {
     ASSERT_EQ(cache.rows(0), rows);
     ASSERT_EQ(cache.next_position(), rows);
+    const std::vector<float> values = cached_values(cache, 0);
+    ASSERT_EQ(values.size(), static_cast<size_t>(2 * rows * 6));
     for (int64_t head = 0; head < 2; ++head) {
       for (int64_t row = 0; row < rows; ++row) {
+        std::vector<float> key_row(6), value_row(6);
         for (int64_t i = 0; i < 6; ++i) {
-          const float exact = key(row, head * 6 + i);
-          const float held =
-              GetParam() == KvType::kF32 ? exact : bf16_to_float(float_to_bf16(exact));
-          ASSERT_EQ(element(cache, cache.keys(0), head, row, i), held);
-          ASSERT_EQ(element(cache, cache.values(0), head, row, i), -held);
+          key_row[static_cast<size_t>(i)] = key(row, head * 6 + i);
+          value_row[static_cast<size_t>(i)] = -key(row, head * 6 + i);
+        }
+        key_row = held(GetParam(), std::move(key_row), true);
+        value_row = held(GetParam(), std::move(value_row), false);
+        for (int64_t i = 0; i < 6; ++i) {
+          const auto at = static_cast<size_t>(i);
+          ASSERT_EQ(element(cache, cache.keys(0), head, row, i), key_row[at]);
+          ASSERT_EQ(element(cache, cache.values(0), head, row, i), value_row[at]);
+          ASSERT_EQ(values[static_cast<size_t>((head * rows + row) * 6 + i)], value_row[at]);
         }
       }
     }
   }
   static constexpr int64_t kWidth = 12;
 };
-INSTANTIATE_TEST_SUITE_P(Types, Cache, testing::Values(KvType::kF32, KvType::kBf16),
+INSTANTIATE_TEST_SUITE_P(Types, Cache, testing::Values(KvType::kF32, KvType::kBf16, KvType::kInt8),
                          [](const auto& instance) {
+                           if (instance.param == KvType::kInt8) return "int8";
                            return instance.param == KvType::kF32 ? "f32" : "bf16";
                          });
 
@@ -81,6 +114,28 @@ TEST_P(Cache, ForgetsFromAPositionOn) {
   KVCache cache = filled(10);
   cache.truncate(4);
   expect_filled(cache, 4);
+}
+
+TEST_P(Cache, RowsAsTheyAreHeldGoIntoAnother) {
+  const KVCache cache = filled(70);
+  KVCache other(two_layers(), GetParam());
+  other.reserve(200);
+  std::vector<std::byte> rows(static_cast<size_t>(cache.held_bytes(40)));
+  std::byte* next = rows.data();
+  for (int64_t layer = 0; layer < 2; ++layer) {
+    cache.copy_held(layer, 40, next);
+    other.append_held(layer, 40, next);
+    next += 2 * cache.kv_heads(layer) * 40 * kv_row_bytes(GetParam(), 6);
+  }
+  EXPECT_EQ(next, rows.data() + rows.size());
+  other.advance(40);
+  expect_filled(other, 40);
+}
+
+TEST(CacheSize, EightBitsTakeAByteAnElementAndAFloatARow) {
+  KVCache cache(two_layers(), KvType::kInt8);
+  cache.reserve(64);
+  EXPECT_EQ(cache.bytes(), 2 * 3 * 64 * (6 + 4));
 }
 
 TEST(CacheSize, Bf16TakesHalfTheMemory) {

@@ -72,16 +72,20 @@ class Store : public testing::Test {
 };
 
 TEST_F(Store, GivesBackWhatWasSavedAfterARestart) {
-  const auto saved = read(models_, 100);
-  { open()->save(saved); }
-  const auto store = open();
-  auto asked = saved->tokens;
-  asked.resize(60);  // the end was cut and replaced: the longest common beginning counts
-  asked.push_back(1);
-  const auto found = store->load(asked, 0);
-  ASSERT_TRUE(found);
-  expect_same_rows(*found, *saved);
-  EXPECT_EQ(store->load(asked, 60), nullptr);  // not more than there is in memory
+  for (const KvType type : {KvType::kF32, KvType::kBf16, KvType::kInt8}) {
+    models_.kv_type = type;
+    const auto key = static_cast<uint64_t>(type);
+    const auto saved = read(models_, 100);
+    { open(key)->save(saved); }
+    const auto store = open(key);
+    auto asked = saved->tokens;
+    asked.resize(60);  // the end was cut and replaced: the longest common beginning counts
+    asked.push_back(1);
+    const auto found = store->load(asked, 0);
+    ASSERT_TRUE(found);
+    expect_same_rows(*found, *saved);
+    EXPECT_EQ(store->load(asked, 60), nullptr);  // not more than there is in memory
+  }
 }
 
 TEST_F(Store, ServesNothingOfAnotherModel) {

@@ -49,7 +49,7 @@ struct SourceIndex {
   /// Above 0: the source is in blocks of so many tokens, each with a beginning of its own; windows
   /// of that length are these blocks.
   int64_t block_tokens = 0;
-  SplitIndex train, held_out;
+  SplitIndex train = {}, held_out = {};
 };
 
 struct ShardIndex {

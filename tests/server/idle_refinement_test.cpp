@@ -1,0 +1,91 @@
+// What the scheduler refines while nothing is asked, and that nobody waits for it, round by round
+// on one thread.
+#include <gtest/gtest.h>
+
+#include "runtime/model_impl.h"
+#include "runtime/scheduler_rounds.h"
+#include "server/scheduler_recorder.h"
+#include "server/tiny_bundle.h"
+
+namespace kvcast {
+namespace {
+
+constexpr int64_t kChunk = 64;  // rows refined at a time, refine.cpp
+constexpr int64_t kPromptTokens = 200;
+
+class IdleRefinement : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto model = Model::load(bundle_.path(), {.dtype = Dtype::kF32, .threads = 1});
+    ASSERT_TRUE(model) << model.error().message;
+    model_ = *model;
+    SchedulerOptions options;
+    options.idle_chunk_tokens = 256;  // a prompt in one round
+    auto rounds = SchedulerRounds::make(model_, options);
+    ASSERT_TRUE(rounds) << rounds.error().message;
+    rounds_ = std::move(*rounds);
+    for (int64_t i = 0; i < kPromptTokens; ++i) {
+      prompt_.push_back(static_cast<int32_t>(3 + i * 31 % 390));
+    }
+  }
+
+  std::shared_ptr<Recorder> submit(std::vector<int32_t> prompt, std::string prefill) {
+    EngineRequest request;
+    request.prompt = std::move(prompt);
+    request.prefill = std::move(prefill);
+    request.max_tokens = 1;
+    auto recorder = std::make_shared<Recorder>(1);
+    const auto ticket = rounds_->submit(std::move(request), recorder);
+    EXPECT_TRUE(ticket) << ticket.error().message;
+    return recorder;
+  }
+  /// Leaves a prefix that is all forecast.
+  void leave_a_forecast() {
+    const auto recorder = submit(prompt_, "kv-prediction:refine=auto");
+    while (!rounds_->idle()) rounds_->round();
+    ASSERT_TRUE(recorder->over && !recorder->error);
+    ASSERT_EQ(stored_exactly(), 0);
+  }
+  int64_t stored_exactly() {
+    Sequence sequence(model_->impl().models);
+    sequence.tokens = prompt_;
+    return rounds_->pool().take(CacheFamily::kExact, kPromptTokens - 1, sequence);
+  }
+
+  TinyBundle bundle_;
+  std::shared_ptr<const Model> model_;
+  std::unique_ptr<SchedulerRounds> rounds_;
+  std::vector<int32_t> prompt_;
+};
+
+TEST_F(IdleRefinement, GoesOnAChunkARoundUntilAPrefixIsExact) {
+  leave_a_forecast();
+  int64_t rounds = 0;
+  for (int64_t before = 0; before < kPromptTokens - 1; ++rounds) {
+    ASSERT_LT(rounds, 10);
+    rounds_->round();
+    const int64_t now = stored_exactly();
+    EXPECT_GT(now, before);
+    EXPECT_LE(now, before + kChunk);
+    before = now;
+  }
+  EXPECT_EQ(rounds, (kPromptTokens - 1 + kChunk - 1) / kChunk);
+}
+
+TEST_F(IdleRefinement, ARequestWaitsForTheChunkThatIsRunningAtMost) {
+  leave_a_forecast();
+  rounds_->round();
+  const int64_t refined = stored_exactly();
+  ASSERT_GT(refined, 0);
+  ASSERT_LT(refined, kPromptTokens - 1);
+  const auto recorder = submit({5, 6, 7, 8}, "exact");
+  rounds_->round();
+  EXPECT_TRUE(recorder->over);
+  EXPECT_FALSE(recorder->error);
+  EXPECT_EQ(stored_exactly(), refined);
+  rounds_->round();  // nothing is asked any more
+  EXPECT_GT(stored_exactly(), refined);
+}
+
+}  // namespace
+}  // namespace kvcast

@@ -2,13 +2,16 @@
 """Two further sources for a forecast to learn from, made of prose: what must be copied word for word, and
 text with spaced punctuation, as corpora of older language models have it.
 
-    recipes/data/variants.py OUT SOURCE.txt.zst... [--mb 12] [--seed 1]
+    recipes/data/variants.py OUT SOURCE.txt.zst... [--mb 12] [--seed 1] [--held-out-fraction 0.01] [--shards-seed 1]
 
 OUT/repeats.txt.zst: pieces of prose among which lists of made-up entries (a name, a word or a number, a value)
 stand, which come again later in the document, some in another order, some one by one; or a passage that comes
 again whole. OUT/spaced.txt.zst: articles with every punctuation mark between spaces, " @-@ " for a hyphen inside
 a word, " @,@ " and " @.@ " inside a number, <unk> for rare words and " = Title = " headings. Of each at most MB
-megabytes. The result depends on the input, MB and the seed alone. Needs the program zstd.
+megabytes. Documents that `kvcast-train shards` holds out of these sources, with that fraction or a smaller one and
+that seed, are left out: else pieces of what is evaluated on would be trained on. SOURCE must be the recipe's own
+file, whose name and order of documents decide. The result depends on the input and the options alone. Needs the
+program zstd.
 """
 import argparse
 import collections
@@ -24,8 +27,32 @@ SHAPES = ("{label} {key}: {value}", "{key} = {value}", "- {key}: {value}", "{key
           "The {label} of {key} is {value}.", "{key},{value}", '"{key}": "{value}"')
 
 
-def documents(paths):
-    """Documents of all files in turns."""
+def scramble(x):
+    """As in src/train/data/random.h."""
+    x = (x + 0x9e3779b97f4a7c15) % 2**64
+    x = ((x ^ (x >> 30)) * 0xbf58476d1ce4e5b9) % 2**64
+    x = ((x ^ (x >> 27)) * 0x94d049bb133111eb) % 2**64
+    return x ^ (x >> 31)
+
+
+def held_out(name, number, fraction, seed):
+    """Whether `kvcast-train shards` holds out the source's document of this number, from 0, empty ones not counted."""
+    fnv = 0xcbf29ce484222325
+    for byte in name.encode():
+        fnv = ((fnv ^ byte) * 0x100000001b3) % 2**64
+    return (scramble(scramble(scramble(scramble(seed) ^ fnv)) ^ number) >> 11) * 2.0**-53 < fraction
+
+
+def documents(paths, fraction, seed):
+    """Documents of all files in turns, without those that are held out."""
+    def trained_on(path):
+        name, number = pathlib.Path(path).name.partition(".")[0], 0
+        for document in read(path):
+            if document:
+                if not held_out(name, number, fraction, seed):
+                    yield document
+                number += 1
+
     def read(path):
         stream = subprocess.Popen(["zstd", "-dc", "--long=27", path], stdout=subprocess.PIPE, text=True,
                                   errors="replace", encoding="utf-8")
@@ -36,7 +63,7 @@ def documents(paths):
                 lines = []
             else:
                 lines.append(line)
-    readers = [read(path) for path in paths]
+    readers = [trained_on(path) for path in paths]
     while readers:
         for reader in list(readers):
             document = next(reader, None)
@@ -124,17 +151,20 @@ def main():
     parser.add_argument("source", nargs="+")
     parser.add_argument("--mb", type=float, default=12)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--held-out-fraction", type=float, default=0.01)
+    parser.add_argument("--shards-seed", type=int, default=1)
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
+    what = (arguments.source, arguments.held_out_fraction, arguments.shards_seed)
     counts = collections.Counter()
-    for number, document in enumerate(documents(arguments.source)):
+    for number, document in enumerate(documents(*what)):
         counts.update(document.lower().split())
         if number == 1500:
             break
     known = {word for word, _ in counts.most_common(30000)}
     most = int(arguments.mb * 1e6)
     writers = [Writer(arguments.out / f"{name}.txt.zst", most) for name in ("repeats", "spaced")]
-    for document in documents(arguments.source):
+    for document in documents(*what):
         if len(document) < 400:
             continue
         writers[0].add(repeats(document, rng))

@@ -10,16 +10,31 @@
 namespace kvcast {
 namespace {
 
+/// Takes back what is written from now on, also where memory runs out meanwhile.
+class TakenBack {
+ public:
+  explicit TakenBack(Sequence& sequence) : sequence_(sequence), tokens_(sequence.tokens.size()) {}
+  TakenBack(const TakenBack&) = delete;
+  TakenBack& operator=(const TakenBack&) = delete;
+  ~TakenBack() {
+    sequence_.tokens.resize(tokens_);
+    sequence_.base.truncate(static_cast<int64_t>(tokens_));
+  }
+
+ private:
+  Sequence& sequence_;
+  size_t tokens_;
+};
+
 /// The mean log-probability of the base's next greedy tokens, of which the first comes from `next`
 /// [vocab_size]. None: stopped.
 std::optional<double> confidence(const Models& models, Sequence& sequence, const float* next,
                                  PrefillWorkspace& workspace, const std::stop_token& stop) {
   const ModelConfig& config = models.base->config();
-  const size_t prompt = sequence.tokens.size();
+  const TakenBack taken_back(sequence);
   std::vector<float> logits(next, next + config.vocab_size);
   double sum = 0;
   int64_t judged = 0;
-  bool stopped = false;
   while (true) {
     const auto choice = std::ranges::max_element(logits);
     sum += static_cast<double>(*choice) - log_sum_exp(logits);
@@ -30,12 +45,8 @@ std::optional<double> confidence(const Models& models, Sequence& sequence, const
     }
     sequence.tokens.push_back(token);
     Sequence* const one[] = {&sequence};
-    stopped = !decode_step(models, one, logits.data(), workspace, stop);
-    if (stopped) break;
+    if (!decode_step(models, one, logits.data(), workspace, stop)) return std::nullopt;
   }
-  sequence.tokens.resize(prompt);
-  sequence.base.truncate(static_cast<int64_t>(prompt));
-  if (stopped) return std::nullopt;
   return sum / static_cast<double>(judged);
 }
 

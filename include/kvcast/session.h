@@ -85,8 +85,8 @@ struct Refinement {
 
 /// Whether a forecast was trusted (`gate=` in the strategy): if not, the prompt was read exactly.
 struct GateDecision {
-  /// Log-probability of the base's first choice over the forecast, and half of what it predicts
-  /// the prompt's last tokens better than the auxiliary (mean over them), in nats.
+  /// Mean log-probability of the tokens with which the base would begin its answer over the
+  /// forecast, at most four, in nats.
   double score = 0;
   double threshold = 0;
   double ms = 0;  ///< what judging took, beside the forecast

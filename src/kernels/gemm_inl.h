@@ -38,6 +38,7 @@ struct Prefetch {
   const std::byte* then = nullptr;    ///< where to go on from `end`, or null
   const std::byte* beside = nullptr;  ///< another range, of which every step fetches some lines
   int lines_beside = 0;
+  int64_t distance = kReadAhead;  ///< how far ahead of the reader
 
   KVCAST_INLINE void step() {
     for (int i = 0; i < lines_per_step; ++i, at += 64) __builtin_prefetch(at, 0, 2);
@@ -55,7 +56,7 @@ struct Prefetch {
   }
   void at_end() {
     at = then;
-    end = then == nullptr ? nullptr : then + kReadAhead;
+    end = then == nullptr ? nullptr : then + distance;
     if (then == nullptr) lines_per_step = 0;
     then = nullptr;
   }
@@ -67,8 +68,10 @@ struct Prefetch {
   /// For bytes that are read once, in order: a little ahead of the reader. The hardware's own
   /// prefetcher keeps up with a loop of loads, but not with one that computes between them.
   static Prefetch ahead(const std::byte* begin, int64_t bytes, int64_t bytes_per_step,
-                        const std::byte* then) {
-    return {begin + kReadAhead, begin + bytes, static_cast<int>(bytes_per_step / 64), then};
+                        const std::byte* then, int64_t distance = kReadAhead) {
+    Prefetch p{begin + distance, begin + bytes, static_cast<int>(bytes_per_step / 64), then};
+    p.distance = distance;
+    return p;
   }
   /// The same for what one row takes of a panel; m.next is where its next part begins, or null.
   static Prefetch ahead_of_row(const MultiplyArgs& m) {

@@ -129,7 +129,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
     if (!carried && !gate_) return PrefillState::kLastRun;
     if (!carried) return run_to_judge(step, short_of, report);
     const Stopwatch watch;
-    const float* const rows = tail->finish(gate_.has_value());
+    const float* const rows = tail->finish();
     report.computed_tokens += short_of.tail_rows;
     report.stopped = rows == nullptr;
     PrefillState state = PrefillState::kDone;
@@ -191,7 +191,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return gate_ && !sequence.gate && sequence.base.exact_rows() < sequence.base.next_position();
   }
 
-  /// The base's own run of what is pending, the last kJudgedRows of each sequence to be judged by.
+  /// The base's own run of what is pending, and the judgement of what was forecast.
   PrefillState run_to_judge(const PrefillStep& step, const Unforecast& short_of,
                             PrefillReport& report) const {
     const Stopwatch watch;
@@ -202,7 +202,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
     bool more = false;
     for (Sequence* sequence : step.sequences) {
       const int64_t pending = sequence->pending_tokens();
-      const int64_t first = std::min(pending - kJudgedRows, step.max_rows);
+      const int64_t first = std::min(pending - 1, step.max_rows);
       ends.push_back(std::ssize(sequence->tokens));
       report.computed_tokens += pending;
       if (first <= 0) continue;
@@ -227,33 +227,25 @@ class KvPredictionStrategy final : public PrefillStrategy {
   }
 
   /// The logits of each sequence's last token; where its forecast is not trusted it is read exactly
-  /// for that. `rows` [for each sequence its last tokens, model_dim].
+  /// for that. `rows` [sequences, model_dim]: of these tokens, behind the last layer.
   PrefillState judge(const PrefillStep& step, const Unforecast& short_of, const float* rows,
                      PrefillReport& report) const {
-    const ModelConfig& config = step.models.base->config();
+    const Transformer& base = *step.models.base;
+    base.logits(rows, std::ssize(step.sequences), step.logits, step.workspace.base);
     std::vector<Sequence*> judged;
-    std::vector<int64_t> counts, begins;
-    std::vector<const float*> hidden;
+    std::vector<int64_t> begins;
     std::vector<float*> logits;
     for (size_t s = 0; s < step.sequences.size(); ++s) {
       Sequence* const sequence = step.sequences[s];
-      const int64_t tail = std::ssize(sequence->tokens) - short_of.begins[s];
-      const int64_t count = std::min(tail, kJudgedRows);
-      float* const out = step.logits + static_cast<int64_t>(s) * config.vocab_size;
-      const float* const first = std::exchange(rows, rows + count * config.model_dim);
-      if (!is_unjudged(*sequence)) {
-        step.models.base->logits(rows - config.model_dim, 1, out, step.workspace.base);
-        continue;
-      }
+      if (!is_unjudged(*sequence)) continue;
       judged.push_back(sequence);
-      counts.push_back(count);
       begins.push_back(short_of.begins[s]);
-      hidden.push_back(first);
-      logits.push_back(out);
+      logits.push_back(step.logits + static_cast<int64_t>(s) * base.config().vocab_size);
     }
     const double threshold = *gate_ == kGateAuto ? step.models.gate.value_or(0) : *gate_;
-    report.stopped = !judge_forecasts(step.models, {judged, counts, hidden, logits}, threshold,
-                                      step.workspace, step.stop);
+    const std::vector<const float*> known(logits.begin(), logits.end());
+    report.stopped =
+        !judge_forecasts(step.models, judged, known, threshold, step.workspace, step.stop);
     for (size_t s = 0; s < judged.size() && !report.stopped; ++s) {
       Sequence* const sequence = judged[s];
       if (sequence->gate->trusted()) continue;

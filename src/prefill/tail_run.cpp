@@ -51,7 +51,7 @@ void TailRun::begin_products() {
   }
 }
 
-const float* TailRun::finish(bool all_tokens) {
+const float* TailRun::finish() {
   carried_.reset();
   while (!error_ && !steps_->between_layers()) {
     products_->finish();
@@ -62,7 +62,7 @@ const float* TailRun::finish(bool all_tokens) {
   RunLayersOptions options;
   options.first = steps_->layer();
   options.last = models_.base->config().n_layers();
-  options.output = all_tokens ? LastLayerOutput::kAllRows : LastLayerOutput::kLastRows;
+  options.output = LastLayerOutput::kLastRows;
   options.stop = stop_;
   float* const rows = workspace_.rows.data();
   if (!models_.base->run_layers(rows, rows_, options, workspace_)) return nullptr;

@@ -28,10 +28,10 @@ class TailRun {
 
   /// The base caches hold the rows of all base layers that are ready after this stage of the plan.
   void forecast_reached(int64_t stage);
-  /// The rest of the layers, with all threads; the caches advance. The last token of each sequence,
-  /// or of each all tokens: [their number, model_dim], until the workspace is used again. Null:
-  /// stopped. Rethrows what was thrown on the way.
-  const float* finish(bool all_tokens);
+  /// The rest of the layers, with all threads; the caches advance. The last token of each sequence
+  /// [sequences, model_dim], until the workspace is used again. Null: stopped. Rethrows what was
+  /// thrown on the way.
+  const float* finish();
 
  private:
   void begin_products();

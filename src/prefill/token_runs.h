@@ -16,7 +16,6 @@ namespace kvcast {
 struct PrefillWorkspace {
   Workspace base, auxiliary;
   PredictorWorkspace predictor;
-  AlignedBuffer<float> base_logits, auxiliary_logits;  // [kJudgedRows, vocab_size]
 
   [[nodiscard]] Workspace& of(Sequence::Answerer answerer) {
     return answerer == Sequence::Answerer::kBase ? base : auxiliary;

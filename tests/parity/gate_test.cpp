@@ -18,10 +18,9 @@ namespace {
 constexpr const char* kNever = "gate=-1000";
 constexpr const char* kAlways = "gate=1000";
 
-/// `map`: with {0, 0, 1, 1, 1, 1} the auxiliary's last layer is not read, and does not judge.
-Models pair(WeightType type, const std::vector<int64_t>& map = canonical_layer_map(6, 3)) {
+Models pair(WeightType type) {
   const ModelConfig base = small_openelm(6, 96), auxiliary = small_openelm(3, 64);
-  return random_models(base, &auxiliary, map, type, 2);
+  return random_models(base, &auxiliary, canonical_layer_map(6, 3), type, 2);
 }
 
 struct Read {
@@ -147,33 +146,30 @@ TEST_P(Gate, TheNextTurnIsJudgedAnew) {
 
 KVCAST_FOR_EVERY_WEIGHT_TYPE(Gate);
 
-TEST(GateScore, IsTheChoicesLogProbabilityAndHalfOfTheGainOverTheAuxiliary) {
-  // Three last tokens, a vocabulary of two: softmax of log-probabilities is themselves.
-  const auto log = [](std::initializer_list<double> p) {
-    std::vector<float> out;
-    for (const double value : p) out.push_back(static_cast<float>(std::log(value)));
-    return out;
-  };
-  const std::vector<int32_t> last = {0, 1, 0};
-  const auto base = log({0.2, 0.8, 0.5, 0.5, 0.9, 0.1});
-  const auto auxiliary = log({0.4, 0.6, 0.75, 0.25, 0.5, 0.5});
-  const double gain = (std::log(0.8 / 0.6) + std::log(0.5 / 0.75)) / 2;
-  EXPECT_NEAR(forecast_score(last, base, auxiliary), std::log(0.9) + gain / 2, 1e-6);
-  EXPECT_NEAR(forecast_score(last, base, {}), std::log(0.9), 1e-6);
-  const auto broken = std::vector<float>(2, std::numeric_limits<float>::quiet_NaN());
-  EXPECT_FALSE((GateDecision{.score = forecast_score(std::vector<int32_t>{0}, broken, {}),
-                             .threshold = -1000})
+TEST(GateScore, WhatIsNoNumberIsNotTrusted) {
+  EXPECT_FALSE((GateDecision{.score = std::numeric_limits<double>::quiet_NaN(), .threshold = -1000})
                    .trusted());
 }
 
-TEST(GateScore, AnAuxiliaryOfWhichALayerIsNotReadDoesNotJudge) {
-  const Models models = pair(WeightType::kF32, {0, 0, 1, 1, 1, 1});
+TEST(GateScore, IsTheMeanLogProbabilityOfTheNextGreedyTokensAndLeavesNothingBehind) {
+  const Models models = pair(WeightType::kF32);
+  Read read_on = read(models, "kv-prediction:tail=8", {some_tokens(100)});
+  double mean = 0;
+  for (int token = 0; token < kJudgedTokens; ++token) {
+    const auto choice = std::ranges::max_element(read_on.logits);
+    double sum = 0;
+    for (const float logit : read_on.logits) sum += std::exp(double{logit} - *choice);
+    mean -= std::log(sum) / kJudgedTokens;
+    Sequence& sequence = read_on.sequences[0];
+    sequence.tokens.push_back(static_cast<int32_t>(choice - read_on.logits.begin()));
+    Sequence* const one[] = {&sequence};
+    PrefillWorkspace workspace;
+    ASSERT_TRUE(decode_step(models, one, read_on.logits.data(), workspace));
+  }
   const Read judged = read(models, "kv-prediction:tail=8,gate=-1000", {some_tokens(100)});
-  double sum = 0;
-  float largest = -INFINITY;
-  for (const float logit : judged.logits) largest = std::max(largest, logit);
-  for (const float logit : judged.logits) sum += std::exp(double{logit} - largest);
-  EXPECT_NEAR(judged.sequences[0].gate->score, -std::log(sum), 1e-6);
+  EXPECT_NEAR(judged.sequences[0].gate->score, mean, 1e-6);
+  EXPECT_EQ(judged.sequences[0].tokens, some_tokens(100));
+  EXPECT_EQ(judged.sequences[0].base.next_position(), 100);
 }
 
 TEST(GateSpec, IsReadAndNamesWhatIsWrong) {

@@ -55,7 +55,7 @@ deb: setup-runtime
 	cmake --build build/deb -j $(JOBS)
 	cd build/deb && cpack
 
-## What CI runs after `make test`: formatting, instruction counts, tests and fuzzers under sanitizers.
+## What a change has to pass beside `make test`: formatting, instruction counts.
 check: setup
 	scripts/check.sh
 

@@ -375,7 +375,9 @@ TEST(Muon, MakesSingularValuesAboutEqual) {
     const Tensor values = at::linalg_svdvals(made);
     EXPECT_LT(values.max().item<double>(), 1.35);
     // A square random matrix has singular values near zero, which five iterations do not reach.
-    if (n != k) EXPECT_GT(values.min().item<double>(), 0.5);
+    if (n != k) {
+      EXPECT_GT(values.min().item<double>(), 0.5);
+    }
     // Along the matrix: U Vᵀ has the largest inner product of all with these singular values.
     const Tensor aligned = (made * matrices).sum({1, 2}) / at::linalg_svdvals(matrices).sum(1);
     EXPECT_GT(aligned.min().item<double>(), 0.6);

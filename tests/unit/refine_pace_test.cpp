@@ -55,7 +55,9 @@ TEST(RefinePace, KeepsDecodingAt85PercentWhereArithmeticAddsToMemory) {
     const Course course = decode(
         pace, 400, [&](int64_t rows) { return 24 + row_ms * static_cast<double>(rows - 1); });
     EXPECT_LE(course.ms_of_last, 24 / 0.85) << row_ms;
-    if (row_ms <= 1) EXPECT_GE(course.last_rows, 4 / row_ms - 1) << row_ms;
+    if (row_ms <= 1) {
+      EXPECT_GE(course.last_rows, 4 / row_ms - 1) << row_ms;
+    }
   }
 }
 

@@ -55,7 +55,9 @@ TEST(RepeatIndex, FindsWhatASearchOfTheWholeTextFinds) {
         ASSERT_EQ(index.following(match, 0), text[static_cast<size_t>(match.next)]);
       }
       // Of common tokens only the last places are looked at.
-      if (vocabulary == 300) ASSERT_EQ(match.length, longest) << "after " << text.size();
+      if (vocabulary == 300) {
+        ASSERT_EQ(match.length, longest) << "after " << text.size();
+      }
       found += match.length == longest ? 1 : 0;
     }
     EXPECT_GT(found, 2800);

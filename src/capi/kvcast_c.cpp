@@ -1,47 +1,13 @@
 // kvcast.h on top of the C++ API: handles are structs that own its objects.
-#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <new>
-#include <optional>
-#include <utility>
 
-#include "kvcast.h"
-#include "kvcast/batch.h"
-#include "kvcast/chat.h"
-#include "kvcast/kvcast.h"
+#include "capi/handles.h"
 
 using namespace kvcast;
-
-struct kvcast_model {
-  std::shared_ptr<const Model> model;
-  std::string dtype, kv_dtype;
-};
-
-struct kvcast_chat {
-  ChatFormat format;
-  std::vector<std::string> stop;
-};
-
-struct kvcast_session {
-  Session session;
-};
-
-struct kvcast_answer {
-  std::optional<AnswerStream> stream;  // none: of a batch, and over
-  Completion finished;
-  std::stop_source cancel;
-  std::string piece;
-
-  [[nodiscard]] const Completion& completion() const {
-    return stream ? stream->completion() : finished;
-  }
-};
-
-struct kvcast_batch {
-  std::unique_ptr<Batch> batch;
-};
+using namespace kvcast::capi;
 
 namespace {
 
@@ -54,32 +20,6 @@ char* copy_of(const void* data, size_t bytes) {
   return memory;
 }
 
-void set_error(char** error, const char* message) {
-  if (error != nullptr) *error = ::strdup(message);
-}
-
-/// What `function` gives; `failed`, and the error's line, where it gives an error or memory runs
-/// out.
-template <typename T, typename Function>
-T guarded(char** error, T failed, const Function& function) {
-  try {
-    Result<T> result = function();
-    if (result) return *std::move(result);
-    set_error(error, result.error().message.c_str());
-  } catch (const std::bad_alloc&) {
-    set_error(error, "not enough memory");
-  }
-  return failed;
-}
-
-/// The caller's struct, whichever release it was compiled against; what it does not have is zero.
-template <typename T>
-T known_fields(const T* given) {
-  T options{};
-  if (given != nullptr) std::memcpy(&options, given, std::min(given->struct_size, sizeof(T)));
-  return options;
-}
-
 template <typename T>
 void hand_out(T filled, T* wanted) {
   filled.struct_size = wanted->struct_size;
@@ -90,29 +30,7 @@ std::string_view text_of(const char* data, size_t bytes) {
   return bytes == 0 ? std::string_view() : std::string_view(data, bytes);
 }
 
-Result<GenerateOptions> options_of(const kvcast_generate_options* given) {
-  const auto asked = known_fields(given);
-  GenerateOptions options;
-  if (asked.prefill != nullptr) options.prefill = asked.prefill;
-  if (asked.max_tokens != 0) options.max_tokens = asked.max_tokens;
-  options.sampling.temperature = asked.temperature;
-  if (asked.top_p != 0) options.sampling.top_p = asked.top_p;
-  options.sampling.min_p = asked.min_p;
-  if (asked.repetition_penalty != 0) options.sampling.repetition_penalty = asked.repetition_penalty;
-  options.sampling.top_k = asked.top_k;
-  options.sampling.seed = asked.seed;
-  for (size_t i = 0; i < asked.stop_count; ++i) options.stop.emplace_back(asked.stop[i]);
-  options.ignore_end_of_text = asked.ignore_end_of_text != 0;
-  if (asked.suffix != nullptr) options.suffix = asked.suffix;
-  if (asked.drafts != nullptr) {
-    const auto drafts = parse_drafts(asked.drafts);
-    if (!drafts) return tl::unexpected(drafts.error());
-    options.drafts = *drafts;
-  }
-  return options;
-}
-
-ChatPromptOptions options_of(const kvcast_chat_options* given) {
+ChatPromptOptions chat_options_of(const kvcast_chat_options* given) {
   const auto asked = known_fields(given);
   ChatPromptOptions options;
   if (asked.tools != nullptr) options.tools = asked.tools;
@@ -136,22 +54,34 @@ kvcast_answer* start(kvcast_session* session, Prompt prompt, const kvcast_genera
   });
 }
 
-Batch::Progress progress_of(kvcast_progress_callback progress, void* user) {
-  if (progress == nullptr) return {};
-  return [progress, user](size_t done) { return progress(user, done) == 0; };
-}
-
-std::vector<int32_t> tokens_of(const kvcast_tokens& tokens) {
-  return tokens.count == 0 ? std::vector<int32_t>()
-                           : std::vector<int32_t>(tokens.data, tokens.data + tokens.count);
-}
-
 int32_t* array_of(const std::vector<int32_t>& tokens, size_t* count) {
   *count = tokens.size();
   return reinterpret_cast<int32_t*>(copy_of(tokens.data(), tokens.size() * sizeof(int32_t)));
 }
 
 }  // namespace
+
+Result<GenerateOptions> kvcast::capi::options_of(const kvcast_generate_options* given) {
+  const auto asked = known_fields(given);
+  GenerateOptions options;
+  if (asked.prefill != nullptr) options.prefill = asked.prefill;
+  if (asked.max_tokens != 0) options.max_tokens = asked.max_tokens;
+  options.sampling.temperature = asked.temperature;
+  if (asked.top_p != 0) options.sampling.top_p = asked.top_p;
+  options.sampling.min_p = asked.min_p;
+  if (asked.repetition_penalty != 0) options.sampling.repetition_penalty = asked.repetition_penalty;
+  options.sampling.top_k = asked.top_k;
+  options.sampling.seed = asked.seed;
+  for (size_t i = 0; i < asked.stop_count; ++i) options.stop.emplace_back(asked.stop[i]);
+  options.ignore_end_of_text = asked.ignore_end_of_text != 0;
+  if (asked.suffix != nullptr) options.suffix = asked.suffix;
+  if (asked.drafts != nullptr) {
+    const auto drafts = parse_drafts(asked.drafts);
+    if (!drafts) return tl::unexpected(drafts.error());
+    options.drafts = *drafts;
+  }
+  return options;
+}
 
 const char* kvcast_version(void) { return version().data(); }
 const char* kvcast_commit(void) { return commit().data(); }
@@ -236,16 +166,15 @@ int32_t* kvcast_chat_render(const kvcast_chat* chat, const kvcast_message* messa
       const auto& [role, content, more] = messages[i];
       conversation.push_back({role, content, more != nullptr ? more : ""});
     }
-    return chat->format.render(conversation, options_of(options)).map([&](const ChatPrompt& made) {
-      return array_of(made.tokens, count);
-    });
+    return chat->format.render(conversation, chat_options_of(options))
+        .map([&](const ChatPrompt& made) { return array_of(made.tokens, count); });
   });
 }
 
 char* kvcast_chat_read(const kvcast_chat* chat, const char* text, size_t bytes,
                        const kvcast_chat_options* options, char** more, char** error) {
   return guarded<char*>(error, nullptr, [&]() -> Result<char*> {
-    const auto read = chat->format.read_answer(text_of(text, bytes), options_of(options));
+    const auto read = chat->format.read_answer(text_of(text, bytes), chat_options_of(options));
     return read.map([&](const ChatMessage& message) {
       char* const content = copy_of(message.content.data(), message.content.size());
       *more = message.more.empty() ? nullptr : copy_of(message.more.data(), message.more.size());
@@ -344,64 +273,3 @@ void kvcast_answer_completion(const kvcast_answer* answer, kvcast_completion* co
 }
 
 void kvcast_answer_free(kvcast_answer* answer) { delete answer; }
-
-// ---- many prompts at once ----
-
-kvcast_batch* kvcast_batch_new(const kvcast_model* model, const kvcast_batch_options* given,
-                               char** error) {
-  return guarded<kvcast_batch*>(error, nullptr, [&]() -> Result<kvcast_batch*> {
-    const auto asked = known_fields(given);
-    BatchOptions options;
-    if (asked.max_batch != 0) options.max_batch = asked.max_batch;
-    if (asked.max_cache_bytes != 0) options.max_cache_bytes = asked.max_cache_bytes;
-    return Batch::create(model->model, options).map([](auto batch) {
-      return new kvcast_batch{std::move(batch)};
-    });
-  });
-}
-
-void kvcast_batch_free(kvcast_batch* batch) { delete batch; }
-
-int kvcast_batch_generate(kvcast_batch* batch, const kvcast_tokens* prompts, size_t count,
-                          const kvcast_generate_options* asked, kvcast_progress_callback progress,
-                          void* user, kvcast_answer** answers, char** error) {
-  return guarded(error, -1, [&]() -> Result<int> {
-    const auto options = options_of(asked);
-    if (!options) return tl::unexpected(options.error());
-    std::vector<std::vector<int32_t>> all;
-    for (size_t i = 0; i < count; ++i) all.push_back(tokens_of(prompts[i]));
-    auto completions = batch->batch->generate(all, *options, progress_of(progress, user));
-    if (!completions) return tl::unexpected(completions.error());
-    for (size_t i = 0; i < count; ++i) {
-      answers[i] = new kvcast_answer;
-      answers[i]->finished = std::move((*completions)[i]);
-    }
-    return 0;
-  });
-}
-
-int kvcast_batch_score(kvcast_batch* batch, const kvcast_tokens* contexts,
-                       const kvcast_tokens* continuations, size_t count, const char* prefill,
-                       kvcast_progress_callback progress, void* user, float* logprobs,
-                       unsigned char* most_probable, char** error) {
-  return guarded(error, -1, [&]() -> Result<int> {
-    std::vector<ScoreRequest> requests;
-    for (size_t i = 0; i < count; ++i) {
-      requests.push_back({tokens_of(contexts[i]), tokens_of(continuations[i])});
-    }
-    const auto scores = batch->batch->score(requests, prefill != nullptr ? prefill : "", 1,
-                                            progress_of(progress, user));
-    if (!scores) return tl::unexpected(scores.error());
-    size_t at = 0;
-    for (const auto& continuation : *scores) {
-      for (const TokenScore& score : continuation) {
-        logprobs[at] = score.logprob;
-        if (most_probable != nullptr) {
-          most_probable[at] = score.top.front().first == score.token ? 1 : 0;
-        }
-        ++at;
-      }
-    }
-    return 0;
-  });
-}

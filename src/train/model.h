@@ -42,6 +42,23 @@ struct LayerTensors {
   Tensor proj_2;               // [model_dim, ffn_dim]
 };
 
+/// Where the forward pass has each weight of a layer; of those that are stacked, the first.
+struct LayerTensor {
+  Role role;
+  Tensor LayerTensors::*member;
+};
+inline constexpr LayerTensor kLayerTensors[] = {
+    {Role::kQuery, &LayerTensors::qkv_proj},
+    {Role::kQueryBias, &LayerTensors::qkv_bias},
+    {Role::kQueryNorm, &LayerTensors::q_norm},
+    {Role::kKeyNorm, &LayerTensors::k_norm},
+    {Role::kAttentionOutput, &LayerTensors::out_proj},
+    {Role::kAttentionNorm, &LayerTensors::attn_norm},
+    {Role::kFeedForwardNorm, &LayerTensors::ffn_norm},
+    {Role::kGate, &LayerTensors::proj_1},
+    {Role::kDown, &LayerTensors::proj_2},
+};
+
 /// A model's weights for one forward pass, bound to its config. Cheap to copy.
 struct Model {
   ModelConfig config;

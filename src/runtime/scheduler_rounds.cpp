@@ -171,7 +171,7 @@ int64_t SchedulerRounds::cache_bytes_of(const EngineRequest& request, const Cach
   int64_t total = by_base ? bytes(whole, base) : 0;
   const auto& auxiliary = models.auxiliary;
   if (use.auxiliary_reads && auxiliary) {
-    total += bytes(by_base ? prompt : whole, auxiliary->config());
+    total += bytes(use.auxiliary_reads_answer ? whole : prompt, auxiliary->config());
   }
   if (use.family == CacheFamily::kHealing && models.plan.exact_layers > 1) {
     total += prompt * base.model_dim * static_cast<int64_t>(sizeof(float));  // kept_residual()

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -43,6 +44,34 @@ class MemoryFile {
 
  private:
   int fd_;
+};
+
+/// The repository, as the tests name it; the variable says where that is on another machine.
+inline const std::filesystem::path KVCAST_SOURCE_DIR =
+    std::getenv("KVCAST_SOURCE_DIR") != nullptr ? std::getenv("KVCAST_SOURCE_DIR") : PATH_OF_SOURCE;
+
+/// A folder that exists while the process does.
+class ScratchDirectory {
+ public:
+  ScratchDirectory() {
+    std::string name = std::filesystem::temp_directory_path() / "kvcast-fuzz-XXXXXX";
+    FUZZ_CHECK(mkdtemp(name.data()) != nullptr);
+    path_ = name;
+  }
+  ~ScratchDirectory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  ScratchDirectory(const ScratchDirectory&) = delete;
+  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
+
+  void write(std::string_view name, std::string_view contents) const {
+    std::ofstream(path_ / name, std::ios::binary).write(contents.data(), std::ssize(contents));
+  }
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
 };
 
 /// Every message of the library is one line of moderate length.

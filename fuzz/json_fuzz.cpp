@@ -1,8 +1,5 @@
 // Any bytes as config.json, kvcast.json or model.safetensors.index.json. What is accepted as a
 // config must survive being written and read again.
-#include <cstring>
-#include <fstream>
-
 #include "fuzz.h"
 #include "io/safetensors.h"
 #include "model/bundle.h"
@@ -11,37 +8,20 @@
 namespace kvcast {
 namespace {
 
-/// A directory in memory with a bundle whose files are replaced one at a time.
-class Directory {
+/// A bundle whose files are replaced one at a time.
+class Bundle : public ScratchDirectory {
  public:
-  Directory() {
-    char name[] = "/dev/shm/kvcast-fuzz-XXXXXX";
-    FUZZ_CHECK(mkdtemp(name) != nullptr);
-    path_ = name;
-    const std::filesystem::path golden =
-        std::filesystem::path(KVCAST_SOURCE_DIR) / "tests/golden/openelm-tiny-kvp-c";
+  Bundle() {
     for (const char* part : {"base", "auxiliary"}) {
-      std::filesystem::create_directory(path_ / part);
-      std::filesystem::copy(golden / part / "config.json", path_ / part);
+      std::filesystem::create_directory(path() / part);
+      std::filesystem::copy(
+          KVCAST_SOURCE_DIR / "tests/golden/openelm-tiny-kvp-c" / part / "config.json",
+          path() / part);
     }
   }
-  ~Directory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Directory(const Directory&) = delete;
-  Directory& operator=(const Directory&) = delete;
-
-  void write(const char* name, std::string_view contents) const {
-    std::ofstream(path_ / name, std::ios::binary).write(contents.data(), std::ssize(contents));
-  }
-  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
 };
 
-void fuzz_config(const Directory& directory, std::string_view text) {
+void fuzz_config(const ScratchDirectory& directory, std::string_view text) {
   directory.write("config.json", text);
   const auto config = read_model_config(directory.path());
   if (!config) return check_message(config.error().message);
@@ -53,7 +33,7 @@ void fuzz_config(const Directory& directory, std::string_view text) {
   FUZZ_CHECK(*config == *again);
 }
 
-void fuzz_manifest(const Directory& directory, std::string_view text) {
+void fuzz_manifest(const ScratchDirectory& directory, std::string_view text) {
   directory.write("kvcast.json", text);
   const auto manifest = read_bundle_manifest(directory.path());
   if (!manifest) return check_message(manifest.error().message);
@@ -68,7 +48,7 @@ void fuzz_manifest(const Directory& directory, std::string_view text) {
   FUZZ_CHECK(!inside.empty() && *inside.begin() != "..");
 }
 
-void fuzz_index(const Directory& directory, std::string_view text) {
+void fuzz_index(const ScratchDirectory& directory, std::string_view text) {
   directory.write("model.safetensors.index.json", text);
   const auto checkpoint = Safetensors::open_checkpoint(directory.path());
   FUZZ_CHECK(!checkpoint);  // there are no shards
@@ -80,7 +60,7 @@ void fuzz_index(const Directory& directory, std::string_view text) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace kvcast;
-  static const Directory directory;
+  static const Bundle directory;
   Input input(data, size);
   switch (input.byte()) {
     case 'c':

@@ -1,20 +1,86 @@
-#!/bin/sh
-# Runs the fuzzers: fuzz/run.sh [SECONDS [NAME...]]. Needs cmake --build --preset fuzz first.
-set -eu
-cd "$(dirname "$0")/.."
-seconds=${1:-60}
-[ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- safetensors gguf json text tokenizer spec request http template
+#!/usr/bin/env bash
+# Runs the fuzzers beside one another, here (after cmake --build --preset fuzz) or where fuzz/pack.sh
+# put them:
+#   fuzz/run.sh [SECONDS [JOBS [OUTDIR [NAME...]]]]     60 s, as many jobs as processors, build/fuzz/runs
+# Each begins with its seeds and with OUTDIR/NAME, keeps what it finds new there and what is wrong in
+# OUTDIR/NAME.crashes. Afterwards OUTDIR/summary.txt has a line for each, OUTDIR/corpora.tar.gz what is
+# left of the corpora when nothing is twice in them. Exit status 1: something was found.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+if [ -d "$here/bin" ]; then
+  programs=$here/bin out=$here/runs
+  export KVCAST_SOURCE_DIR=$here/source
+  libraries=$here/lib
+else
+  libraries=
+  programs=$here/../build/fuzz out=$here/../build/fuzz/runs
+fi
+seconds=${1:-60} jobs=${2:-$(nproc)} out=${3:-$out}
+shift $(($# < 3 ? $# : 3))
+[ $# -gt 0 ] || set -- $(cd "$here/seeds" && ls)
+mkdir -p "$out/tmp"
+out=$(cd "$out" && pwd)
+export TMPDIR=$out/tmp UBSAN_OPTIONS=print_stacktrace=1
+# Addresses of much randomness are more than this sanitizer's shadow has room for.
+start="env LD_LIBRARY_PATH=$libraries"
+setarch -R true 2> /dev/null && start="setarch -R $start"
+# Leaks are looked for by stopping threads, which not every container allows.
+if $start "$programs/fuzz_$1" -runs=1 2>&1 | grep -q 'LeakSanitizer has encountered a fatal error'; then
+  export ASAN_OPTIONS=detect_leaks=0
+fi
+workers=$((jobs / $# > 0 ? jobs / $# : 1))
+limits="-rss_limit_mb=2048 -timeout=25 -max_len=8192"
+
+fuzz() {
+  local name=$1 dictionary=
+  mkdir -p "$out/$name" "$out/$name.crashes"
+  [ ! -e "$here/$name.dict" ] || dictionary=-dict=$here/$name.dict
+  # Several findings in one run: it goes on after one.
+  $start "$programs/fuzz_$name" -fork="$workers" -ignore_crashes=1 -ignore_ooms=1 -ignore_timeouts=1 \
+    -max_total_time="$seconds" -print_final_stats=1 $limits $dictionary \
+    -artifact_prefix="$out/$name.crashes/" "$out/$name" "$here/seeds/$name" > "$out/$name.log" 2>&1 || true
+  rm -rf "$out/$name.least"
+  mkdir "$out/$name.least"
+  timeout 900 $start "$programs/fuzz_$name" -merge=1 $limits "$out/$name.least" "$here/seeds/$name" "$out/$name" \
+    > "$out/$name.merge.log" 2>&1 || true
+}
+
+# The last line of each kind that libFuzzer wrote.
+summary() {
+  local name=$1 line found
+  line=$(grep -aE '^#[0-9]+: cov: ' "$out/$name.log" | tail -n 1)
+  found=$(find "$out/$name.crashes" -type f | wc -l)
+  set -- $line
+  line=${1:-#0:} line=${line#\#}
+  echo "$name: ${line%:} executions, cov ${3:-0}, features ${5:-0}, corpus $(ls "$out/$name.least" | wc -l) files, findings $found"
+}
+
+# The scheduler's model (tests/server/scheduler_model_test.cpp), where fuzz/pack.sh put it: four times 2.5 million rounds.
+model_of_scheduler() {
+  KVCAST_SCHEDULER_ROUNDS=2500000 KVCAST_SCHEDULER_SEED=$1 $start "$programs/kvcast_server_tests" \
+    --gtest_filter='SchedulerModel*' > "$out/scheduler-$1.log" 2>&1 || true
+}
+if [ -x "$programs/kvcast_server_tests" ]; then
+  cd "$here"
+  for seed in 1001 1002 1003 1004; do model_of_scheduler $seed & done
+fi
+
+running=0
 for name; do
-  corpus=build/fuzz/corpus/$name
-  mkdir -p "$corpus"
-  echo "fuzz_$name: $seconds s"
-  log=build/fuzz/$name.log
-  if ! UBSAN_OPTIONS=print_stacktrace=1 nice build/fuzz/fuzz_"$name" -max_total_time="$seconds" \
-      -max_len=8192 -dict=fuzz/"$name".dict -artifact_prefix=build/fuzz/"$name"- \
-      "$corpus" fuzz/seeds/"$name" 2> "$log"; then
-    tail -n 60 "$log"
-    exit 1
+  fuzz "$name" &
+  running=$((running + 1))
+  if [ $((running * workers)) -ge "$jobs" ]; then
+    wait -n || true
+    running=$((running - 1))
   fi
-  grep -E '^Done|DONE' "$log"
 done
+wait
+{
+  for name; do summary "$name"; done
+  for log in "$out"/scheduler-*.log; do
+    [ ! -e "$log" ] || echo "$(basename "$log" .log): $(grep -aE '^\[  (PASSED|FAILED)|rounds|seed' "$log" | tail -n 3 | tr '\n' ' ')"
+  done
+} | tee "$out/summary.txt"
+tar -C "$out" -czf "$out/corpora.tar.gz" $(for name; do echo "$name.least"; done)
+rm -rf "$TMPDIR"
+[ -z "$(find "$out" -path '*.crashes/*' -type f -print -quit)" ]

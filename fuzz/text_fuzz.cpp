@@ -9,8 +9,7 @@ namespace kvcast {
 namespace {
 
 const Tokenizer& tokenizer() {
-  static const auto loaded =
-      Tokenizer::load(std::filesystem::path(KVCAST_SOURCE_DIR) / "tests/data/tokenizer.model");
+  static const auto loaded = Tokenizer::load(KVCAST_SOURCE_DIR / "tests/data/tokenizer.model");
   FUZZ_CHECK(loaded.has_value());
   return **loaded;
 }

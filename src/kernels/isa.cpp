@@ -8,13 +8,20 @@
 
 #include "kernels/kernel_table.h"
 
-#if defined(__x86_64__)
+// KVCAST_PORTABLE_KERNELS: the portable ones alone are compiled.
+#if defined(__x86_64__) && !defined(KVCAST_PORTABLE_KERNELS)
+#define KVCAST_X86
+#elif defined(__aarch64__) && !defined(KVCAST_PORTABLE_KERNELS)
+#define KVCAST_AARCH64
+#endif
+
+#if defined(KVCAST_X86)
 #include <cpuid.h>
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
-#elif defined(__aarch64__) && defined(__linux__)
+#elif defined(KVCAST_AARCH64) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
@@ -22,7 +29,7 @@
 namespace kvcast {
 namespace {
 
-#if defined(__x86_64__)
+#if defined(KVCAST_X86)
 struct Cpuid {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
 };
@@ -75,7 +82,7 @@ void detect_x86(std::vector<Isa>& found) {
   if ((state & kTileState) != kTileState || !amx || !request_amx_permission()) return;
   found.push_back(Isa::kAmx);
 }
-#elif defined(__aarch64__)
+#elif defined(KVCAST_AARCH64)
 void detect_aarch64(std::vector<Isa>& found) {
   found.push_back(Isa::kNeon);
 #if defined(__linux__)
@@ -89,9 +96,9 @@ void detect_aarch64(std::vector<Isa>& found) {
 
 std::vector<Isa> detect() {
   std::vector<Isa> found{Isa::kPortable};
-#if defined(__x86_64__)
+#if defined(KVCAST_X86)
   detect_x86(found);
-#elif defined(__aarch64__)
+#elif defined(KVCAST_AARCH64)
   detect_aarch64(found);
 #endif
   return found;
@@ -99,7 +106,7 @@ std::vector<Isa> detect() {
 
 const KernelTable* table_of(Isa isa) {
   switch (isa) {
-#if defined(__x86_64__)
+#if defined(KVCAST_X86)
     case Isa::kAvx2:
       return &avx2_kernels();
     case Isa::kAvxVnni:
@@ -110,7 +117,7 @@ const KernelTable* table_of(Isa isa) {
       return &avx512bf16_kernels();
     case Isa::kAmx:
       return &amx_kernels();
-#elif defined(__aarch64__)
+#elif defined(KVCAST_AARCH64)
     case Isa::kNeon:
       return &neon_kernels();
     case Isa::kNeonDot:

@@ -60,13 +60,14 @@ float choose_codes(const float* weights, int64_t count, float step, float minimu
 QuantisedBlock quantise_int4(const float* weights, int64_t count) {
   const auto [low, high] = std::minmax_element(weights, weights + count);
   const auto n = static_cast<float>(count);
-  QuantisedBlock best;
+  QuantisedBlock best{.step = kNanStep};  // where an f16 has no room for what the weights need
   float best_error = std::numeric_limits<float>::infinity();
   const auto consider = [&](float step, float minimum) {
     CodeSums sums;
     QuantisedBlock candidate{.step = float_to_f16(step), .minimum = float_to_f16(minimum)};
     step = f16_to_float(candidate.step);
     minimum = f16_to_float(candidate.minimum);
+    if (!std::isfinite(step) || !std::isfinite(minimum)) return sums;
     if (step == 0.0F) {  // all weights are the same, or nearly
       float error = 0.0F;
       for (int64_t i = 0; i < count; ++i) {

@@ -165,6 +165,20 @@ TEST_F(Recipes, KvpIsThePapersUnlessASwitchSaysOtherwise) {
   EXPECT_THROW(parse("auxiliary_kv_only_last = true\nlambda_auxiliary = 1.0\n"), TrainError);
 }
 
+TEST_F(Recipes, ARangeOfWhichOneEndIsGivenDoesNotEndBeforeItBegins) {
+  const std::string rest =
+      "[data]\nshards = \"s\"\n[run]\nsteps = 1\nmicro_batch_sequences = 1\n[output]\ndirectory = "
+      "\"d\"\n";
+  EXPECT_THROW(
+      read_kvp_recipe(write("[kvp]\nbase = \"b\"\nkeep = \"0.50\"\nsplit_from = 0.9\n" + rest), {}),
+      TrainError);
+  EXPECT_THROW(read_prompts_recipe(
+                   write("[prompts]\nmodel = \"m\"\noutput = \"o\"\ninstructions = [\"{text}\"]\n"
+                         "least_words = 200\n[[source]]\npath = \"a.txt\"\n"),
+                   {}),
+               TrainError);
+}
+
 TEST_F(Recipes, TheShippedOnesParse) {
   const std::filesystem::path recipes =
       std::filesystem::path(KVCAST_SOURCE_DIR) / "recipes" / "first-light";

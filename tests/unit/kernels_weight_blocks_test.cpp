@@ -260,6 +260,17 @@ TEST(WeightBlocks, WhatIsNotFiniteStays) {
   }
 }
 
+TEST(WeightBlocks, WeightsThatFourBitsHaveNoRoomForAreNoNumbersInsteadOfZero) {
+  for (const float large : {7e4F, 1e6F, 6e6F}) {
+    for (const float other : {large * 0.999F, -large}) {
+      std::vector<float> weights(32, large);
+      weights[5] = other;
+      const auto packed = pack_floats(weights, 1, 32, WeightType::kInt4Blocks);
+      for (const float value : row_of(packed, 0)) EXPECT_FALSE(std::abs(value) < 0.5F * large);
+    }
+  }
+}
+
 TEST(WeightBlocks, RowsFromAFunctionAreThoseOfAnArray) {
   const int64_t n = 130, k = 77;
   const auto w = random_floats(n * k, 9);

@@ -172,6 +172,9 @@ void read_passes(TomlTable& table, KvpRecipe& recipe) {
   recipe.split_share = table.number("split_share", recipe.split_share, 0.0, 1.0);
   recipe.split_from = table.number("split_from", recipe.split_from, 0.0, 1.0);
   recipe.split_to = table.number("split_to", recipe.split_to, recipe.split_from, 1.0);
+  if (recipe.split_to < recipe.split_from) {  // where only one of them is given
+    table.fail("split_to", "a number from split_from on");
+  }
   recipe.tail_max = table.integer("tail_max", recipe.tail_max, 1, 1 << 20);
 }
 
@@ -334,6 +337,9 @@ PromptsRecipe read_prompts_recipe(const std::filesystem::path& path, const Setti
   recipe.count = table.integer("count", recipe.count, 1, kMany);
   recipe.least_words = table.integer("least_words", recipe.least_words, 1, 1 << 20);
   recipe.most_words = table.integer("most_words", recipe.most_words, recipe.least_words, 1 << 20);
+  if (recipe.most_words < recipe.least_words) {  // where only one of them is given
+    table.fail("most_words", "a whole number from least_words on");
+  }
   recipe.seed = seed_of(table);
   table.reject_unknown_keys();
   recipe.sources = read_sources(file);

@@ -47,8 +47,9 @@ Result<EvalStrategy> EvalStrategy::parse(std::string_view spec) {
   KVCAST_TRY(strategy.prefill, PrefillStrategy::parse(like));
   const std::string canonical = strategy.prefill->spec();
   strategy.spec = std::string(kWrong) + canonical.substr(kForecast.size());
-  const size_t tail = canonical.find('=');
-  if (tail != std::string::npos) strategy.tail = std::stoll(canonical.substr(tail + 1));
+  constexpr std::string_view kTail = "tail=";
+  const size_t tail = canonical.find(kTail);
+  if (tail != std::string::npos) strategy.tail = std::stoll(canonical.substr(tail + kTail.size()));
   return strategy;
 }
 

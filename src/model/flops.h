@@ -22,6 +22,14 @@ struct PrefillCost {
   double attention = 0.0;
 
   [[nodiscard]] double total() const { return auxiliary + predictor + base + lm_head; }
+  PrefillCost& operator+=(const PrefillCost& other) {
+    auxiliary += other.auxiliary;
+    predictor += other.predictor;
+    base += other.base;
+    lm_head += other.lm_head;
+    attention += other.attention;
+    return *this;
+  }
 };
 
 /// Every matrix product of one model reading the prompt itself, attention's QK^T and PV included

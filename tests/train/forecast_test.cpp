@@ -6,6 +6,8 @@
 #include <set>
 
 #include "base/mapped_file.h"
+#include "io/json.h"
+#include "io/safetensors.h"
 #include "model/adapted_layers.h"
 #include "model/bundle.h"
 #include "model/checkpoint.h"
@@ -13,6 +15,7 @@
 #include "prefill/strategy.h"
 #include "small_models.h"
 #include "support/temporary_directory.h"
+#include "support/tensors.h"
 #include "train/adapt.h"
 #include "train/answers.h"
 #include "train/data/error.h"
@@ -119,6 +122,46 @@ TEST(Forecast, EachSequenceHasItsOwnSplit) {
   EXPECT_NEAR(kl(tokens, {}, {own_from, 0.0}), sum / weight, 1e-6);
   EXPECT_NEAR(kl(tokens, {}, {own_from, 0.25}),
               (sum + 0.25 * before) / (weight + 0.25 * (33.0 - weight)), 1e-6);
+}
+
+/// KL(p || q) of logits [rows, vocab], mean over the rows.
+double mean_kl(const Tensor& p, const Tensor& q) {
+  const Tensor log_p = at::log_softmax(p, -1);
+  return (log_p.exp() * (log_p - at::log_softmax(q, -1))).sum(-1).mean().item<double>();
+}
+
+TEST(Forecast, WithACompanionTheLossIsThatOfBothModelsLogitsMixed) {
+  const at::NoGradGuard no_grad;
+  const Model base = base_of(4), companion = small_model(small_config(3, 32), 5);
+  const ForecastShape shape{2, 1};
+  Forecaster forecaster = exact_forecaster(base, shape);
+  for (LinearTransform& map : forecaster.maps.value_transforms) map.weight = map.weight * 1.5;
+  const Tensor tokens = at::randint(0, 50, {2, 11}, at::kLong), targets = at::roll(tokens, -1, 1);
+  const Tensor hidden = forward(companion, tokens);
+  const Companion mixed{hidden, at::cat({base.lm_head, companion.lm_head}, 1), 0.25};
+  const Tensor exact = forward(base, tokens);
+  const ExactRun run = run_exact(base, shape, tokens);
+  for (const int64_t split : {0, 4}) {
+    const KvpPass pass{.predicted_tokens = split};
+    const ForecastLosses losses =
+        forecast_loss(base, shape, forecaster, tokens, targets,
+                      {.lambda_base = 0.5, .lambda_kl = 1.0}, pass, {}, mixed);
+    const auto scored = [&](const Tensor& rows) {
+      return rows.narrow(1, split, 11 - split).flatten(0, 1);
+    };
+    const Tensor student = run_on_forecast(base, shape, forecaster, run, pass).flatten(0, 1);
+    const Tensor logits_mixed =
+        0.75 * logits(base, student) + 0.25 * logits(companion, scored(hidden));
+    const double kl = mean_kl(logits(base, scored(exact)), logits_mixed);
+    const double entropy = -at::log_softmax(logits_mixed, -1)
+                                .gather(-1, scored(targets).unsqueeze(-1))
+                                .mean()
+                                .item<double>();
+    EXPECT_GT(kl, 1e-3);
+    EXPECT_NEAR(losses.kl.item<double>(), kl, 1e-5) << split;
+    EXPECT_NEAR(losses.base.cross_entropy.item<double>(), entropy, 1e-5) << split;
+    EXPECT_NEAR(losses.total.item<double>(), 0.5 * entropy + kl, 1e-4) << split;
+  }
 }
 
 TEST(SequenceSplits, FallWherePromptsEnd) {
@@ -333,6 +376,47 @@ TEST(Adapt, AnAuxiliaryThatIsTheBaseIsExactInTheRuntime) {
     EXPECT_EQ(models->auxiliary->config().n_layers(), 4);
     expect_exact(*models);
   }
+}
+
+TEST(Adapt, AnAuxiliaryAsItIsIsNamedByTheBundleAndItsMapsAloneAreTrained) {
+  at::manual_seed(1);
+  TemporaryDirectory files;
+  AdaptRecipe recipe = idle_recipe(files, small_config(4));
+  const ModelConfig auxiliary = small_config(3, 32);
+  write_model(files.path() / "small", auxiliary,
+              initial_values(model_parameter_specs(auxiliary), 9), {}, {});
+  recipe.exact_layers = 0;
+  recipe.trained_layers = {};
+  recipe.pair.auxiliary = files.path() / "small";
+  recipe.train_auxiliary = false;
+  recipe.mix = 0.25;
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+  const auto map = [&](const char* bundle) {
+    const auto file = Safetensors::open(files.path() / bundle / "predictor.safetensors");
+    return at::tensor(float_values(**file, "key_transforms.1.weight"));
+  };
+  const Json manifest = *read_json_object(files.path() / "bundle/kvcast.json");
+  EXPECT_EQ(manifest["auxiliary"], "../small");
+  EXPECT_EQ(manifest["training"]["mix"], 0.25);
+  EXPECT_FALSE(std::filesystem::exists(files.path() / "bundle/auxiliary"));
+  EXPECT_NE(read_text_file(files.path() / "bundle/README.md")
+                .value_or("")
+                .find("an auxiliary of 2 layers of width 32, as it is"),
+            std::string::npos);
+
+  recipe.start = files.path() / "bundle";
+  recipe.optimizer.learning_rate = 1e-2;
+  recipe.optimizer.warmup_steps = 0;
+  recipe.output.directory = files.path() / "trained";
+  recipe.output.log = files.path() / "trained.jsonl";
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+  EXPECT_GT(difference(map("trained"), map("bundle")), 1e-3);
+  const auto models = load_models(files.path() / "trained", WeightType::kF32, 1);
+  ASSERT_TRUE(models) << models.error().message;
+  EXPECT_TRUE(models->auxiliary_answers());
+  const Tensor base = prefilled(*models, "kv-prediction");
+  const Tensor expected = 0.75 * base + 0.25 * prefilled(*models, "auxiliary");
+  EXPECT_LT(difference(prefilled(*models, "kv-prediction:mix=0.25"), expected), 1e-5);
 }
 
 TEST(Adapt, GoesOnFromABundleOfTheSameShape) {

@@ -15,6 +15,7 @@ import json
 import pathlib
 import random
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ PROGRAMS = {
     "src/prefill": ["parity", "unit", "server"],
     "src/runtime": ["server", "unit", "parity", "malformed"],
 }
+MEMORY = 12 << 30  # bytes of address space of a test program: a mutant may ask for anything
 FILTER = "--gtest_filter=-*Kernel*:*Isa*:*PackedMatrix*:*WeightBlocks*:*MatMul*:*Matmul*"
 SWAPS = [(r" < ", " <= "), (r" <= ", " < "), (r" > ", " >= "), (r" >= ", " > "), (r" == ", " != "), (r" != ", " == "),
          (r" && ", " || "), (r" \|\| ", " && "), (r" \+ ", " - "), (r" - ", " + "), (r" \* ", " + "), (r" / ", " * "),
@@ -79,6 +81,10 @@ def negated(code, at):
     return None
 
 
+def limit_memory():
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
 class Trials:
     def __init__(self, build):
         self.build = build
@@ -89,7 +95,7 @@ class Trials:
         begin = time.monotonic()
         try:
             done = subprocess.run([str(self.build / f"kvcast_{program}_tests"), "--gtest_brief=1", "--gtest_fail_fast", FILTER],
-                                  capture_output=True, timeout=limit, cwd=self.build)
+                                  capture_output=True, timeout=limit, cwd=self.build, preexec_fn=limit_memory)
         except subprocess.TimeoutExpired:
             return False, "takes too long"
         self.usual.setdefault(program, time.monotonic() - begin)
@@ -108,9 +114,9 @@ class Trials:
         programs = next(tests for folder, tests in PROGRAMS.items() if mutant.file.startswith(folder + "/"))
         try:
             path.write_text("".join(lines))
-            if not self.make(programs):
-                return "does not compile", ""
             for program in programs:
+                if not self.make([program]):
+                    return "does not compile", ""
                 passed, why = self.run(program, max(20.0, 5 * self.usual[program]))
                 if not passed:
                     return "killed", f"{program}: {why}"

@@ -53,9 +53,9 @@ deb: setup-runtime
 	scripts/install-dependencies.sh deb
 	cmake --preset release -B build/deb -DCMAKE_INSTALL_PREFIX=/usr -DKVCAST_BUILD_TRAINER=OFF -DKVCAST_BUILD_TESTS=OFF -DKVCAST_BUILD_BENCHMARKS=OFF
 	cmake --build build/deb -j $(JOBS)
-	cd build/deb && cpack
+	cd build/deb && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2> /dev/null || echo 0) cpack
 
-## What a change has to pass beside `make test`: formatting, instruction counts.
+## What a change has to pass beside `make test`: formatting, instruction counts, sanitizers, fuzzers, clang-tidy.
 check: setup
 	scripts/check.sh
 

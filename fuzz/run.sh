@@ -13,7 +13,7 @@ if [ -d "$here/bin" ]; then
   libraries=$here/lib
 else
   libraries=
-  programs=$here/../build/fuzz out=$here/../build/fuzz/runs
+  programs=${FUZZERS:-$here/../build/fuzz} out=$here/../build/fuzz/runs
 fi
 seconds=${1:-60} jobs=${2:-$(nproc)} out=${3:-$out}
 shift $(($# < 3 ? $# : 3))
@@ -83,4 +83,4 @@ wait
 } | tee "$out/summary.txt"
 tar -C "$out" -czf "$out/corpora.tar.gz" $(for name; do echo "$name.least"; done)
 rm -rf "$TMPDIR"
-[ -z "$(find "$out" -path '*.crashes/*' -type f -print -quit)" ]
+! find "$out" -path '*.crashes/*' -type f | grep .

@@ -147,7 +147,7 @@ typedef struct kvcast_completion {
   int64_t accepted_tokens; /* of these, what the answer has */
 } kvcast_completion;
 
-/* A conversation. Each prompt continues it. */
+/* A conversation. Each prompt continues it. NULL: not enough memory. */
 kvcast_session* kvcast_session_new(const kvcast_model* model);
 void kvcast_session_free(kvcast_session* session);
 /* Forgets the conversation. */

@@ -81,9 +81,12 @@ std::vector<fs::path> models_folders() {
   std::vector<fs::path> folders = chosen_model_folders();
   std::error_code ignored;
   const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
-  folders.push_back((program.parent_path() / "../share/kvcast/models").lexically_normal());
-  folders.emplace_back(KVCAST_MODELS_DIR);
-  folders.emplace_back(fs::path(KVCAST_MODELS_DIR) / "hub");  // what `make models` fetches
+  const fs::path beside = program.parent_path();
+  folders.push_back((beside / "../share/kvcast/models").lexically_normal());
+  if (fs::exists(beside / "CMakeCache.txt", ignored)) {  // where it was built: those of the sources
+    folders.push_back((beside / KVCAST_MODELS_FROM_BUILD).lexically_normal());
+    folders.push_back(folders.back() / "hub");  // what `make models` fetches
+  }
   return folders;
 }
 

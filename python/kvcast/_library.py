@@ -1,6 +1,7 @@
 """kvcast.h as ctypes declarations. Calls release the GIL; errors become KvcastError."""
 
 import ctypes
+import operator
 import os
 from ctypes import CFUNCTYPE, POINTER, Structure, byref, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_size_t, c_ubyte, c_uint64, c_void_p
 from pathlib import Path
@@ -148,8 +149,23 @@ def text_bytes(text):
     return text.encode("utf-8")
 
 
+def c_text(text):
+    """For parameters that end at their first 0."""
+    if "\0" in text:
+        raise ValueError(f"{text!r}: expected a text without \\0")
+    return text.encode("utf-8")
+
+
 def optional_bytes(text):
-    return None if text is None else str(text).encode("utf-8")
+    return None if text is None else c_text(str(text))
+
+
+def whole(name, value, low, high):
+    """ctypes would take other numbers modulo a power of two."""
+    number = operator.index(value)
+    if not low <= number <= high:
+        raise ValueError(f"{name}: {number}, expected {low} to {high}")
+    return number
 
 
 def take_text(pointer, size=-1):
@@ -166,6 +182,8 @@ def token_array(tokens):
     array = np.asarray(tokens)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"token ids: expected a text or a sequence of integers, got {type(tokens).__name__} of shape {array.shape}")
+    if array.size and not (-2**31 <= int(array.min()) and int(array.max()) < 2**31):
+        raise ValueError(f"token ids: expected whole numbers of 32 bits, got {array.min()} to {array.max()}")
     return np.ascontiguousarray(array, dtype=np.int32)
 
 

@@ -96,14 +96,13 @@ def _chat_options(tools, tool_choice):
 
 def _options(prefill, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, ignore_end_of_text,
              drafts, suffix=None):
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens: {max_tokens}, expected at least 1")
     stop = [stop] if isinstance(stop, str) else list(stop)
-    texts = (c_char_p * max(1, len(stop)))(*(text.encode("utf-8") for text in stop))
+    texts = (c_char_p * max(1, len(stop)))(*(_library.c_text(text) for text in stop))
     return _library.GenerateOptions(
-        prefill=_library.optional_bytes(prefill), max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
-        min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, stop=texts, stop_count=len(stop),
-        ignore_end_of_text=int(ignore_end_of_text), suffix=_library.optional_bytes(suffix), drafts=str(drafts).encode("utf-8"))
+        prefill=_library.optional_bytes(prefill), max_tokens=_library.whole("max_tokens", max_tokens, 1, 2**63 - 1),
+        temperature=temperature, top_k=_library.whole("top_k", top_k, 0, 2**63 - 1), top_p=top_p, min_p=min_p,
+        repetition_penalty=repetition_penalty, seed=_library.whole("seed", seed, 0, 2**64 - 1), stop=texts, stop_count=len(stop),
+        ignore_end_of_text=int(ignore_end_of_text), suffix=_library.optional_bytes(suffix), drafts=_library.optional_bytes(drafts))
 
 
 def _completion(answer):
@@ -386,7 +385,10 @@ class Session:
 
     def __init__(self, model: Model):
         self._model = model
-        self._handle = Handle(library.kvcast_session_new(model._handle), "kvcast_session_free")
+        pointer = library.kvcast_session_new(model._handle)
+        if not pointer:
+            raise MemoryError("a conversation: not enough memory")
+        self._handle = Handle(pointer, "kvcast_session_free")
         self._answer: Callable[[], Optional[Answer]] = lambda: None  # a weak reference: an answer that nobody holds is over
 
     def generate(self, prompt: Prompt, *, prefill: Optional[str] = None, max_tokens: int = 64, temperature: float = 0.0, top_k: int = 0,

@@ -176,8 +176,11 @@ char* kvcast_chat_read(const kvcast_chat* chat, const char* text, size_t bytes,
   return guarded<char*>(error, nullptr, [&]() -> Result<char*> {
     const auto read = chat->format.read_answer(text_of(text, bytes), chat_options_of(options));
     return read.map([&](const ChatMessage& message) {
+      std::unique_ptr<char, decltype(&std::free)> calls(
+          message.more.empty() ? nullptr : copy_of(message.more.data(), message.more.size()),
+          &std::free);
       char* const content = copy_of(message.content.data(), message.content.size());
-      *more = message.more.empty() ? nullptr : copy_of(message.more.data(), message.more.size());
+      *more = calls.release();
       return content;
     });
   });
@@ -190,7 +193,9 @@ const char* kvcast_chat_stop(const kvcast_chat* chat, size_t index) {
 // ---- answers, one conversation ----
 
 kvcast_session* kvcast_session_new(const kvcast_model* model) {
-  return new kvcast_session{Session(model->model)};
+  return guarded<kvcast_session*>(nullptr, nullptr, [&]() -> Result<kvcast_session*> {
+    return new kvcast_session{Session(model->model)};
+  });
 }
 void kvcast_session_free(kvcast_session* session) { delete session; }
 void kvcast_session_reset(kvcast_session* session) { session->session.reset(); }

@@ -41,11 +41,13 @@ int kvcast_batch_generate(kvcast_batch* batch, const kvcast_tokens* prompts, siz
     if (!options) return tl::unexpected(options.error());
     std::vector<std::vector<int32_t>> all;
     for (size_t i = 0; i < count; ++i) all.push_back(tokens_of(prompts[i]));
+    std::vector<std::unique_ptr<kvcast_answer>> made(count);
+    for (auto& answer : made) answer = std::make_unique<kvcast_answer>();
     auto completions = batch->batch->generate(all, *options, progress_of(progress, user));
     if (!completions) return tl::unexpected(completions.error());
     for (size_t i = 0; i < count; ++i) {
-      answers[i] = new kvcast_answer;
-      answers[i]->finished = std::move((*completions)[i]);
+      made[i]->finished = std::move((*completions)[i]);
+      answers[i] = made[i].release();
     }
     return 0;
   });

@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <utility>
 
@@ -17,7 +18,8 @@ namespace {
 /// How often the caller hears of progress while nothing ends.
 constexpr auto kProgressInterval = std::chrono::milliseconds(50);
 
-/// What has come in for the prompts of one call. The scheduler's thread writes, the caller's waits.
+/// What has come in for the prompts of one call. The scheduler's thread writes, the caller's waits;
+/// it is there until the last of them is over, even if the caller's leaves by an exception.
 struct Inbox {
   std::mutex mutex;
   std::condition_variable changed;
@@ -28,7 +30,7 @@ struct Inbox {
 /// One prompt of a call.
 class Collector final : public RequestObserver {
  public:
-  Collector(Inbox& inbox, size_t index) : inbox_(inbox), index_(index) {
+  Collector(std::shared_ptr<Inbox> inbox, size_t index) : inbox_(std::move(inbox)), index_(index) {
     completion.finish_reason = FinishReason::kCancelled;  // unless something is heard
   }
 
@@ -73,20 +75,42 @@ class Collector final : public RequestObserver {
       completion.finish_reason = FinishReason::kCancelled;
       end({});
     } else {
-      end(Error{fmt::format("prompt {}: {}", index_, error.message)});
+      std::optional<Error> why;
+      try {
+        why = Error{fmt::format("prompt {}: {}", index_, error.message)};
+      } catch (const std::bad_alloc&) {
+        why = Error{"out of memory"};  // which a string holds without asking for any
+      }
+      end(std::move(why));
     }
   }
 
  private:
   void end(std::optional<Error> error) {
-    const std::scoped_lock lock(inbox_.mutex);
-    ++inbox_.over;
-    if (error && !inbox_.error) inbox_.error = std::move(error);
-    inbox_.changed.notify_all();
+    const std::scoped_lock lock(inbox_->mutex);
+    ++inbox_->over;
+    if (error && !inbox_->error) inbox_->error = std::move(error);
+    inbox_->changed.notify_all();
   }
 
-  Inbox& inbox_;
+  std::shared_ptr<Inbox> inbox_;
   size_t index_;
+};
+
+/// Of what has been submitted; what is left of it when they go is cancelled.
+class Tickets {
+ public:
+  explicit Tickets(size_t most) { tickets_.reserve(most); }
+  ~Tickets() { cancel(); }
+  Tickets(const Tickets&) = delete;
+  Tickets& operator=(const Tickets&) = delete;
+  void add(std::shared_ptr<Ticket> ticket) { tickets_.push_back(std::move(ticket)); }
+  void cancel() {
+    for (const auto& ticket : tickets_) ticket->cancel();
+  }
+
+ private:
+  std::vector<std::shared_ptr<Ticket>> tickets_;
 };
 
 }  // namespace
@@ -96,7 +120,7 @@ struct Batch::Impl {
     std::vector<std::shared_ptr<Collector>> collectors;  // [requests]
     bool stopped = false;
   };
-  /// Runs all requests. What has been submitted is over when this returns.
+  /// Runs all requests. What has been submitted is over when this returns, cancelled if it throws.
   Result<Run> run(std::vector<EngineRequest> requests, const std::stop_token& cancel,
                   const Progress& progress) const;
 
@@ -107,12 +131,13 @@ struct Batch::Impl {
 Result<Batch::Impl::Run> Batch::Impl::run(std::vector<EngineRequest> requests,
                                           const std::stop_token& cancel,
                                           const Progress& progress) const {
-  Inbox inbox;
+  const auto shared = std::make_shared<Inbox>();
+  Inbox& inbox = *shared;
   Run run;
   for (size_t i = 0; i < requests.size(); ++i) {
-    run.collectors.push_back(std::make_shared<Collector>(inbox, i));
+    run.collectors.push_back(std::make_shared<Collector>(shared, i));
   }
-  std::vector<std::shared_ptr<Ticket>> tickets;
+  Tickets tickets(requests.size());
   size_t submitted = 0;
   std::unique_lock lock(inbox.mutex);
   while (true) {
@@ -121,7 +146,7 @@ Result<Batch::Impl::Run> Batch::Impl::run(std::vector<EngineRequest> requests,
       lock.unlock();  // an observer may hear at once
       auto ticket = scheduler->submit(std::move(requests[submitted]), run.collectors[submitted]);
       if (ticket) {
-        tickets.push_back(std::move(*ticket));
+        tickets.add(std::move(*ticket));
       } else {
         run.collectors[submitted]->on_error(ticket.error());
       }
@@ -138,7 +163,7 @@ Result<Batch::Impl::Run> Batch::Impl::run(std::vector<EngineRequest> requests,
     }
     lock.lock();
     if (run.stopped || inbox.error) {
-      for (const auto& ticket : tickets) ticket->cancel();
+      tickets.cancel();
     }
   }
   if (inbox.error) return tl::unexpected(*inbox.error);

@@ -1,26 +1,32 @@
 """A `kvcast serve` of one's own, and what checks ask of it. Needs nothing but Python."""
 import http.client
 import json
-import socket
+import os
+import re
 import subprocess
+import tempfile
 import time
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Served:
     """A server process that is ready; killed when the block ends. `options` go to `kvcast serve` as they are."""
 
-    def __init__(self, kvcast, model, *options, stderr=subprocess.DEVNULL, wait=True):
-        self.port = free_port()
-        self.process = subprocess.Popen([kvcast, "serve", model, "--port", str(self.port), *options],
-                                        stdout=subprocess.DEVNULL, stderr=stderr)
-        while wait and not self.ready():
+    def __init__(self, kvcast, model, *options):
+        self.notes = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen([kvcast, "serve", model, "--port", "0", *options], stdout=subprocess.DEVNULL, stderr=self.notes)
+        self.port = self.chosen_port()
+        while not self.ready():
             assert self.process.poll() is None, f"kvcast serve ended with status {self.process.returncode}"
+            time.sleep(0.01)
+
+    def chosen_port(self):
+        """The one that the system gave it, which it says before it loads."""
+        while True:
+            ended = self.process.poll()
+            said = re.search(r"http://127\.0\.0\.1:(\d+)/health", os.pread(self.notes.fileno(), 1 << 16, 0).decode())
+            if said:
+                return int(said[1])
+            assert ended is None, f"kvcast serve ended with status {ended}"
             time.sleep(0.01)
 
     def ready(self):

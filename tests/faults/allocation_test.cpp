@@ -5,6 +5,7 @@
 
 #include <functional>
 
+#include "capi/handles.h"
 #include "faults/failing_allocations.h"
 #include "kvcast/session.h"
 #include "runtime/model_impl.h"
@@ -94,6 +95,52 @@ TEST_F(Allocations, OfAnAnswer) {
     session = Session(model());
   });
   EXPECT_GT(tried_, 50);
+}
+
+TEST_F(Allocations, OfCallsInC) {
+  const kvcast_model handle{model(), "f32", "f32"};
+  const std::vector<int32_t> prompt = {1, 17, 30, 41, 57, 60, 71, 80};
+  const kvcast_tokens prompts[] = {{prompt.data(), 8}, {prompt.data(), 5}};
+  kvcast_generate_options asked = {};
+  asked.struct_size = sizeof asked;
+  asked.prefill = "exact";
+  asked.max_tokens = 3;
+  const auto expect_reason = [](bool succeeded, char* error) {
+    if (succeeded) return;
+    EXPECT_TRUE(FailingAllocation::failed());
+    if (error != nullptr) {
+      EXPECT_NE(std::string_view(error).find("memory"), std::string_view::npos) << error;
+    }
+    kvcast_free(error);
+  };
+  tried_ = for_each_allocation([&](int64_t) {
+    kvcast_session* const session = kvcast_session_new(&handle);
+    expect_reason(session != nullptr, nullptr);
+    if (session == nullptr) return;
+    char* error = nullptr;
+    kvcast_answer* const answer =
+        kvcast_answer_tokens(session, prompt.data(), prompt.size(), &asked, &error);
+    expect_reason(answer != nullptr, error);
+    if (answer != nullptr) {
+      error = nullptr;
+      expect_reason(kvcast_answer_run(answer, nullptr, nullptr, &error) == 0, error);
+    }
+    kvcast_answer_free(answer);
+    kvcast_session_free(session);
+    error = nullptr;
+    kvcast_batch* const batch = kvcast_batch_new(&handle, nullptr, &error);
+    expect_reason(batch != nullptr, error);
+    if (batch == nullptr) return;
+    error = nullptr;
+    kvcast_answer* answers[2] = {};
+    const bool answered =
+        kvcast_batch_generate(batch, prompts, 2, &asked, nullptr, nullptr, answers, &error) == 0;
+    expect_reason(answered, error);
+    for (kvcast_answer* each : answers) EXPECT_EQ(each != nullptr, answered);
+    for (kvcast_answer* each : answers) kvcast_answer_free(each);
+    kvcast_batch_free(batch);
+  });
+  EXPECT_GT(tried_, 100);
 }
 
 struct Counts : RequestObserver {

@@ -3,10 +3,12 @@
 KVCAST_MODELS: the folder of the shipped bundle. KVCAST_README: the README whose Python is run.
 """
 
+import ctypes
 import gc
 import importlib.util
 import json
 import os
+import random
 import re
 import resource
 import subprocess
@@ -70,6 +72,33 @@ class ModelTest(Shipped):
             self.assertNotIn("\n", str(caught.exception))
         with self.assertRaises(ValueError):
             self.answer(max_tokens=0)
+
+    def test_numbers_that_c_has_no_room_for_are_errors(self):
+        for call in (lambda: self.model.detokenize([2**32 + 5]), lambda: self.answer(prompt=[1, -2**31 - 1]),
+                     lambda: self.answer(max_tokens=2**64 + 1), lambda: self.answer(top_k=2**64), lambda: self.answer(seed=-1),
+                     lambda: self.answer(stop="a\0b"), lambda: self.answer(prefill="exact\0")):
+            with self.assertRaises(ValueError):
+                call()
+
+    def test_any_arguments_are_refused_or_answered(self):
+        model, draw = kvcast.Model.load(GOLDEN, threads=1), random.Random(7)
+        odd = [None, True, "", "exact", "a\0", b"a", 0, 1, -1, 3, 2**31, 2**63, 2**70, 0.5, float("nan"), float("inf"), [], [1], [95],
+               [96], [-1], [1.5], [[1]], {}, {"a": 1}, np.array([3, 4], np.uint8), np.array([2**40]), object(), (), "\ud800"]
+        names = ["prefill", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop",
+                 "ignore_end_of_text", "drafts", "suffix"]
+        answered = 0
+        for _ in range(2000):
+            options = {name: draw.choice(odd) for name in draw.sample(names, draw.randrange(3))}
+            prompt = draw.choice([draw.choice(odd), [1, 2, 3]])
+            call = draw.choice([lambda: model.session().generate(prompt, **options).read(),
+                                lambda: model.generate([prompt], **options), lambda: model.detokenize(prompt),
+                                lambda: model.score([prompt], [draw.choice(odd)]), lambda: model.tokenize(prompt)])
+            try:
+                call()
+                answered += 1
+            except (kvcast.KvcastError, TypeError, ValueError, OverflowError, AttributeError, ctypes.ArgumentError) as error:
+                self.assertTrue(str(error))
+        self.assertGreater(answered, 50)
 
     def test_a_model_without_tokenizer_takes_and_gives_token_ids(self):
         model = kvcast.Model.load(GOLDEN)

@@ -12,6 +12,7 @@
 #include "base/stopwatch.h"
 #include "prefill/mixing.h"
 #include "prefill/tail_run.h"
+#include "prefill/unread_tokens.h"
 
 namespace kvcast {
 
@@ -170,18 +171,44 @@ PrefillReport PrefillStrategy::prefill(const Models& models, std::span<Sequence*
   return report;
 }
 
-void observe_prefill(const PrefillStrategy& strategy, const Models& models, int64_t start,
-                     const PrefillReport& report) {
-  const CacheFamily family = strategy.cache_use().family;
-  const double ms = report.auxiliary_ms + report.predictor_ms + report.base_ms;
-  if (family == CacheFamily::kExact) {
-    models.prefill_pace->observe(models, PrefillPace::Kind::kExact, start, report.computed_tokens,
-                                 ms);
-  } else if (report.predicted_tokens > 0 && report.computed_tokens <= TailRun::kMostRows &&
-             strategy.mix() == 0) {
-    models.prefill_pace->observe(models, PrefillPace::Kind::kForecast, start,
-                                 report.predicted_tokens, ms);
+PrefillStart prefill_start(const Models& models, const Sequence& sequence) {
+  return {sequence.base.next_position(),
+          known_rows(models, sequence, models.plan.auxiliary_layers())};
+}
+
+void observe_work(const PrefillStrategy& strategy, const Models& models, const PrefillStart& start,
+                  const PrefillReport& report) {
+  using Kind = PrefillWork::Kind;
+  PrefillPace& pace = *models.prefill_pace;
+  const double forecast_ms = report.auxiliary_ms + report.predictor_ms;
+  if (strategy.cache_use().family == CacheFamily::kExact) {
+    pace.observe(models, {.start = start.base, .rows = report.computed_tokens},
+                 forecast_ms + report.base_ms);
+    return;
   }
+  if (report.predicted_tokens == 0 || strategy.gate() || strategy.mix() != 0) return;
+  const int64_t sinks = std::max<int64_t>(models.plan.sink_tokens - start.base, 0);
+  const int64_t end = start.base + sinks + report.predicted_tokens;
+  const int64_t tail = report.computed_tokens - sinks;
+  const PrefillWork forecast{
+      .kind = Kind::kForecast, .start = start.known, .rows = end - start.known, .tail = tail};
+  if (tail > TailRun::kMostRows) {
+    pace.observe(models, forecast, forecast_ms);
+    pace.observe(models, {.start = end, .rows = tail}, report.base_ms);
+  } else if (tail > 0) {
+    PrefillWork both = forecast;
+    both.kind = Kind::kForecastWithTail;
+    pace.observe(models, both, forecast_ms + report.base_ms);
+  }
+}
+
+void observe_prefill(const PrefillStrategy& strategy, const Models& models,
+                     const PrefillStart& start, const PrefillReport& report, double ms,
+                     std::optional<double> estimated_ms) {
+  PrefillPace& pace = *models.prefill_pace;
+  observe_work(strategy, models, start, report);
+  pace.observe_overhead(ms - report.auxiliary_ms - report.predictor_ms - report.base_ms);
+  if (estimated_ms) pace.observe_error(*estimated_ms, ms);
 }
 
 PrefillState PrefillStrategy::advance(const Models& models, Sequence& sequence, int64_t max_rows,

@@ -114,6 +114,9 @@ class PrefillStrategy {
   /// How many leading rows of a prompt's cache may come from its family's earlier prompts.
   [[nodiscard]] virtual int64_t reusable_rows(int64_t /*prompt_tokens*/) const { return 0; }
 
+  /// What choose() has to know of this machine is measured, unless that has been done; it takes as
+  /// long as a few prompts.
+  virtual void measure(const Models& /*models*/) const {}
   /// What to do in its place with what is pending of this sequence, whose cache may lose forecast
   /// rows by it; none: just this.
   [[nodiscard]] virtual std::optional<PrefillChoice> choose(const Models& /*models*/,
@@ -160,9 +163,20 @@ tl::expected<void, PromptError> check_prompt(const PrefillStrategy& strategy, co
 /// The first of these alone.
 Status check_strategy(const PrefillStrategy& strategy, const Models& models);
 
-/// Tells the models' PrefillPace what a prefill of one sequence behind `start` rows took.
-void observe_prefill(const PrefillStrategy& strategy, const Models& models, int64_t start,
-                     const PrefillReport& report);
+/// Rows that a sequence had before its prefill.
+struct PrefillStart {
+  int64_t base = 0;   ///< of the base's cache
+  int64_t known = 0;  ///< that the auxiliary need not read again (known_rows)
+};
+PrefillStart prefill_start(const Models& models, const Sequence& sequence);
+
+/// Tells the models' PrefillPace what the parts of one sequence's prefill took.
+void observe_work(const PrefillStrategy& strategy, const Models& models, const PrefillStart& start,
+                  const PrefillReport& report);
+/// The same, and what is to be known of a prefill that took `ms` in all.
+void observe_prefill(const PrefillStrategy& strategy, const Models& models,
+                     const PrefillStart& start, const PrefillReport& report, double ms,
+                     std::optional<double> estimated_ms);
 
 /// Makes room for a prompt and its answer, as far as the context goes, in the caches that hold the
 /// answer after prefill by `strategy`. Without it the cache grows by halves, which copies it

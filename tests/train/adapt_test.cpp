@@ -122,7 +122,7 @@ TEST(Adapt, AnAuxiliaryAsItIsIsNamedByTheBundleAndItsMapsAloneAreTrained) {
   at::manual_seed(1);
   TemporaryDirectory files;
   AdaptRecipe recipe = idle_recipe(files, small_config(4));
-  const ModelConfig auxiliary = small_config(3, 32);
+  const ModelConfig auxiliary = small_config(3, 24);
   write_model(files.path() / "small", auxiliary,
               initial_values(model_parameter_specs(auxiliary), 9), {}, {});
   recipe.exact_layers = 0;
@@ -141,7 +141,7 @@ TEST(Adapt, AnAuxiliaryAsItIsIsNamedByTheBundleAndItsMapsAloneAreTrained) {
   EXPECT_FALSE(std::filesystem::exists(files.path() / "bundle/auxiliary"));
   EXPECT_NE(read_text_file(files.path() / "bundle/README.md")
                 .value_or("")
-                .find("an auxiliary of 2 layers of width 32, as it is"),
+                .find("an auxiliary of 2 layers of width 24, as it is"),
             std::string::npos);
 
   recipe.start = files.path() / "bundle";

@@ -123,7 +123,7 @@ double mean_kl(const Tensor& p, const Tensor& q) {
 
 TEST(Forecast, WithACompanionTheLossIsThatOfBothModelsLogitsMixed) {
   const at::NoGradGuard no_grad;
-  const Model base = base_of(4), companion = small_model(small_config(3, 32), 5);
+  const Model base = base_of(4), companion = small_model(small_config(3, 24), 5);
   const ForecastShape shape{2, 1};
   Forecaster forecaster = exact_forecaster(base, shape);
   for (LinearTransform& map : forecaster.maps.value_transforms) map.weight = map.weight * 1.5;
@@ -134,9 +134,9 @@ TEST(Forecast, WithACompanionTheLossIsThatOfBothModelsLogitsMixed) {
   const ExactRun run = run_exact(base, shape, tokens);
   for (const int64_t split : {0, 4}) {
     const KvpPass pass{.predicted_tokens = split};
-    const ForecastLosses losses =
-        forecast_loss(base, shape, forecaster, tokens, targets,
-                      {.lambda_base = 0.5, .lambda_kl = 1.0}, pass, {}, mixed);
+    const ForecastLosses losses = forecast_loss(
+        base, shape, forecaster, tokens, targets,
+        {.lambda_base = 0.5, .lambda_kl = 1.0, .cross_entropy = {.z_loss = 0.0}}, pass, {}, mixed);
     const auto scored = [&](const Tensor& rows) {
       return rows.narrow(1, split, 11 - split).flatten(0, 1);
     };

@@ -178,6 +178,7 @@ void measure_once(const BenchCase& bench, const PrefillStrategy& strategy, const
   for (Sequence& sequence : sequences) {
     samples.cache_bytes += sequence.base.bytes() + sequence.auxiliary.bytes();
     samples.cache_bytes_read += bytes_in_rows(sequence.answering_cache());
+    if (strategy.mix() > 0) samples.cache_bytes_read += bytes_in_rows(sequence.auxiliary);
   }
   if (!steps.empty()) {
     const double bytes = weight_bytes_per_step(bench, strategy) + samples.cache_bytes_read;

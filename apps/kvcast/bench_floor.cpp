@@ -18,6 +18,15 @@ bool answers_by_auxiliary(const PrefillStrategy& strategy) {
   return strategy.cache_use().answerer == Sequence::Answerer::kAuxiliary;
 }
 
+/// A model's weights, without embeddings of which a step looks up a row.
+double bytes_of_step(const Transformer& model) {
+  auto bytes = static_cast<double>(model.weights().bytes());
+  if (model.weights().lm_head.n() > 0) {
+    bytes -= static_cast<double>(model.weights().embeddings.bytes());
+  }
+  return bytes;
+}
+
 /// Of everything that a first token cannot do without.
 double weight_bytes_of_prefill(const BenchCase& bench, const PrefillStrategy& strategy) {
   const Models& models = *bench.models;
@@ -27,7 +36,9 @@ double weight_bytes_of_prefill(const BenchCase& bench, const PrefillStrategy& st
   for (const LayerWeights& layer : models.base->weights().layers) {
     for (const PackedMatrix* matrix : matrices_of(layer)) counted.insert(matrix->data().data());
   }
-  for (int64_t i = 0; models.auxiliary && i < models.plan.auxiliary_layers(); ++i) {
+  // One that mixes is in a step's bytes.
+  const bool reads = models.auxiliary && strategy.mix() == 0;
+  for (int64_t i = 0; reads && i < models.plan.auxiliary_layers(); ++i) {
     for (const PackedMatrix* matrix :
          matrices_of(models.auxiliary->weights().layers[static_cast<size_t>(i)])) {
       const bool is_new = counted.insert(matrix->data().data()).second;
@@ -46,13 +57,9 @@ Floor floor_of(const PrefillCost& cost, double times, double bytes, const Machin
 }  // namespace
 
 double weight_bytes_per_step(const BenchCase& bench, const PrefillStrategy& strategy) {
-  const Transformer& model =
-      answers_by_auxiliary(strategy) ? *bench.models->auxiliary : *bench.models->base;
-  auto bytes = static_cast<double>(model.weights().bytes());
-  if (model.weights().lm_head.n() > 0) {
-    bytes -= static_cast<double>(model.weights().embeddings.bytes());
-  }
-  return bytes;
+  if (answers_by_auxiliary(strategy)) return bytes_of_step(*bench.models->auxiliary);
+  const double bytes = bytes_of_step(*bench.models->base);
+  return strategy.mix() == 0 ? bytes : bytes + bytes_of_step(*bench.models->auxiliary);
 }
 
 Floor prefill_floor(const BenchCase& bench, const PrefillStrategy& strategy,
@@ -65,7 +72,11 @@ Floor decode_floor(const BenchCase& bench, const PrefillStrategy& strategy, doub
                    const MachinePeak& peak) {
   const Transformer& model =
       answers_by_auxiliary(strategy) ? *bench.models->auxiliary : *bench.models->base;
-  return floor_of(step_cost(model.config(), bench.prompt_tokens), static_cast<double>(bench.batch),
+  PrefillCost cost = step_cost(model.config(), bench.prompt_tokens);
+  if (strategy.mix() > 0) {
+    cost += step_cost(bench.models->auxiliary->config(), bench.prompt_tokens);
+  }
+  return floor_of(cost, static_cast<double>(bench.batch),
                   weight_bytes_per_step(bench, strategy) + cache_bytes, peak);
 }
 

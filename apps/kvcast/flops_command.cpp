@@ -23,6 +23,7 @@ struct FlopsOptions {
   std::string base, auxiliary;  ///< both empty: the pairs of the paper
   std::vector<int64_t> prompt_tokens = {512};
   int64_t tail = 1;
+  bool mixes = false;  ///< as under `mix=`
   std::string format = "md";
 };
 
@@ -62,6 +63,9 @@ Result<std::vector<NamedPair>> select_pairs(const FlopsOptions& options) {
     KVCAST_TRY(auto manifest, read_bundle_manifest(path));
     KVCAST_TRY(models.base, read_model_config(manifest.base));
     const bool has_auxiliary = !manifest.auxiliary.empty();
+    if (options.mixes && (!has_auxiliary || !manifest.shared_layers.empty())) {
+      return fail(fmt::format("--mix: {} has no auxiliary that is a model", path.string()));
+    }
     if (has_auxiliary) {
       KVCAST_TRY(models.auxiliary, read_model_config(manifest.auxiliary));
     }
@@ -96,7 +100,7 @@ int64_t parameters_of(const ModelConfig& auxiliary) {
   return auxiliary.n_layers() == 0 ? 0 : auxiliary.parameter_count();
 }
 
-Row count(const NamedPair& pair, int64_t prompt_tokens, int64_t tail) {
+Row count(const NamedPair& pair, int64_t prompt_tokens, int64_t tail, bool mixes) {
   const auto& [base, auxiliary, plan] = pair.models;
   Row row;
   row.pair = &pair;
@@ -108,7 +112,7 @@ Row count(const NamedPair& pair, int64_t prompt_tokens, int64_t tail) {
       approximate_kv_prediction_flops(base, auxiliary, plan, prompt_tokens, tail);
   row.paper_reduction = plan.exact_layers == 0 ? paper_reduction(base, auxiliary)
                                                : row.approximate_exact / row.approximate_predicted;
-  row.predicted = kv_prediction_cost(base, auxiliary, plan, prompt_tokens, tail);
+  row.predicted = kv_prediction_cost(base, auxiliary, plan, prompt_tokens, tail, mixes);
   return row;
 }
 
@@ -197,7 +201,7 @@ Result<int> run_flops(const FlopsOptions& options) {
   std::vector<Row> rows;
   for (const NamedPair& pair : pairs) {
     for (const int64_t tokens : options.prompt_tokens) {
-      rows.push_back(count(pair, tokens, options.tail));
+      rows.push_back(count(pair, tokens, options.tail, options.mixes));
     }
   }
   if (options.format == "json") {
@@ -232,6 +236,9 @@ void register_flops(CLI::App& app, int& exit_code) {
   command->add_option("--tail", options->tail, "last prompt tokens that the base runs itself")
       ->check(CLI::Range(int64_t{1}, kMaxTokens))
       ->capture_default_str();
+  command->add_flag("--mix", options->mixes,
+                    "as under mix=: the auxiliary reads the whole prompt with all of its layers "
+                    "and gives logits too");
   command->add_option("--format", options->format, "md, csv or json")
       ->check(CLI::IsMember({"md", "csv", "json"}))
       ->capture_default_str();

@@ -9,6 +9,7 @@
 #include "command.h"
 #include "io/safetensors.h"
 #include "model/kv_cache_rows.h"
+#include "prefill/mixing.h"
 #include "prefill/strategy.h"
 #include "runtime/model_impl.h"
 
@@ -83,7 +84,7 @@ Status inspect(const InspectOptions& options) {
   std::vector<int64_t> tokens = {most_probable(logits)};
   for (int64_t step = 0; step < options.steps; ++step) {
     sequence.tokens.push_back(static_cast<int32_t>(tokens.back()));
-    decode_step(models, batch, logits.data(), workspace);
+    next_logits(models, batch, logits.data(), workspace);
     step_logits.insert(step_logits.end(), logits.begin(), logits.end());
     tokens.push_back(most_probable(logits));
   }

@@ -333,9 +333,9 @@ void register_run(CLI::App& app, int& exit_code) {
   command
       .add_option(
           "--prefill", generate.prefill,
-          "exact, kv-prediction, kv-prediction:tail=N,refine=auto|N|off, auto:ttft=MS, auxiliary, "
-          "random:R, static:R, lazy:A-B "
-          "or zero-cache (default: the model's)")
+          "exact, kv-prediction, kv-prediction:tail=N,refine=auto|N|off,gate=auto|X|off,mix=W|off, "
+          "auto:ttft=MS, auxiliary, random:R, static:R, lazy:A-B or zero-cache (default: the "
+          "model's)")
       ->check(is_prefill_spec());
   command.add_option("--compare", options->compare, "a second strategy to show beside the first")
       ->check(is_prefill_spec());

@@ -7,9 +7,9 @@ Writes OUT/python.txt (the files, one document each; `zstd` it) and OUT/prompts.
 `kvcast-train answers` reads. Three kinds of prompt, as the model is used:
   heads   signature and docstring of a function of the files, for the model to go on from;
   stems   a made-up function name with the beginning of a signature, for the model to make up the rest;
-  chats   instructions around pieces of the files, in the chat template of the Qwen2.5 family.
+  chats   instructions around pieces of the files, in the model's chat template.
 Files that begin like a document of the held-out set (JSON Lines with `text`) are left out.
-Needs numpy, safetensors and llama_cpp (for the tokenizer alone).
+Needs numpy, safetensors and the kvcast package (for tokenizer and chat template).
 """
 import argparse
 import ast
@@ -38,8 +38,6 @@ OF_HEADS = ["Complete this function.\n\n```python\n{}```", "Implement this in Py
 OF_TASKS = ["Write a Python function for this task: {}",
             "Write a program that does the following: {} Give an example of its use.",
             "{} How would you do that in Python?"]
-SYSTEM = ("<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
-          "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n")
 
 
 def documents(folders, held_out, bytes_per_folder):
@@ -130,20 +128,23 @@ def main():
     with open(os.path.join(arguments.out, "python.txt"), "w", encoding="utf-8") as file:
         file.writelines(text + "\n<|endoftext|>\n" for text in texts)
 
-    import llama_cpp
+    import kvcast
     import numpy as np
     from safetensors.numpy import save_file
-    vocabulary = llama_cpp.Llama(arguments.model, vocab_only=True, verbose=False)
+    model = kvcast.Model.load(arguments.model)
 
     def tokens(text):
-        return vocabulary.tokenize(text.encode(), add_bos=False, special=True)
+        return model.tokenize(text, add_bos=False)
+
+    def chat_tokens(text):
+        return model.chat_prompt([{"role": "user", "content": text}])
 
     n_heads, n_stems, n_chats = arguments.prompts
     stems = {random.choice(IMPORTS) + "def " + "_".join(random.sample(VERBS, random.choice([1, 2, 2, 2, 3])))
              + random.choice(["", "", "_"]) + random.choice(SIGNATURES) for _ in range(2 * n_stems)}
     prompts = [tokens(head) for head, _ in functions[:n_heads]] + [tokens(stem) for stem in sorted(stems)[:n_stems]]
     drawn = (chat(texts, functions) for _ in range(4 * n_chats))
-    prompts += [tokens(SYSTEM.format(text)) for text in [text for text in drawn if text][:n_chats]]
+    prompts += [chat_tokens(text) for text in [text for text in drawn if text][:n_chats]]
     prompts = [p for p in prompts if len(p) <= 300]
     random.shuffle(prompts)
     save_file({"tokens": np.concatenate([np.array(p, dtype=np.int64) for p in prompts]),

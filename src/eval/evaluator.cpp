@@ -6,6 +6,7 @@
 
 #include "base/macros.h"
 #include "base/team.h"
+#include "prefill/mixing.h"
 #include "runtime/answer_step.h"
 
 namespace kvcast {
@@ -46,8 +47,9 @@ Result<EvalStrategy> EvalStrategy::parse(std::string_view spec) {
   KVCAST_TRY(strategy.prefill, PrefillStrategy::parse(like));
   const std::string canonical = strategy.prefill->spec();
   strategy.spec = std::string(kWrong) + canonical.substr(kForecast.size());
-  const size_t tail = canonical.find('=');
-  if (tail != std::string::npos) strategy.tail = std::stoll(canonical.substr(tail + 1));
+  constexpr std::string_view kTail = "tail=";
+  const size_t tail = canonical.find(kTail);
+  if (tail != std::string::npos) strategy.tail = std::stoll(canonical.substr(tail + kTail.size()));
   return strategy;
 }
 
@@ -91,16 +93,15 @@ PrefilledBatch Evaluator::prefill(const EvalStrategy& strategy, std::span<const 
 void Evaluator::run_scored_rows(std::span<Sequence* const> sequences, std::span<const int64_t> ends,
                                 const std::function<void(int64_t, std::span<const float>)>& sink) {
   if (sequences.empty()) return;
-  const Sequence::Answerer answerer = sequences.front()->answerer;
-  const Transformer& model = sequences.front()->answering_model(models_);
+  const int threads = models_.base->threads();
   const auto vocab = static_cast<size_t>(vocab_size());
-  run_for_logits({&model, cache_of(answerer), sequences, ends, {}}, 0, kLogitsRows,
-                 workspace_.of(answerer), logits_,
-                 [&](int64_t first, int64_t rows, const float* logits) {
-                   parallel_for(rows, model.threads(), [&](int64_t i, int) {
-                     sink(first + i, std::span(logits + static_cast<size_t>(i) * vocab, vocab));
-                   });
-                 });
+  run_for_mixed_logits(models_, sequences, ends, 0, kLogitsRows, workspace_, logits_,
+                       [&](int64_t first, int64_t rows, const float* logits) {
+                         parallel_for(rows, threads, [&](int64_t i, int) {
+                           sink(first + i,
+                                std::span(logits + static_cast<size_t>(i) * vocab, vocab));
+                         });
+                       });
 }
 
 Evaluator::LogProbabilities Evaluator::score(PrefilledBatch& batch,
@@ -140,7 +141,8 @@ Evaluator::LogProbabilities Evaluator::score(PrefilledBatch& batch,
     for (size_t i = 0; i < sequences.size(); ++i) {
       const auto s = static_cast<size_t>(sequences[i] - batch.sequences.data());
       sequences[i]->tokens.resize(sequences[i]->tokens.size() - continuations[s][k].size());
-      sequences[i]->answering_cache().truncate(std::ssize(sequences[i]->tokens));
+      sequences[i]->base.truncate(std::ssize(sequences[i]->tokens));
+      sequences[i]->auxiliary.truncate(std::ssize(sequences[i]->tokens));
     }
   }
   return out;

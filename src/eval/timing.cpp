@@ -5,6 +5,7 @@
 
 #include "base/memory_use.h"
 #include "base/stopwatch.h"
+#include "prefill/mixing.h"
 
 namespace kvcast {
 namespace {
@@ -38,7 +39,7 @@ std::vector<double> time_answer(const Evaluator& evaluator, const PrefillStrateg
     times.push_back(watch.elapsed_ms());
     if (std::ssize(times) == count) return times;
     sequence.tokens.push_back(static_cast<int32_t>(token));
-    decode_step(models, batch, logits.data(), workspace);
+    next_logits(models, batch, logits.data(), workspace);
   }
 }
 

@@ -34,21 +34,22 @@ Result<std::filesystem::path> relative_path(const JsonFields& fields, const std:
   return (bundle / path).lexically_normal();
 }
 
-/// `base`: a path, or the name, size and sum of a file in one of base_folders().
-Result<std::filesystem::path> base_path(const JsonFields& fields,
-                                        const std::filesystem::path& bundle) {
-  if (!fields.is_object("base")) return relative_path(fields, "base", bundle, true);
-  KVCAST_TRY(const JsonFields base, fields.object("base"));
-  NamedBase named;
-  KVCAST_TRY(named.file, base.string("file"));
-  KVCAST_TRY(named.bytes, base.integer("bytes", 1, std::numeric_limits<int64_t>::max()));
-  KVCAST_TRY(named.sha256, base.string("sha256"));
+/// `base` or `auxiliary`: a path, or the name, size and sum of a file in one of
+/// named_model_folders().
+Result<std::filesystem::path> model_path(const JsonFields& fields, const std::string& key,
+                                         const std::filesystem::path& bundle) {
+  if (!fields.is_object(key)) return relative_path(fields, key, bundle, true);
+  KVCAST_TRY(const JsonFields model, fields.object(key));
+  NamedModel named;
+  KVCAST_TRY(named.file, model.string("file"));
+  KVCAST_TRY(named.bytes, model.integer("bytes", 1, std::numeric_limits<int64_t>::max()));
+  KVCAST_TRY(named.sha256, model.string("sha256"));
   if (named.file.empty() || named.file.find('/') != std::string::npos ||
       named.file.find('\0') != std::string::npos) {
-    return base.wrong("file", "a file's name");
+    return model.wrong("file", "a file's name");
   }
   std::vector<std::string> looked;
-  for (const auto& folder : base_folders(bundle)) {
+  for (const auto& folder : named_model_folders(bundle)) {
     const auto path = folder / named.file;
     std::error_code error;
     const auto bytes = std::filesystem::file_size(path, error);
@@ -59,9 +60,9 @@ Result<std::filesystem::path> base_path(const JsonFields& fields,
   }
   const std::string name = std::filesystem::path(named.file).stem().string();
   return fail(
-      fmt::format("{}: its base {} is not fetched yet: `make models MODELS={}`, or put it "
+      fmt::format("{}: its {} {} is not fetched yet: `make models MODELS={}`, or put it "
                   "where KVCAST_MODELS says; looked in {}",
-                  bundle.string(), named.file, name, fmt::join(looked, ", ")));
+                  bundle.string(), key, named.file, name, fmt::join(looked, ", ")));
 }
 
 }  // namespace
@@ -79,7 +80,7 @@ std::vector<std::filesystem::path> chosen_model_folders() {
   return folders;
 }
 
-std::vector<std::filesystem::path> base_folders(const std::filesystem::path& bundle) {
+std::vector<std::filesystem::path> named_model_folders(const std::filesystem::path& bundle) {
   std::vector<std::filesystem::path> folders = chosen_model_folders();
   std::error_code ignored;
   const auto beside =
@@ -209,9 +210,9 @@ Result<BundleManifest> read_bundle_manifest(const std::filesystem::path& directo
   KVCAST_TRY(const int64_t format, fields.integer("format", 1, kNewestFormat));
 
   BundleManifest manifest;
-  KVCAST_TRY(manifest.base, base_path(fields, directory));
+  KVCAST_TRY(manifest.base, model_path(fields, "base", directory));
   if (format == 1 || fields.contains("auxiliary")) {
-    KVCAST_TRY(manifest.auxiliary, relative_path(fields, "auxiliary", directory, true));
+    KVCAST_TRY(manifest.auxiliary, model_path(fields, "auxiliary", directory));
   }
   KVCAST_TRY(manifest.predictor, relative_path(fields, "predictor", directory, false));
   if (fields.contains("default_prefill")) {

@@ -31,8 +31,8 @@ struct BundleManifest {
   std::string default_prefill;  ///< strategy spec to use when none is asked for; may be empty
 };
 
-/// A base that is shipped apart from its bundle, as kvcast.json names it.
-struct NamedBase {
+/// A base or auxiliary that is shipped apart from its bundle, as kvcast.json names it.
+struct NamedModel {
   std::string file;
   int64_t bytes = 0;
   std::string sha256;  ///< of the file; for people and for who fetches it
@@ -40,7 +40,7 @@ struct NamedBase {
 /// The folders of KVCAST_MODELS, several with ':' between them.
 std::vector<std::filesystem::path> chosen_model_folders();
 /// Where such a file is looked for: these, the folder that the bundle is in, and its hub/.
-std::vector<std::filesystem::path> base_folders(const std::filesystem::path& bundle);
+std::vector<std::filesystem::path> named_model_folders(const std::filesystem::path& bundle);
 
 /// True if `directory` holds a kvcast.json.
 bool is_bundle(const std::filesystem::path& directory);

@@ -105,15 +105,23 @@ PrefillCost attention_scoring_cost(const ModelConfig& model, int64_t layers,
 }
 
 PrefillCost kv_prediction_cost(const ModelConfig& base, const ModelConfig& auxiliary,
-                               const ForecastPlan& plan, int64_t prompt_tokens, int64_t tail) {
+                               const ForecastPlan& plan, int64_t prompt_tokens, int64_t tail,
+                               bool mixes) {
   const int64_t predicted = std::max<int64_t>(prompt_tokens - tail, 0);
   const int64_t sinks = std::min(plan.sink_tokens, predicted), rows = predicted - sinks;
   constexpr LayerWork kLast = LayerWork::kKeysValuesOnly;
   PrefillCost cost = answer_cost(base, predicted, prompt_tokens - predicted);
   add(cost, &PrefillCost::base,
       layers_cost(base, sinks > 0 ? base.n_layers() : 0, 0, sinks, kLast));
-  add(cost, &PrefillCost::auxiliary,
-      layers_cost(auxiliary, plan.auxiliary_layers(), 0, predicted, kLast));
+  if (mixes && predicted > 0) {
+    const PrefillCost whole = exact_cost(auxiliary, prompt_tokens);
+    cost.auxiliary += whole.base;
+    cost.attention += whole.attention;
+    cost.lm_head += whole.lm_head;
+  } else {
+    add(cost, &PrefillCost::auxiliary,
+        layers_cost(auxiliary, plan.auxiliary_layers(), 0, predicted, kLast));
+  }
   add(cost, &PrefillCost::auxiliary, layers_cost(base, plan.exact_layers, sinks, rows, kLast));
   for (int64_t i = plan.exact_layers; i < base.n_layers(); ++i) {
     cost.predictor +=

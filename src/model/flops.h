@@ -17,11 +17,19 @@ struct PrefillCost {
   double auxiliary = 0.0;  ///< auxiliary layers
   double predictor = 0.0;
   double base = 0.0;     ///< layers of the answering model
-  double lm_head = 0.0;  ///< once, for the last token
+  double lm_head = 0.0;  ///< once, for the last token; of both models where they mix
   /// What of all that is attention's two products, which run in the cache's type, not the weights'.
   double attention = 0.0;
 
   [[nodiscard]] double total() const { return auxiliary + predictor + base + lm_head; }
+  PrefillCost& operator+=(const PrefillCost& other) {
+    auxiliary += other.auxiliary;
+    predictor += other.predictor;
+    base += other.base;
+    lm_head += other.lm_head;
+    attention += other.attention;
+    return *this;
+  }
 };
 
 /// Every matrix product of one model reading the prompt itself, attention's QK^T and PV included
@@ -35,9 +43,11 @@ PrefillCost step_cost(const ModelConfig& model, int64_t cached);
 /// KV Prediction (method §3): the auxiliary and the predictor read all but the last `tail` >= 1
 /// tokens, the base runs the tail over the forecast. The auxiliary stops after the K/V of the last
 /// layer that the plan reads; the plan's exact layers count as the auxiliary's, its sink tokens as
-/// the base's. With prompt_tokens <= tail nothing is predicted.
+/// the base's. With prompt_tokens <= tail nothing is predicted. `mixes`: the auxiliary reads the
+/// whole prompt with all of its layers and gives logits of its own.
 PrefillCost kv_prediction_cost(const ModelConfig& base, const ModelConfig& auxiliary,
-                               const ForecastPlan& plan, int64_t prompt_tokens, int64_t tail = 1);
+                               const ForecastPlan& plan, int64_t prompt_tokens, int64_t tail = 1,
+                               bool mixes = false);
 
 /// A model that takes rows_per_layer[i] tokens through layer i (token pruning); in the last layer
 /// K/V for all of them and the rest for the last.

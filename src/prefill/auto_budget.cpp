@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "prefill/strategy.h"
+#include "prefill/tail_run.h"
+#include "prefill/unread_tokens.h"
 
 namespace kvcast {
 namespace {
@@ -30,13 +32,17 @@ class AutoStrategy final : public PrefillStrategy {
   }
   [[nodiscard]] int64_t refine_rows() const override { return kRefineAuto; }
 
+  void measure(const Models& models) const override { models.prefill_pace->measure_once(models); }
   [[nodiscard]] std::optional<PrefillChoice> choose(const Models& models,
                                                     Sequence& sequence) const override {
-    models.prefill_pace->measure_once(models);
+    measure(models);
     const auto tokens = static_cast<int64_t>(sequence.tokens.size());
     const int64_t exact_rows = sequence.base.exact_rows();
-    const double exact_ms = estimate(models, Kind::kExact, exact_rows, tokens - exact_rows);
-    if (exact_ms <= static_cast<double>(ttft_ms_) || !models.is_bundle()) {
+    const PrefillPace& pace = *models.prefill_pace;
+    const double budget_ms = static_cast<double>(ttft_ms_) / pace.margin();
+    const double exact_ms =
+        pace.overhead_ms() + estimate(models, {.start = exact_rows, .rows = tokens - exact_rows});
+    if (exact_ms <= budget_ms || !models.is_bundle()) {
       sequence.base.truncate(exact_rows);  // what is not exact is read again
       return PrefillChoice{make_exact_strategy(), exact_ms};
     }
@@ -44,30 +50,32 @@ class AutoStrategy final : public PrefillStrategy {
     PrefillChoice chosen;
     for (const int64_t tail : kTails) {
       if (tail > 1 && tail >= tokens - start) continue;
-      const double ms = forecast_ms(models, sequence, tail);
+      const double ms = pace.overhead_ms() + forecast_ms(models, sequence, tail);
       chosen = {make_kv_prediction_strategy({.tail = tail, .refine = kRefineAuto}), ms};
-      if (ms <= static_cast<double>(ttft_ms_)) break;
+      if (ms <= budget_ms) break;
     }
     return chosen;
   }
 
  private:
-  using Kind = PrefillPace::Kind;
+  using Kind = PrefillWork::Kind;
   static constexpr int64_t kTails[] = {1024, 512, 256, 128, 64, 32, 16, 1};
 
-  static double estimate(const Models& models, Kind kind, int64_t start, int64_t rows) {
-    return models.prefill_pace->estimate_ms(models, kind, start, rows).value_or(0);
+  static double estimate(const Models& models, const PrefillWork& work) {
+    return models.prefill_pace->estimate_ms(models, work).value_or(0);
   }
-  /// The auxiliary reads what it has not read and what it forecasts; the base's tail waits for the
-  /// same weights as the one row that a forecast's time includes.
+  /// The auxiliary reads what it has not read and what it forecasts; a short tail is carried along,
+  /// a longer one runs afterwards, over all that is there.
   static double forecast_ms(const Models& models, const Sequence& sequence, int64_t tail) {
-    const auto tokens = static_cast<int64_t>(sequence.tokens.size());
-    const int64_t known = models.auxiliary ? std::min(sequence.base.next_position(),
-                                                      sequence.auxiliary.next_position())
-                                           : sequence.base.next_position();
-    const double tail_ms = estimate(models, Kind::kExact, tokens - tail, tail) -
-                           estimate(models, Kind::kExact, tokens - 1, 1);
-    return estimate(models, Kind::kForecast, known, tokens - tail - known) + std::max(0.0, tail_ms);
+    const auto begin = static_cast<int64_t>(sequence.tokens.size()) - tail;
+    const int64_t known = known_rows(models, sequence, models.plan.auxiliary_layers());
+    if (tail <= TailRun::kMostRows) {
+      return estimate(
+          models,
+          {.kind = Kind::kForecastWithTail, .start = known, .rows = begin - known, .tail = tail});
+    }
+    return estimate(models, {.kind = Kind::kForecast, .start = known, .rows = begin - known}) +
+           estimate(models, {.start = begin, .rows = tail});
   }
 
   /// For callers that do not choose() first: everything at once.

@@ -1,4 +1,5 @@
 #include "prefill/strategy.h"
+#include "prefill/unread_tokens.h"
 
 namespace kvcast {
 namespace {
@@ -19,6 +20,7 @@ class AuxiliaryStrategy final : public PrefillStrategy {
     return {.family = CacheFamily::kAuxiliary,
             .answerer = Sequence::Answerer::kAuxiliary,
             .auxiliary_reads = true,
+            .auxiliary_reads_answer = true,
             .computes_all_rows = true};
   }
   [[nodiscard]] int64_t reusable_rows(int64_t prompt_tokens) const override {
@@ -29,16 +31,9 @@ class AuxiliaryStrategy final : public PrefillStrategy {
   PrefillState next(const PrefillStep& step, PrefillReport& report) const override {
     for (Sequence* sequence : step.sequences) {
       sequence->answerer = Sequence::Answerer::kAuxiliary;
-      drop_incomplete_rows(*sequence);
+      drop_incomplete_rows(sequence->auxiliary);
     }
     return run_pending(step, &Sequence::auxiliary, report);
-  }
-
-  /// A turn under kv-prediction leaves out the layers that the predictor does not read; what some
-  /// layer misses is run again.
-  static void drop_incomplete_rows(Sequence& sequence) {
-    KVCache& cache = sequence.auxiliary;
-    cache.truncate(cache.rows_in_first(cache.n_layers()));
   }
 };
 

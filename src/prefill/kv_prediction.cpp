@@ -5,6 +5,7 @@
 
 #include "base/stopwatch.h"
 #include "prefill/gate.h"
+#include "prefill/mixing.h"
 #include "prefill/refine.h"
 #include "prefill/tail_run.h"
 #include "prefill/unread_tokens.h"
@@ -18,6 +19,7 @@ struct ForecastRun {
   PrefillWorkspace& workspace;
   const std::stop_token& stop;
   PrefillReport& report;
+  int64_t reader_layers = 0;    ///< of the auxiliary
   bool keeps_residual = false;  ///< what leaves the exact layers is kept for refinement
   TailRun* tail = nullptr;      ///< may begin during the last pass
 };
@@ -26,22 +28,25 @@ struct ForecastRun {
 /// read the prompt up to its last `tail` tokens, the predictor turns what they compute into a
 /// forecast of the base's cache, and the base runs the tail over that forecast. On a conversation's
 /// next turn the auxiliary first catches up with what it has not read (the last tail and the base's
-/// own answer); only tokens that the base has no K/V for are forecast.
+/// own answer); only tokens that the base has no K/V for are forecast. With a `mix` the auxiliary
+/// reads all with all of its layers, the tail too (mix_logits).
 class KvPredictionStrategy final : public PrefillStrategy {
  public:
   explicit KvPredictionStrategy(const KvPredictionOptions& options)
-      : tail_(options.tail), refine_(options.refine), gate_(options.gate) {}
+      : tail_(options.tail), refine_(options.refine), gate_(options.gate), mix_(options.mix) {}
 
   [[nodiscard]] std::string spec() const override {
     std::string options = tail_ == 1 ? "" : fmt::format(",tail={}", tail_);
     if (refine_ == kRefineAuto) options += ",refine=auto";
     if (refine_ > 0) options += fmt::format(",refine={}", refine_);
     if (gate_) options += *gate_ == kGateAuto ? ",gate=auto" : fmt::format(",gate={}", *gate_);
+    if (mix_ > 0) options += fmt::format(",mix={}", mix_);
     return options.empty() ? "kv-prediction" : "kv-prediction:" + options.substr(1);
   }
   [[nodiscard]] bool needs_bundle() const override { return true; }
   [[nodiscard]] PrefillCost cost(const ModelPair& models, int64_t prompt_tokens) const override {
-    return kv_prediction_cost(models.base, models.auxiliary, models.plan, prompt_tokens, tail_);
+    return kv_prediction_cost(models.base, models.auxiliary, models.plan, prompt_tokens, tail_,
+                              mix_ > 0);
   }
   [[nodiscard]] double paper_reduction(const ModelPair& models,
                                        int64_t prompt_tokens) const override {
@@ -54,10 +59,12 @@ class KvPredictionStrategy final : public PrefillStrategy {
   }
   [[nodiscard]] CacheUse cache_use() const override {
     return {.family = refine_ == 0 ? CacheFamily::kForecast : CacheFamily::kHealing,
-            .auxiliary_reads = true};
+            .auxiliary_reads = true,
+            .auxiliary_reads_answer = mix_ > 0};
   }
   [[nodiscard]] int64_t refine_rows() const override { return refine_; }
   [[nodiscard]] std::optional<double> gate() const override { return gate_; }
+  [[nodiscard]] double mix() const override { return mix_; }
   [[nodiscard]] int64_t reusable_rows(int64_t prompt_tokens) const override {
     return std::max<int64_t>(prompt_tokens - tail_, 0);
   }
@@ -88,12 +95,6 @@ class KvPredictionStrategy final : public PrefillStrategy {
   PrefillState next(const PrefillStep& step, PrefillReport& report) const override {
     for (Sequence* sequence : step.sequences) sequence->answerer = Sequence::Answerer::kBase;
     const Unforecast short_of = unforecast(step);
-    if (short_of.sequences.empty()) {
-      const bool asked = std::ranges::any_of(
-          step.sequences, [this](const Sequence* sequence) { return is_unjudged(*sequence); });
-      return asked ? run_to_judge(step, short_of, report)
-                   : run_pending(step, &Sequence::base, report);
-    }
     if (const TokenPass first = sinks(step.models, short_of.sequences, short_of.ends);
         !first.sequences.empty()) {
       const Stopwatch watch;
@@ -104,14 +105,22 @@ class KvPredictionStrategy final : public PrefillStrategy {
       report.base_ms += watch.elapsed_ms();
       return PrefillState::kMore;
     }
-    if (const TokenPass behind = unread(step.models, short_of.sequences, step.max_rows);
+    const int64_t layers = reader_layers(step.models, mix_);
+    if (const TokenPass behind =
+            unread(step.models, readers(step, short_of), layers, step.max_rows);
         !behind.sequences.empty()) {
       const Stopwatch watch;
-      report.stopped = !read_unread(step.models, behind, step.workspace, step.stop);
+      report.stopped = !read_unread(step.models, behind, layers, step.workspace, step.stop);
       report.auxiliary_ms += watch.elapsed_ms();
       return PrefillState::kMore;
     }
-    ForecastRun run{step.models, step.workspace, step.stop, report, refine_ != 0};
+    if (short_of.sequences.empty()) {
+      const bool asked = std::ranges::any_of(
+          step.sequences, [this](const Sequence* sequence) { return is_unjudged(*sequence); });
+      return asked ? run_to_judge(step, short_of, report)
+                   : run_pending(step, &Sequence::base, report);
+    }
+    ForecastRun run{step.models, step.workspace, step.stop, report, layers, refine_ != 0};
     if (!short_of.reaches_the_tails) {
       report.stopped = !forecast(run, short_of.sequences, short_of.ends);
       return PrefillState::kMore;
@@ -172,13 +181,24 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return found;
   }
 
+  /// Whose auxiliaries have to know what their bases hold: to forecast, or to have a say.
+  [[nodiscard]] std::vector<Sequence*> readers(const PrefillStep& step,
+                                               const Unforecast& short_of) const {
+    std::vector<Sequence*> found = short_of.sequences;
+    for (Sequence* sequence : step.sequences) {
+      const bool forecasts = std::ranges::find(found, sequence) != found.end();
+      if (!forecasts && mixes(step.models, *sequence)) found.push_back(sequence);
+    }
+    return found;
+  }
+
   /// On an exact cache the base reads a few tokens in the time of its tail alone, and any number
   /// sooner than an auxiliary that has to read what came before first; and the cache stays exact.
   [[nodiscard]] bool reads_itself(const Models& models, const Sequence& sequence) const {
     const int64_t start = sequence.base.next_position();
     if (refine_ == 0 || start == 0 || sequence.base.exact_rows() < start) return false;
     const int64_t rows = std::ssize(sequence.tokens) - start;
-    const int64_t unread = start - known_rows(models, sequence);
+    const int64_t unread = start - known_rows(models, sequence, reader_layers(models, mix_));
     const int64_t base_bytes = models.base->weights().bytes();
     const int64_t reader_bytes =
         models.auxiliary ? models.auxiliary->weights().bytes()
@@ -284,7 +304,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
                         run.workspace.auxiliary) != nullptr;  // the tail has workspace.base
     };
     if (models.auxiliary && !read(PromptReader::kAuxiliary, *models.auxiliary, &Sequence::auxiliary,
-                                  keys_and_values(models.plan.auxiliary_layers(), run.stop))) {
+                                  keys_and_values(run.reader_layers, run.stop))) {
       return false;
     }
     const bool exact_layers = models.plan.exact_layers > 0;
@@ -303,6 +323,7 @@ class KvPredictionStrategy final : public PrefillStrategy {
 
   int64_t tail_, refine_;
   std::optional<double> gate_;
+  double mix_;
 };
 
 }  // namespace
@@ -319,10 +340,11 @@ void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
     short_of.push_back(sequences[s]);
     forecast_ends.push_back(ends[s]);
   }
-  const TokenPass behind = unread(models, short_of, PrefillStep::kAllRows);
-  read_unread(models, behind, workspace, {});
+  const int64_t layers = models.plan.auxiliary_layers();
+  const TokenPass behind = unread(models, short_of, layers, PrefillStep::kAllRows);
+  read_unread(models, behind, layers, workspace, {});
   PrefillReport report;
-  KvPredictionStrategy::forecast({models, workspace, {}, report}, short_of, forecast_ends);
+  KvPredictionStrategy::forecast({models, workspace, {}, report, layers}, short_of, forecast_ends);
 }
 
 std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(const KvPredictionOptions& options) {

@@ -10,6 +10,7 @@ Sequence Sequence::fork(const Models& models, int64_t position) const {
   Sequence copy(models);
   copy.tokens = tokens;
   copy.answerer = answerer;
+  copy.mix = mix;
   copy.base.copy_from(base, position);
   copy.auxiliary.copy_from(auxiliary, position);
   return copy;

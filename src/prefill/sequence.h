@@ -25,6 +25,8 @@ struct Sequence {
   enum class Answerer { kBase, kAuxiliary } answerer = Answerer::kBase;
   /// What was said of this turn's forecast, if it was judged.
   std::optional<GateDecision> gate;
+  /// The auxiliary's share of the logits of this turn's answer while the base's cache is not exact.
+  double mix = 0;
 
   [[nodiscard]] const Transformer& answering_model(const Models& models) const {
     return answerer == Answerer::kBase ? *models.base : *models.auxiliary;

@@ -10,7 +10,9 @@
 
 #include "base/macros.h"
 #include "base/stopwatch.h"
+#include "prefill/mixing.h"
 #include "prefill/tail_run.h"
+#include "prefill/unread_tokens.h"
 
 namespace kvcast {
 
@@ -18,7 +20,8 @@ namespace {
 
 using Strategy = Result<std::unique_ptr<PrefillStrategy>>;
 
-constexpr std::string_view kTail = "tail=", kRefine = "refine=", kGate = "gate=", kTtft = "ttft=";
+constexpr std::string_view kTail = "tail=", kRefine = "refine=", kGate = "gate=", kMix = "mix=",
+                           kTtft = "ttft=";
 constexpr int64_t kMostRefined = 512;  // rows a step: more would keep an answer waiting
 
 /// The whole text as a number.
@@ -36,8 +39,8 @@ std::optional<double> parse_fraction(std::string_view text) {
   return fraction && *fraction > 0 && *fraction <= 1 ? fraction : std::nullopt;
 }
 
-/// `tail=N` and, where it `forecasts`, `refine=auto|N|off` and `gate=auto|X|off`, with commas
-/// between. None: another option.
+/// `tail=N` and, where it `forecasts`, `refine=auto|N|off`, `gate=auto|X|off` and `mix=W|off`, with
+/// commas between. None: another option.
 Result<std::optional<KvPredictionOptions>> parse_options(std::string_view spec,
                                                          std::string_view text, bool forecasts) {
   KvPredictionOptions options;
@@ -70,6 +73,16 @@ Result<std::optional<KvPredictionOptions>> parse_options(std::string_view spec,
                         "as in gate=-1",
                         spec));
       }
+    } else if (forecasts && option.starts_with(kMix)) {
+      const std::string_view value = option.substr(kMix.size());
+      const auto share = parse_number<double>(value);
+      if (value != "off" && !(share && *share > 0 && *share < 1)) {
+        return fail(
+            fmt::format("prefill strategy \"{}\": mix must be off or the auxiliary's share of the "
+                        "logits, above 0 and below 1, as in mix=0.5",
+                        spec));
+      }
+      options.mix = share.value_or(0);
     } else {
       return std::nullopt;
     }
@@ -126,8 +139,8 @@ Strategy PrefillStrategy::parse(std::string_view spec) {
   if (name == "lazy") return parse_lazy(spec, argument);
   return fail(
       fmt::format("unknown prefill strategy \"{}\": expected exact, auxiliary, kv-prediction, "
-                  "kv-prediction:tail=N,refine=auto,gate=auto, auto:ttft=MS, random:R, static:R, "
-                  "lazy:A-B or zero-cache",
+                  "kv-prediction:tail=N,refine=auto,gate=auto,mix=W, auto:ttft=MS, random:R, "
+                  "static:R, lazy:A-B or zero-cache",
                   spec));
 }
 
@@ -135,7 +148,10 @@ PrefillReport PrefillStrategy::prefill(const Models& models, std::span<Sequence*
                                        float* logits, PrefillWorkspace& workspace,
                                        const std::stop_token& stop) const {
   CacheRollback rollback(sequences);
-  for (Sequence* sequence : sequences) sequence->gate.reset();
+  for (Sequence* sequence : sequences) {
+    sequence->gate.reset();
+    sequence->mix = mix();
+  }
   const PrefillStep step{.models = models,
                          .sequences = sequences,
                          .logits = logits,
@@ -150,34 +166,77 @@ PrefillReport PrefillStrategy::prefill(const Models& models, std::span<Sequence*
     report.stopped = !decode_step(models, sequences, logits, workspace, stop);
     report.answering_ms(cache_use().answerer) += watch.elapsed_ms();
   }
+  if (!report.stopped) mix_in(step, report);
   if (!report.stopped) rollback.dismiss();
   return report;
 }
 
-void observe_prefill(const PrefillStrategy& strategy, const Models& models, int64_t start,
-                     const PrefillReport& report) {
-  const CacheFamily family = strategy.cache_use().family;
-  const double ms = report.auxiliary_ms + report.predictor_ms + report.base_ms;
-  if (family == CacheFamily::kExact) {
-    models.prefill_pace->observe(models, PrefillPace::Kind::kExact, start, report.computed_tokens,
-                                 ms);
-  } else if (report.predicted_tokens > 0 && report.computed_tokens <= TailRun::kMostRows) {
-    models.prefill_pace->observe(models, PrefillPace::Kind::kForecast, start,
-                                 report.predicted_tokens, ms);
+PrefillStart prefill_start(const Models& models, const Sequence& sequence) {
+  return {sequence.base.next_position(),
+          known_rows(models, sequence, models.plan.auxiliary_layers())};
+}
+
+void observe_work(const PrefillStrategy& strategy, const Models& models, const PrefillStart& start,
+                  const PrefillReport& report) {
+  using Kind = PrefillWork::Kind;
+  PrefillPace& pace = *models.prefill_pace;
+  const double forecast_ms = report.auxiliary_ms + report.predictor_ms;
+  if (strategy.cache_use().family == CacheFamily::kExact) {
+    pace.observe(models, {.start = start.base, .rows = report.computed_tokens},
+                 forecast_ms + report.base_ms);
+    return;
   }
+  if (report.predicted_tokens == 0 || strategy.gate() || strategy.mix() != 0) return;
+  const int64_t sinks = std::max<int64_t>(models.plan.sink_tokens - start.base, 0);
+  const int64_t end = start.base + sinks + report.predicted_tokens;
+  const int64_t tail = report.computed_tokens - sinks;
+  const PrefillWork forecast{
+      .kind = Kind::kForecast, .start = start.known, .rows = end - start.known, .tail = tail};
+  if (tail > TailRun::kMostRows) {
+    pace.observe(models, forecast, forecast_ms);
+    pace.observe(models, {.start = end, .rows = tail}, report.base_ms);
+  } else if (tail > 0) {
+    PrefillWork both = forecast;
+    both.kind = Kind::kForecastWithTail;
+    pace.observe(models, both, forecast_ms + report.base_ms);
+  }
+}
+
+void observe_prefill(const PrefillStrategy& strategy, const Models& models,
+                     const PrefillStart& start, const PrefillReport& report, double ms,
+                     std::optional<double> estimated_ms) {
+  PrefillPace& pace = *models.prefill_pace;
+  observe_work(strategy, models, start, report);
+  pace.observe_overhead(ms - report.auxiliary_ms - report.predictor_ms - report.base_ms);
+  if (estimated_ms) pace.observe_error(*estimated_ms, ms);
 }
 
 PrefillState PrefillStrategy::advance(const Models& models, Sequence& sequence, int64_t max_rows,
                                       float* logits, PrefillWorkspace& workspace,
                                       const std::stop_token& stop, PrefillReport& report) const {
+  sequence.mix = mix();
   Sequence* const one[] = {&sequence};
-  return next({.models = models,
-               .sequences = one,
-               .max_rows = max_rows,
-               .logits = logits,
-               .workspace = workspace,
-               .stop = stop},
-              report);
+  const PrefillStep step{.models = models,
+                         .sequences = one,
+                         .max_rows = max_rows,
+                         .logits = logits,
+                         .workspace = workspace,
+                         .stop = stop};
+  const PrefillState state = next(step, report);
+  if (state == PrefillState::kDone && !report.stopped) mix_in(step, report);
+  return state;
+}
+
+void PrefillStrategy::mix_in(const PrefillStep& step, PrefillReport& report) const {
+  if (mix() == 0) return;
+  const Stopwatch watch;
+  const auto vocab = static_cast<size_t>(step.models.base->config().vocab_size);
+  std::vector<std::span<float>> logits;
+  for (size_t s = 0; s < step.sequences.size(); ++s) {
+    logits.emplace_back(step.logits + s * vocab, vocab);
+  }
+  report.stopped = !mix_logits(step.models, step.sequences, logits, step.workspace, step.stop);
+  report.auxiliary_ms += watch.elapsed_ms();
 }
 
 PrefillState run_pending(const PrefillStep& step, CacheMember cache, PrefillReport& report) {
@@ -212,7 +271,8 @@ Status check_strategy(const PrefillStrategy& strategy, const Models& models) {
                     strategy.spec()));
   }
   if (models.is_bundle()) {
-    const bool answers = strategy.cache_use().answerer == Sequence::Answerer::kAuxiliary;
+    const bool answers =
+        strategy.mix() > 0 || strategy.cache_use().answerer == Sequence::Answerer::kAuxiliary;
     if (models.auxiliary_answers() || !answers) return {};
     return fail(fmt::format(
         "prefill strategy {} needs a bundle with an auxiliary that is a model; here the "
@@ -256,12 +316,13 @@ tl::expected<void, PromptError> check_prompt(const PrefillStrategy& strategy, co
 
 void reserve_answer(const PrefillStrategy& strategy, const Models& models, Sequence& sequence,
                     int64_t prompt_tokens, int64_t answer_tokens) {
-  const Sequence::Answerer answerer = strategy.cache_use().answerer;
-  const bool by_base = answerer == Sequence::Answerer::kBase;
-  const ModelConfig& config = (by_base ? models.base : models.auxiliary)->config();
-  const int64_t most = config.max_context_tokens + 1;
-  (sequence.*cache_of(answerer))
-      .reserve(std::min(prompt_tokens + std::min(answer_tokens, most), most));
+  const CacheUse use = strategy.cache_use();
+  const auto reserve = [&](KVCache& cache, const ModelConfig& config) {
+    const int64_t most = config.max_context_tokens + 1;
+    cache.reserve(std::min(prompt_tokens + std::min(answer_tokens, most), most));
+  };
+  if (use.answerer == Sequence::Answerer::kBase) reserve(sequence.base, models.base->config());
+  if (use.auxiliary_reads_answer) reserve(sequence.auxiliary, models.auxiliary->config());
 }
 
 }  // namespace kvcast

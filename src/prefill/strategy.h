@@ -43,7 +43,7 @@ struct PrefillReport {
 /// How far PrefillStrategy::advance has come.
 enum class PrefillState {
   kMore,     ///< call advance again
-  kLastRun,  ///< only a decode_step is left; its pending tokens and the rows run now are max_rows
+  kLastRun,  ///< only next_logits is left; its pending tokens and the rows run now are max_rows
   kDone,     ///< the logits of the last token are written
 };
 
@@ -64,6 +64,8 @@ struct CacheUse {
   Sequence::Answerer answerer = Sequence::Answerer::kBase;
   /// The auxiliary's cache holds the prompt too.
   bool auxiliary_reads = false;
+  /// And the answer.
+  bool auxiliary_reads_answer = false;
   /// The answering model computes every prompt token's row itself, so that all can be scored.
   bool computes_all_rows = false;
 };
@@ -93,9 +95,9 @@ struct PrefillChoice {
 /// A strategy is immutable and may be used by many threads at once.
 class PrefillStrategy {
  public:
-  /// `exact`, `kv-prediction`, `kv-prediction:tail=16,refine=auto`, `auto:ttft=300`, `auxiliary`,
-  /// `random:0.5`, `static:0.5`, `lazy:0.75-0.25`, `zero-cache`, `zero-cache:tail=16`. Errors list
-  /// what is known.
+  /// `exact`, `kv-prediction`, `kv-prediction:tail=16,refine=auto,mix=0.5`, `auto:ttft=300`,
+  /// `auxiliary`, `random:0.5`, `static:0.5`, `lazy:0.75-0.25`, `zero-cache`, `zero-cache:tail=16`.
+  /// Errors list what is known.
   static Result<std::unique_ptr<PrefillStrategy>> parse(std::string_view spec);
   virtual ~PrefillStrategy() = default;
 
@@ -107,9 +109,14 @@ class PrefillStrategy {
   [[nodiscard]] virtual int64_t refine_rows() const { return 0; }
   /// KvPredictionOptions::gate.
   [[nodiscard]] virtual std::optional<double> gate() const { return std::nullopt; }
+  /// KvPredictionOptions::mix.
+  [[nodiscard]] virtual double mix() const { return 0; }
   /// How many leading rows of a prompt's cache may come from its family's earlier prompts.
   [[nodiscard]] virtual int64_t reusable_rows(int64_t /*prompt_tokens*/) const { return 0; }
 
+  /// What choose() has to know of this machine is measured, unless that has been done; it takes as
+  /// long as a few prompts.
+  virtual void measure(const Models& /*models*/) const {}
   /// What to do in its place with what is pending of this sequence, whose cache may lose forecast
   /// rows by it; none: just this.
   [[nodiscard]] virtual std::optional<PrefillChoice> choose(const Models& /*models*/,
@@ -137,6 +144,8 @@ class PrefillStrategy {
                        PrefillReport& report) const;
 
  private:
+  /// Mixes the auxiliaries' logits into those that are written.
+  void mix_in(const PrefillStep& step, PrefillReport& report) const;
   /// The strategy's policy: what comes next for these sequences.
   virtual PrefillState next(const PrefillStep& step, PrefillReport& report) const = 0;
 };
@@ -154,12 +163,23 @@ tl::expected<void, PromptError> check_prompt(const PrefillStrategy& strategy, co
 /// The first of these alone.
 Status check_strategy(const PrefillStrategy& strategy, const Models& models);
 
-/// Tells the models' PrefillPace what a prefill of one sequence behind `start` rows took.
-void observe_prefill(const PrefillStrategy& strategy, const Models& models, int64_t start,
-                     const PrefillReport& report);
+/// Rows that a sequence had before its prefill.
+struct PrefillStart {
+  int64_t base = 0;   ///< of the base's cache
+  int64_t known = 0;  ///< that the auxiliary need not read again (known_rows)
+};
+PrefillStart prefill_start(const Models& models, const Sequence& sequence);
 
-/// Makes room for a prompt and its answer, as far as the context goes, in the cache that is
-/// answered from after prefill by `strategy`. Without it the cache grows by halves, which copies it
+/// Tells the models' PrefillPace what the parts of one sequence's prefill took.
+void observe_work(const PrefillStrategy& strategy, const Models& models, const PrefillStart& start,
+                  const PrefillReport& report);
+/// The same, and what is to be known of a prefill that took `ms` in all.
+void observe_prefill(const PrefillStrategy& strategy, const Models& models,
+                     const PrefillStart& start, const PrefillReport& report, double ms,
+                     std::optional<double> estimated_ms);
+
+/// Makes room for a prompt and its answer, as far as the context goes, in the caches that hold the
+/// answer after prefill by `strategy`. Without it the cache grows by halves, which copies it
 /// and holds it twice for a moment.
 void reserve_answer(const PrefillStrategy& strategy, const Models& models, Sequence& sequence,
                     int64_t prompt_tokens, int64_t answer_tokens);
@@ -171,6 +191,7 @@ struct KvPredictionOptions {
   int64_t refine = 0;  ///< PrefillStrategy::refine_rows
   /// A forecast of which GateDecision::score is lower is given up: the prompt is read exactly.
   std::optional<double> gate = {};
+  double mix = 0;  ///< Sequence::mix, below 1
 };
 /// KvPredictionOptions::gate, in place of a threshold: the bundle's own (Models::gate).
 constexpr double kGateAuto = std::numeric_limits<double>::infinity();

@@ -95,12 +95,8 @@ bool run_without_output(const Transformer& model, CacheMember cache,
   return true;
 }
 
-bool decode_step(const Models& models, std::span<Sequence* const> sequences, float* logits,
-                 PrefillWorkspace& prefill_workspace, const std::stop_token& stop) {
-  const Sequence::Answerer answerer = sequences.front()->answerer;
-  const Transformer& model = sequences.front()->answering_model(models);
-  const CacheMember cache = cache_of(answerer);
-  Workspace& workspace = prefill_workspace.of(answerer);
+bool run_to_ends(const Transformer& model, CacheMember cache, std::span<Sequence* const> sequences,
+                 float* logits, Workspace& workspace, const std::stop_token& stop) {
   std::vector<int64_t> ends;
   for (Sequence* sequence : sequences) {
     ends.push_back(static_cast<int64_t>(sequence->tokens.size()));
@@ -121,6 +117,13 @@ bool decode_step(const Models& models, std::span<Sequence* const> sequences, flo
     logits += n * model.config().vocab_size;
   }
   return true;
+}
+
+bool decode_step(const Models& models, std::span<Sequence* const> sequences, float* logits,
+                 PrefillWorkspace& workspace, const std::stop_token& stop) {
+  const Sequence::Answerer answerer = sequences.front()->answerer;
+  return run_to_ends(sequences.front()->answering_model(models), cache_of(answerer), sequences,
+                     logits, workspace.of(answerer), stop);
 }
 
 }  // namespace kvcast

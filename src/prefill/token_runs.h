@@ -16,6 +16,7 @@ namespace kvcast {
 struct PrefillWorkspace {
   Workspace base, auxiliary;
   PredictorWorkspace predictor;
+  AlignedBuffer<float> auxiliary_logits;  // [rows, vocab_size] that are mixed into the base's
 
   [[nodiscard]] Workspace& of(Sequence::Answerer answerer) {
     return answerer == Sequence::Answerer::kBase ? base : auxiliary;
@@ -36,8 +37,8 @@ struct TokenRun {
 float* run_tokens(const TokenRun& run, Workspace& workspace);
 
 /// run_tokens, then the logits of its rows from `first_row` on, at most `block_rows` of them at a
-/// time: `sink` gets the first row's index and [rows, vocab_size]. False: stopped.
-using LogitsBlockSink = std::function<void(int64_t first, int64_t rows, const float* logits)>;
+/// time: `sink` gets the first row's index and [rows, vocab_size], its to change. False: stopped.
+using LogitsBlockSink = std::function<void(int64_t first, int64_t rows, float* logits)>;
 bool run_for_logits(const TokenRun& run, int64_t first_row, int64_t block_rows,
                     Workspace& workspace, AlignedBuffer<float>& logits,
                     const LogitsBlockSink& sink);
@@ -65,9 +66,13 @@ bool run_without_output(const Transformer& model, CacheMember cache,
                         std::span<Sequence* const> sequences, std::span<const int64_t> ends,
                         RunLayersOptions options, Workspace& workspace);
 
+/// The model runs what `cache` does not hold yet of each sequence, at least one token, in
+/// token_passes; logits [sequences, vocab_size] of each last token. False: stopped.
+bool run_to_ends(const Transformer& model, CacheMember cache, std::span<Sequence* const> sequences,
+                 float* logits, Workspace& workspace, const std::stop_token& stop = {});
+
 /// One decode step: the answering model of each sequence runs its pending tokens through all
-/// layers, in token_passes; logits [sequences, vocab_size] of each last token. All sequences must
-/// have the same answering model. False: stopped.
+/// layers (run_to_ends). All sequences must have the same answering model. False: stopped.
 bool decode_step(const Models& models, std::span<Sequence* const> sequences, float* logits,
                  PrefillWorkspace& workspace, const std::stop_token& stop = {});
 

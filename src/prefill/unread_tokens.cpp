@@ -3,10 +3,19 @@
 #include <algorithm>
 
 namespace kvcast {
-int64_t known_rows(const Models& models, const Sequence& sequence) {
+
+int64_t reader_layers(const Models& models, double mix) {
+  return mix > 0 ? models.auxiliary->config().n_layers() : models.plan.auxiliary_layers();
+}
+
+int64_t known_rows(const Models& models, const Sequence& sequence, int64_t layers) {
   const int64_t position = sequence.base.next_position();
   if (!models.auxiliary) return position;
-  return std::min(position, sequence.auxiliary.rows_in_first(models.plan.auxiliary_layers()));
+  return std::min(position, sequence.auxiliary.rows_in_first(layers));
+}
+
+void drop_incomplete_rows(KVCache& auxiliary) {
+  auxiliary.truncate(auxiliary.rows_in_first(auxiliary.n_layers()));
 }
 
 RunLayersOptions keys_and_values(int64_t layers, const std::stop_token& stop) {
@@ -17,11 +26,12 @@ RunLayersOptions keys_and_values(int64_t layers, const std::stop_token& stop) {
   return options;
 }
 
-TokenPass unread(const Models& models, std::span<Sequence* const> sequences, int64_t max_rows) {
+TokenPass unread(const Models& models, std::span<Sequence* const> sequences, int64_t layers,
+                 int64_t max_rows) {
   TokenPass behind;
   for (Sequence* sequence : sequences) {
     const int64_t start = sequence->base.next_position();
-    const int64_t known = known_rows(models, *sequence);
+    const int64_t known = known_rows(models, *sequence, layers);
     if (known == start) continue;
     behind.sequences.push_back(sequence);
     behind.ends.push_back(std::min(start, known + max_rows));
@@ -49,15 +59,14 @@ bool run_sinks(const Models& models, const TokenPass& sinks, PrefillWorkspace& w
                             workspace.base);
 }
 
-bool read_unread(const Models& models, const TokenPass& behind, PrefillWorkspace& workspace,
-                 const std::stop_token& stop) {
+bool read_unread(const Models& models, const TokenPass& behind, int64_t layers,
+                 PrefillWorkspace& workspace, const std::stop_token& stop) {
   if (behind.sequences.empty()) return true;  // always so without an auxiliary
   for (Sequence* sequence : behind.sequences) {
-    sequence->auxiliary.truncate(known_rows(models, *sequence));
+    sequence->auxiliary.truncate(known_rows(models, *sequence, layers));
   }
   return run_without_output(*models.auxiliary, &Sequence::auxiliary, behind.sequences, behind.ends,
-                            keys_and_values(models.plan.auxiliary_layers(), stop),
-                            workspace.auxiliary);
+                            keys_and_values(layers, stop), workspace.auxiliary);
 }
 
 }  // namespace kvcast

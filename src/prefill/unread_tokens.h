@@ -9,15 +9,24 @@
 
 namespace kvcast {
 
-/// Rows that the auxiliary has in all layers that the predictor reads, at most the base's.
-int64_t known_rows(const Models& models, const Sequence& sequence);
+/// Layers of the auxiliary that run on what it reads: those that the predictor reads or, where the
+/// auxiliary has a say in the answer, all.
+int64_t reader_layers(const Models& models, double mix);
+
+/// Rows that the auxiliary has in all of its first `layers` layers, at most the base's.
+int64_t known_rows(const Models& models, const Sequence& sequence, int64_t layers);
+
+/// A turn under kv-prediction may leave out layers of the auxiliary: rows that some layer misses
+/// are to be run again.
+void drop_incomplete_rows(KVCache& auxiliary);
 
 /// A reader only has to leave K/V in the layers that the plan reads (method §3).
 RunLayersOptions keys_and_values(int64_t layers, const std::stop_token& stop);
 
-/// What the auxiliaries have not read yet of the tokens before their bases' positions, where
-/// forecasting starts; at most `max_rows` of each.
-TokenPass unread(const Models& models, std::span<Sequence* const> sequences, int64_t max_rows);
+/// What the auxiliaries have not read yet, with their first `layers` layers, of the tokens before
+/// their bases' positions, where forecasting starts; at most `max_rows` of each.
+TokenPass unread(const Models& models, std::span<Sequence* const> sequences, int64_t layers,
+                 int64_t max_rows);
 
 /// The sequences that begin with positions which the plan leaves to the base, and where its run
 /// ends.
@@ -29,7 +38,7 @@ bool run_sinks(const Models& models, const TokenPass& sinks, PrefillWorkspace& w
                const std::stop_token& stop);
 
 /// The auxiliaries read these without anything being forecast. False: stopped.
-bool read_unread(const Models& models, const TokenPass& behind, PrefillWorkspace& workspace,
-                 const std::stop_token& stop);
+bool read_unread(const Models& models, const TokenPass& behind, int64_t layers,
+                 PrefillWorkspace& workspace, const std::stop_token& stop);
 
 }  // namespace kvcast

@@ -69,6 +69,7 @@ Result<std::optional<AnswerRefiner::Revision>> AnswerRefiner::refined(const Refi
       report_.revised_tokens += std::ssize(sequence_->tokens) - answer_begin_ - kept;
       report_.exact_after_tokens = kept;
       sequence_->base.truncate(position + 1);
+      sequence_->auxiliary.truncate(position + 1);
       return Revision{writer.revise(kept, *other, *sequence_, model), exact};
     }
     drafts_.pop_front();

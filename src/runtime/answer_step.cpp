@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/stopwatch.h"
+#include "prefill/mixing.h"
 #include "runtime/draft_choice.h"
 
 namespace kvcast {
@@ -81,8 +82,8 @@ StepCosts& costs_of(const Models& models, const Sequence& sequence) {
 
 /// While a forecast is refined, an answer that comes in fewer steps comes over other rows. Only a
 /// revised greedy one is the same all the same.
-bool may_draft(const Answering& answer) {
-  if (answer.drafter == nullptr) return false;
+bool may_draft(const Models& models, const Answering& answer) {
+  if (answer.drafter == nullptr || mixes(models, *answer.sequence)) return false;
   if (answer.refiner == nullptr || inexact_rows(*answer.sequence) == 0) return true;
   return answer.refiner->options().revise && answer.writer->is_greedy();
 }
@@ -95,7 +96,7 @@ void add_drafts(const Models& models, std::span<const Answering> answers, int64_
   for (const size_t i : decoding.answers) {
     const Answering& answer = answers[i];
     const ModelConfig& model = answer.sequence->answering_model(models).config();
-    draftable.push_back({may_draft(answer) ? answer.drafter : nullptr,
+    draftable.push_back({may_draft(models, answer) ? answer.drafter : nullptr,
                          answer.writer->tokens_left(*answer.sequence, model) - 1});
     if (draftable.back().drafter == nullptr) continue;
     answer.drafter->follow(answer.sequence->tokens);
@@ -120,6 +121,20 @@ void observe(const Models& models, const Decoding& decoding, const Blocks& block
   if (answers == 0 || decoding.pending != answers) return;  // a prompt's last run is among them
   costs_of(models, *decoding.rows.front().sequence)
       .observe(answers + decoding.drafted + blocks.rows, ms);
+}
+
+/// The auxiliaries' share of `logits` [decoding.outputs(), vocab]: rows of answers that mix have no
+/// drafts.
+void mix_in(const Models& models, const Decoding& decoding, float* logits, size_t vocab,
+            PrefillWorkspace& workspace) {
+  std::vector<Sequence*> sequences;
+  std::vector<std::span<float>> rows;
+  for (const DecodeRows& of_answer : decoding.rows) {
+    sequences.push_back(of_answer.sequence);
+    rows.emplace_back(logits, vocab);
+    logits += static_cast<size_t>(of_answer.outputs()) * vocab;
+  }
+  mix_logits(models, sequences, rows, workspace);
 }
 
 /// Hands out `logits` [rows.outputs(), vocab], as far as the answer takes what was guessed; the
@@ -185,6 +200,7 @@ Status step_answers(const Models& models, std::span<const Answering> answers, in
       events.on_revised(chosen.answers[b], **revision);
     }
   }
+  mix_in(models, decoding, rows, vocab, workspace);  // not of what is exact by now
   next = rows;
   for (size_t i = 0; i < decoding.rows.size(); ++i) {
     const size_t answer = decoding.answers[i];

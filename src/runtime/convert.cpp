@@ -62,16 +62,16 @@ class Converter {
       KVCAST_TRY(auxiliary, read_model_config(manifest.auxiliary));
     }
     KVCAST_TRY(const Json json, read_json_object(from / kManifestName));
-    // A base that is shipped apart stays so.
-    const bool apart = json["base"].is_object();
     KVCAST_TRY(const WeightType type,
-               apart ? type_of(manifest.base) : model(manifest.base, to / kBase));
+               is_apart(json, kBase) ? type_of(manifest.base) : model(manifest.base, to / kBase));
     KVCAST_TRY(const auto map_type, type_of_maps(manifest.predictor, options_.type, type));
     KVCAST_TRY(const auto predictor, Predictor::load(manifest.predictor, base, auxiliary,
                                                      manifest.plan, map_type, options_.threads));
     KVCAST_CHECK(
         write_safetensors(to / kPredictor, predictor->packed_tensors(), packed_metadata()));
-    if (!manifest.shared_layers.empty()) {
+    if (has_auxiliary && is_apart(json, kAuxiliary)) {
+      // nothing to do
+    } else if (!manifest.shared_layers.empty()) {
       KVCAST_CHECK(own_layers(manifest, base, to / kAuxiliary));
     } else if (has_auxiliary) {
       KVCAST_CHECK(model(manifest.auxiliary, to / kAuxiliary).map([](auto) {}));
@@ -118,9 +118,15 @@ class Converter {
     return main_type(checkpoint);
   }
 
+  /// What is shipped apart stays so.
+  static bool is_apart(const Json& manifest, const char* key) {
+    return manifest.contains(key) && manifest[key].is_object();
+  }
+
   static Status write_manifest(Json json, const fs::path& to) {
-    if (!json["base"].is_object()) json["base"] = kBase;
-    if (json.contains("auxiliary")) json["auxiliary"] = kAuxiliary;
+    for (const char* key : {kBase, kAuxiliary}) {
+      if (json.contains(key) && !is_apart(json, key)) json[key] = key;
+    }
     json["predictor"] = kPredictor;
     return write_file_atomically(to,
                                  json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");

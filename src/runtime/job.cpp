@@ -63,7 +63,7 @@ void Job::begin(const Models& models, const Tokenizer* tokenizer, PrefixPool& po
     timings.prefill = strategy->spec();
     timings.cached_tokens = std::min(timings.cached_tokens, sequence.base.next_position());
   }
-  start_rows = sequence.base.next_position();
+  prefill_start = kvcast::prefill_start(models, sequence);
   if (request.report_progress) observer->on_progress(timings.cached_tokens, timings.cached_tokens);
 }
 
@@ -112,7 +112,8 @@ void Job::end_choices() {
 }
 
 void Job::observe_prefill(const Models& models) const {
-  kvcast::observe_prefill(*strategy, models, start_rows, report);
+  kvcast::observe_prefill(*strategy, models, prefill_start, report,
+                          milliseconds(began, SteadyClock::now()), timings.estimated_ms);
 }
 
 void Job::fork(const Models& models, const Tokenizer* tokenizer) {

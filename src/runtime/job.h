@@ -85,7 +85,7 @@ class Job {
   std::vector<std::unique_ptr<Choice>> choices;
   PrefillReport report;
   EngineTimings timings;
-  int64_t start_rows = 0;  // of the base's cache before prefill
+  PrefillStart prefill_start;
   int64_t reserved_bytes = 0;
   SteadyClock::time_point began, first_token, last_token;
 };

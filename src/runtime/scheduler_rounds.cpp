@@ -78,7 +78,10 @@ Result<std::unique_ptr<SchedulerRounds>> SchedulerRounds::make(std::shared_ptr<c
   SchedulerOptions chosen = options;
   if (chosen.default_prefill.empty()) chosen.default_prefill = model->default_prefill();
   std::unique_ptr<SchedulerRounds> rounds(new SchedulerRounds(std::move(model), chosen));
-  KVCAST_TRY(rounds->options_.default_prefill, rounds->check_strategy(chosen.default_prefill));
+  KVCAST_TRY(const auto strategy, PrefillStrategy::parse(chosen.default_prefill));
+  KVCAST_CHECK(kvcast::check_strategy(*strategy, rounds->model_->impl().models));
+  rounds->options_.default_prefill = strategy->spec();
+  strategy->measure(rounds->model_->impl().models);
   if (!options.prefix_store.empty()) {
     const Model& served = *rounds->model_;
     KVCAST_TRY(auto store, PrefixStore::open(options.prefix_store, prefix_key(served),
@@ -171,7 +174,7 @@ int64_t SchedulerRounds::cache_bytes_of(const EngineRequest& request, const Cach
   int64_t total = by_base ? bytes(whole, base) : 0;
   const auto& auxiliary = models.auxiliary;
   if (use.auxiliary_reads && auxiliary) {
-    total += bytes(by_base ? prompt : whole, auxiliary->config());
+    total += bytes(use.auxiliary_reads_answer ? whole : prompt, auxiliary->config());
   }
   if (use.family == CacheFamily::kHealing && models.plan.exact_layers > 1) {
     total += prompt * base.model_dim * static_cast<int64_t>(sizeof(float));  // kept_residual()

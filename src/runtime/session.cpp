@@ -173,12 +173,15 @@ Status AnswerStream::Impl::prefill() {
   std::vector<float> logits(static_cast<size_t>(models.base->config().vocab_size));
   reserve_answer(*strategy, models, sequence, std::ssize(sequence.tokens), options.max_tokens);
   Sequence* const batch[] = {&sequence};
+  std::optional<double> estimated_ms;
   if (auto chosen = strategy->choose(models, sequence)) {
-    answer.timings.estimated_ttft_ms = answer.timings.tokenize_ms + chosen->estimated_ms;
+    estimated_ms = chosen->estimated_ms;
+    answer.timings.estimated_ttft_ms = answer.timings.tokenize_ms + *estimated_ms;
     strategy = std::move(chosen->strategy);
   }
   answer.timings.prefill = strategy->spec();
-  const int64_t start = sequence.base.next_position();
+  const Stopwatch filling;
+  const PrefillStart start = prefill_start(models, sequence);
   const PrefillReport report =
       strategy->prefill(models, batch, logits.data(), state->workspace, options.cancel);
   answer.timings.auxiliary_ms = report.auxiliary_ms;
@@ -190,7 +193,7 @@ Status AnswerStream::Impl::prefill() {
     end();
     return {};
   }
-  observe_prefill(*strategy, models, start, report);
+  observe_prefill(*strategy, models, start, report, filling.elapsed_ms(), estimated_ms);
   if (strategy->refine_rows() != 0) {
     refiner.emplace(sequence,
                     RefineOptions{.rows = strategy->refine_rows(), .revise = options.revise});

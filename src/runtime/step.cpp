@@ -4,6 +4,7 @@
 #include <new>
 #include <utility>
 
+#include "prefill/mixing.h"
 #include "runtime/model_impl.h"
 #include "runtime/token_score.h"
 
@@ -99,16 +100,18 @@ int64_t StepEngine::advance_prompts(std::span<const std::unique_ptr<Job>> jobs, 
 
 int64_t StepEngine::advance(Job& job, int64_t budget) {
   Sequence& sequence = job.choices.front()->sequence;
-  const auto rows_held = [&] {
-    return std::max(sequence.base.next_position(), sequence.auxiliary.next_position());
-  };
-  const int64_t before = rows_held();
+  const int64_t base_rows = sequence.base.next_position();
+  const int64_t auxiliary_rows = sequence.auxiliary.next_position();
   const PrefillState state = job.strategy->advance(models_, sequence, budget, prompt_logits_.data(),
                                                    workspace_, job.stop, job.report);
   if (job.report.stopped) return budget;  // dropped by the caller
-  const int64_t rows = rows_held() - before;
+  // One of them may have caught up with the other.
+  const int64_t rows = std::max({int64_t{0}, sequence.base.next_position() - base_rows,
+                                 sequence.auxiliary.next_position() - auxiliary_rows});
   if (job.request.report_progress) {
-    job.observer->on_progress(rows_held(), job.timings.cached_tokens);
+    job.observer->on_progress(
+        std::max(sequence.base.next_position(), sequence.auxiliary.next_position()),
+        job.timings.cached_tokens);
   }
   if (state == PrefillState::kMore) return rows;
   if (job.request.score_prompt) {
@@ -155,8 +158,6 @@ int64_t StepEngine::score(Job& job, int64_t budget) {
   const int64_t count = std::min(budget, sequence.pending_tokens());
   Sequence* const one[] = {&sequence};
   const int64_t ends[] = {first + count};
-  TokenRun run{.model = &model, .cache = cache, .sequences = one, .ends = ends, .options = {}};
-  run.options.stop = job.stop;
 
   const auto vocab = static_cast<size_t>(model.config().vocab_size);
   // Row r, at position first + r, scores the token at first + r + 1, from the context's end on.
@@ -176,8 +177,8 @@ int64_t StepEngine::score(Job& job, int64_t budget) {
     }
   };
   const Stopwatch watch;
-  if (!run_for_logits(run, row, kScoredRows, workspace_.of(sequence.answerer), logits_,
-                      score_rows)) {
+  if (!run_for_mixed_logits(models_, one, ends, row, kScoredRows, workspace_, logits_, score_rows,
+                            job.stop)) {
     return budget;
   }
   job.report.answering_ms(sequence.answerer) += watch.elapsed_ms();

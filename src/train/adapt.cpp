@@ -100,6 +100,7 @@ class AdaptObjective : public Objective {
         base_(bind_model(base.config, rope_, weights_, "")),
         reader_(make_reader(recipe, base_, base.values)),
         map_specs_(forecast_map_specs(base.config, shape_, reader_->config().model_dim)) {
+    if (recipe.mix > 0.0) both_heads_ = at::cat({base_.lm_head, reader_->lm_head()}, 1);
     options_.lambda_base = recipe.lambda_base;
     options_.lambda_kl = recipe.lambda_kl;
     options_.cross_entropy.z_loss = recipe.optimizer.z_loss;
@@ -143,9 +144,11 @@ class AdaptObjective : public Objective {
     if (recipe_.sequence_splits) {
       splits = {sequence_splits(recipe_, batch.step, batch.input_ids), recipe_.prefix_weight};
     }
+    Companion companion{.lm_head = both_heads_, .share = recipe_.mix};
+    if (recipe_.mix > 0.0) companion.hidden = reader_->answering_hidden(batch.input_ids);
     const ForecastLosses losses =
         forecast_loss(base_, shape_, forecaster, batch.input_ids, batch.targets, options_,
-                      kvp_pass_at(recipe_, batch.step), splits);
+                      kvp_pass_at(recipe_, batch.step), splits, companion);
     return {losses.total,
             losses.base.cross_entropy,
             {{"loss", losses.total}, {"base", losses.base.cross_entropy}, {"kl", losses.kl}}};
@@ -159,8 +162,11 @@ class AdaptObjective : public Objective {
     TensorMap all_maps = reader_->exact_maps();
     all_maps.merge(renumbered(maps, shape_.exact_layers));
     write_tensors(directory / kPredictor, all_maps, store.dtype, {{"format", "pt"}});
-    const auto normal = [](const std::filesystem::path& path) {
-      return std::filesystem::absolute(path).lexically_normal();
+    const auto beside = [&](const std::filesystem::path& model) {
+      const auto normal = [](const std::filesystem::path& path) {
+        return std::filesystem::absolute(path).lexically_normal();
+      };
+      return normal(model).lexically_proximate(normal(final_directory)).string();
     };
     Json training = about;
     training["method"] = "adapt";
@@ -168,6 +174,7 @@ class AdaptObjective : public Objective {
     training["sources"] = sources_;
     training["lambda_base"] = options_.lambda_base;
     training["lambda_kl"] = options_.lambda_kl;
+    if (recipe_.mix > 0.0) training["mix"] = recipe_.mix;
     if (recipe_.sequence_splits) {
       training["splits"] = "sequence";
       training["prefix_weight"] = recipe_.prefix_weight;
@@ -177,8 +184,8 @@ class AdaptObjective : public Objective {
     }
     Json manifest = {
         {"format", 2},
-        {"base", normal(recipe_.pair.base).lexically_proximate(normal(final_directory))},
-        {"auxiliary", kAdaptAuxiliary},
+        {"base", beside(recipe_.pair.base)},
+        {"auxiliary", reader_->given().empty() ? kAdaptAuxiliary : beside(reader_->given())},
         {"predictor", kPredictor},
         {"training", training}};
     reader_->write(directory, own, store, manifest);
@@ -208,7 +215,8 @@ class AdaptObjective : public Objective {
                            static_cast<double>(base_.config.n_layers());
     const double read = recipe_.sequence_splits ? 1.0 : mean_read_share(recipe_);
     const double run = recipe_.sequence_splits ? 1.0 : mean_base_share(recipe_);
-    return whole.layers + 3.0 * read * (trained.layers + maps) +
+    const double reader = reader_->specs().empty() ? 1.0 : 3.0;
+    return whole.layers + read * (reader * trained.layers + 3.0 * maps) +
            run * (2.0 * resumed + 3.0 * whole.lm_head);
   }
 
@@ -224,6 +232,7 @@ class AdaptObjective : public Objective {
   std::unique_ptr<TrainedReader> reader_;
   std::vector<ParameterSpec> map_specs_;
   KvpLossOptions options_;
+  Tensor both_heads_;  ///< Companion::lm_head
   std::vector<int64_t> sources_;
   double held_out_error_ = 0.0;
 };

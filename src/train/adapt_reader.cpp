@@ -184,12 +184,16 @@ class WholeAuxiliary : public TrainedReader {
 
   [[nodiscard]] const ModelConfig& config() const override { return config_; }
   [[nodiscard]] std::vector<ParameterSpec> specs() const override {
-    return model_parameter_specs(config_);
+    return recipe_.train_auxiliary ? model_parameter_specs(config_) : std::vector<ParameterSpec>();
   }
-  [[nodiscard]] TensorMap start() const override { return without_last(start_.values); }
-  [[nodiscard]] Model start_reader() const override { return bind(given_); }
+  [[nodiscard]] TensorMap start() const override {
+    return recipe_.train_auxiliary ? without_last(start_.values) : TensorMap();
+  }
+  [[nodiscard]] Model start_reader() const override {
+    return bind_model(config_, rope_, given_, "");
+  }
   [[nodiscard]] Model bind(const TensorMap& views) const override {
-    return bind_model(config_, rope_, views, "");
+    return bind_model(config_, rope_, recipe_.train_auxiliary ? views : given_, "");
   }
 
   [[nodiscard]] ModelConfig stored_config() const override { return start_.config; }
@@ -206,19 +210,32 @@ class WholeAuxiliary : public TrainedReader {
   }
   void write(const std::filesystem::path& bundle, const TensorMap& values,
              const StoreOptions& store, Json& /*manifest*/) const override {
+    if (!recipe_.train_auxiliary) return;
     TensorMap stored = values;
     add_with_prefix(stored, last_, without_prefix(start_.values, last_));
     write_model(bundle / kAdaptAuxiliary, start_.config, stored, store, recipe_.pair.base);
   }
   [[nodiscard]] TensorMap read(const std::filesystem::path& bundle) const override {
+    if (!recipe_.train_auxiliary) return {};
     return without_last(load_model(bundle / kAdaptAuxiliary).values);
   }
+  [[nodiscard]] std::filesystem::path given() const override {
+    return recipe_.train_auxiliary ? std::filesystem::path() : recipe_.pair.auxiliary;
+  }
+  [[nodiscard]] Tensor answering_hidden(const Tensor& tokens) const override {
+    const at::NoGradGuard no_grad;
+    const Model whole = whole_model();
+    return final_norm(whole,
+                      run_layers(whole, embed(whole, tokens), {.last = start_.config.n_layers()}));
+  }
+  [[nodiscard]] Tensor lm_head() const override { return whole_model().lm_head; }
   [[nodiscard]] std::string description() const override {
-    return fmt::format("an auxiliary of {} layers of width {}, trained", config_.n_layers(),
-                       config_.model_dim);
+    return fmt::format("an auxiliary of {} layers of width {}, {}", config_.n_layers(),
+                       config_.model_dim, recipe_.train_auxiliary ? "trained" : "as it is");
   }
 
  private:
+  [[nodiscard]] Model whole_model() const { return bind_model(start_.config, rope_, given_, ""); }
   [[nodiscard]] TensorMap without_last(TensorMap values) const {
     std::erase_if(values, [&](const auto& value) { return value.first.starts_with(last_); });
     return values;

@@ -38,6 +38,12 @@ class TrainedReader {
                      const StoreOptions& store, Json& manifest) const = 0;
   /// The inverse, of a bundle with f32 or bf16 weights.
   [[nodiscard]] virtual TensorMap read(const std::filesystem::path& bundle) const = 0;
+  /// A model that reads as it is: the bundle names it, write() and read() have nothing to do.
+  [[nodiscard]] virtual std::filesystem::path given() const { return {}; }
+  /// What a reader that answers itself makes of tokens [B, T], behind its final norm, without
+  /// gradients, and its head; undefined for others.
+  [[nodiscard]] virtual Tensor answering_hidden(const Tensor& /*tokens*/) const { return {}; }
+  [[nodiscard]] virtual Tensor lm_head() const { return {}; }
   /// Half a sentence for the bundle's README.md.
   [[nodiscard]] virtual std::string description() const = 0;
 };

@@ -1,6 +1,7 @@
 #include "train/forecast.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "train/distillation.h"
 
@@ -96,10 +97,17 @@ Tensor run_on_forecast(const Model& base, const ForecastShape& shape, const Fore
                           forecast);
 }
 
+std::pair<Tensor, Tensor> beside_companion(const Tensor& student, const Tensor& teacher,
+                                           const Tensor& hidden, double share) {
+  return {at::cat({student.mul(1.0 - share), hidden.mul(share)}, -1),
+          at::cat({teacher, at::zeros_like(hidden)}, -1)};
+}
+
 ForecastLosses forecast_loss(const Model& base, const ForecastShape& shape,
                              const Forecaster& forecaster, const Tensor& input_ids,
                              const Tensor& targets, const KvpLossOptions& options,
-                             const KvpPass& pass, const SequenceSplits& splits) {
+                             const KvpPass& pass, const SequenceSplits& splits,
+                             const Companion& companion) {
   const ExactRun exact = run_exact(base, shape, input_ids);
   DistillationOptions distillation{options.lambda_base, options.lambda_kl, options.cross_entropy};
   Tensor student, teacher, scored;
@@ -114,8 +122,15 @@ ForecastLosses forecast_loss(const Model& base, const ForecastShape& shape,
     teacher = exact.hidden.narrow(1, pass.predicted_tokens, student.size(1));
     scored = scored_targets(targets, pass, options.cross_entropy.ignore_index);
   }
-  const Distillation distilled = linear_distillation(student.flatten(0, 1), teacher.flatten(0, 1),
-                                                     base.lm_head, scored.flatten(), distillation);
+  if (companion.hidden.defined()) {
+    const Tensor hidden =
+        companion.hidden.narrow(1, input_ids.size(1) - student.size(1), student.size(1));
+    std::tie(student, teacher) = beside_companion(student, teacher, hidden, companion.share);
+  }
+  const Distillation distilled =
+      linear_distillation(student.flatten(0, 1), teacher.flatten(0, 1),
+                          companion.hidden.defined() ? companion.lm_head : base.lm_head,
+                          scored.flatten(), distillation);
   return {distilled.total, distilled.cross_entropy, distilled.kl};
 }
 

@@ -3,6 +3,8 @@
 // format 2).
 #pragma once
 
+#include <utility>
+
 #include "train/kvp_loss.h"
 #include "train/model.h"
 #include "train/predictor.h"
@@ -58,16 +60,31 @@ struct SequenceSplits {
   double prefix_weight = 1.0;  ///< of positions before the split
 };
 
+/// An auxiliary that reads prompt and answer itself and has a say in the next token: logits are
+/// (1 - share) base + share auxiliary (`kv-prediction:mix=`).
+struct Companion {
+  Tensor hidden = {};   ///< [B, T, its model_dim] behind its final norm; undefined: none
+  Tensor lm_head = {};  ///< [vocab, base's model_dim + its model_dim]: both heads beside each other
+  double share = 0.0;
+};
+/// `student` and `teacher` [rows, base's model_dim] with the companion's `hidden` [rows, ...]
+/// behind them: rows whose products with Companion::lm_head are the mixed logits, and the teacher's
+/// own.
+std::pair<Tensor, Tensor> beside_companion(const Tensor& student, const Tensor& teacher,
+                                           const Tensor& hidden, double share);
+
 struct ForecastLosses {
   Tensor total;  ///< scalar, differentiable: lambda_base CE + lambda_kl KL(exact || forecast)
   CrossEntropy base;
   Tensor kl;  ///< scalar, detached
 };
 /// input_ids and targets [B, T]; of `options` the base's and the KL's weights, and the
-/// cross-entropy's. With `splits` the pass is not looked at.
+/// cross-entropy's. With `splits` the pass is not looked at. A companion's mixed distribution is
+/// what is held against the exact one.
 ForecastLosses forecast_loss(const Model& base, const ForecastShape& shape,
                              const Forecaster& forecaster, const Tensor& input_ids,
                              const Tensor& targets, const KvpLossOptions& options,
-                             const KvpPass& pass, const SequenceSplits& splits = {});
+                             const KvpPass& pass, const SequenceSplits& splits = {},
+                             const Companion& companion = {});
 
 }  // namespace kvcast::train

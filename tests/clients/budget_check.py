@@ -31,7 +31,8 @@ def ask(server, prompt, prefill):
 
 
 rows = []
-with Served(args.kvcast, args.model, "--threads", args.threads) as server:
+# A default strategy that has to know the machine measures it at load.
+with Served(args.kvcast, args.model, "--threads", args.threads, "--prefill", "auto:ttft=300") as server:
     context = json.loads(server.ask("GET", "/props")[1])["default_generation_settings"]["n_ctx"]
     longest = min(args.longest, context - 2)
     vocabulary = server.post("/tokenize", prompt="".join(chr(c) for c in range(97, 123)) * 40)["tokens"]

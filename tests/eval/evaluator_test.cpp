@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "kvcast/kvcast.h"
+#include "prefill/mixing.h"
 #include "runtime/model_impl.h"
 #include "server/tiny_bundle.h"
 #include "support/tensors.h"
@@ -63,7 +64,7 @@ class EvaluatorTest : public testing::Test {
       for (const float logit : logits) total += std::exp(static_cast<double>(logit));
       sum += logits[static_cast<size_t>(token)] - std::log(total);
       sequence.tokens.push_back(token);
-      decode_step(models(), batch, logits.data(), workspace);
+      next_logits(models(), batch, logits.data(), workspace);
     }
     return sum;
   }
@@ -76,8 +77,9 @@ class EvaluatorTest : public testing::Test {
 };
 
 TEST_F(EvaluatorTest, ScoresAreThoseOfOneByOneAndTokenByToken) {
-  for (const char* spec : {"exact", "kv-prediction", "kv-prediction:tail=4", "auxiliary",
-                           "random:0.5", "static:0.5", "lazy:0.75-0.25", "zero-cache"}) {
+  for (const char* spec :
+       {"exact", "kv-prediction", "kv-prediction:tail=4", "kv-prediction:tail=4,mix=0.25",
+        "auxiliary", "random:0.5", "static:0.5", "lazy:0.75-0.25", "zero-cache"}) {
     for (const int64_t shared : {int64_t{0}, int64_t{11}}) {
       Evaluator batched = evaluator();
       for (int pass = 0; pass < 2; ++pass) {  // the second finds what the first has kept
@@ -170,6 +172,8 @@ TEST_F(EvaluatorTest, WrongCacheIsTheForecastOfTheOtherPrompt) {
 
 TEST(EvalStrategyTest, KnowsItsSpecsAndNoOthers) {
   EXPECT_EQ(EvalStrategy::parse("wrong-cache:tail=1")->spec, "wrong-cache");
+  EXPECT_EQ(EvalStrategy::parse("wrong-cache:refine=auto,mix=0.5")->tail, 1);
+  EXPECT_EQ(EvalStrategy::parse("wrong-cache:mix=0.5,tail=4")->tail, 4);
   EXPECT_EQ(EvalStrategy::parse("lazy:0.75-0.25")->spec, "lazy:0.75-0.25");
   for (const char* spec :
        {"wrong-cache:", "wrong-cache:tail=0", "wrong", "random", "random:0", "random:1.5",

@@ -67,7 +67,7 @@ TEST_F(Allocations, OfALoad) {
 }
 
 TEST_F(Allocations, OfAnAnswer) {
-  const GenerateOptions asked{.prefill = "kv-prediction:tail=3,refine=4", .max_tokens = 12};
+  const GenerateOptions asked{.prefill = "kv-prediction:tail=3,refine=4,mix=0.5", .max_tokens = 12};
   const std::vector<int32_t> prompt = {1, 17, 30, 41, 57, 60, 71, 80, 99, 103, 111, 120};
   Session undisturbed(model());
   const auto expected = undisturbed.generate(prompt, asked);
@@ -161,7 +161,7 @@ TEST_F(Allocations, OfARequest) {
   ASSERT_TRUE(rounds);
   EngineRequest request;
   request.prompt = {1, 17, 30, 41, 57, 60, 71, 80, 99, 103, 111, 120};
-  request.prefill = "kv-prediction:tail=3,refine=4";
+  request.prefill = "kv-prediction:tail=3,refine=4,mix=0.5";
   request.choices = 2;
   request.max_tokens = 8;
   const auto answered = [&](const std::shared_ptr<Counts>& counts) {

@@ -14,13 +14,20 @@ class Budget : public testing::Test {
     const ModelConfig base = small_openelm(6, 96, 4000), auxiliary = small_openelm(3, 64, 4000);
     models_ = random_models(base, &auxiliary, canonical_layer_map(6, 3), WeightType::kF32, 1);
     models_.prefill_pace->measure_once(models_);
+    using Kind = PrefillWork::Kind;
     for (int i = 0; i < 60; ++i) {  // outweighs what was measured
       for (int64_t rows = 1; rows <= 2048; rows *= 2) {
         const auto ms = static_cast<double>(rows);
-        models_.prefill_pace->observe(models_, PrefillPace::Kind::kExact, 0, rows, 10 + ms);
-        models_.prefill_pace->observe(models_, PrefillPace::Kind::kForecast, 0, rows, 10 + ms / 10);
+        const auto took = [&](Kind kind, int64_t tail, double of_work) {
+          models_.prefill_pace->observe(models_, {.kind = kind, .rows = rows, .tail = tail},
+                                        of_work);
+        };
+        took(Kind::kExact, 1, 10 + ms);
+        took(Kind::kForecast, 1, 10 + ms / 10);
+        took(Kind::kForecastWithTail, 16, 10 + ms / 10);
       }
     }
+    for (int i = 0; i < 4; ++i) models_.prefill_pace->observe_overhead(2);
   }
   PrefillChoice choose(const std::string& spec, size_t tokens) {
     Sequence sequence(models_);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "io/gguf.h"
+#include "io/json.h"
 #include "model/checkpoint.h"
 #include "model/family.h"
 #include "prefill/strategy.h"
@@ -20,7 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<float> logits(const fs::path& model) {
+std::vector<float> logits(const fs::path& model, const char* spec = "exact") {
   const auto models = load_models(model, WeightType::kF32, 2);
   EXPECT_TRUE(models) << models.error().message;
   if (!models) return {};
@@ -29,7 +30,7 @@ std::vector<float> logits(const fs::path& model) {
   Sequence* const batch[] = {&sequence};
   std::vector<float> out(static_cast<size_t>(models->base->config().vocab_size));
   PrefillWorkspace workspace;
-  (*PrefillStrategy::parse("exact"))->prefill(*models, batch, out.data(), workspace, {});
+  (*PrefillStrategy::parse(spec))->prefill(*models, batch, out.data(), workspace, {});
   return out;
 }
 
@@ -159,6 +160,30 @@ TEST(GgufModel, WhatIsNotSupportedIsNamedByTheFilesOwnKeys) {
             std::string::npos);
   const std::string heads = "llama.attention.head_count_kv";
   EXPECT_NE(error_with(whole(heads, 2), whole(heads, 3)).find(heads), std::string::npos);
+}
+
+TEST(GgufBundle, ModelsThatAreShippedApartAreFoundAndStayNamedWhenItIsConverted) {
+  const fs::path golden = fs::path(KVCAST_GOLDEN_DIR) / "qwen2-llama-kvp";
+  const TemporaryDirectory root;
+  Json manifest = *read_json_object(golden / "kvcast.json");
+  for (const std::string key : {"base", "auxiliary"}) {
+    const std::string bytes = GgufCopy(*open_checkpoint(golden / key)).str();
+    root.write("hub/" + key + ".gguf", bytes);
+    manifest[key] = {{"file", key + ".gguf"}, {"bytes", bytes.size()}, {"sha256", "0a"}};
+  }
+  const fs::path bundle = root.path() / "bundle", packed = root.path() / "packed";
+  root.write("bundle/kvcast.json", manifest.dump());
+  fs::copy_file(golden / "predictor.safetensors", bundle / "predictor.safetensors");
+  const auto status = convert({.source = bundle, .output = packed});
+  ASSERT_TRUE(status) << status.error().message;
+  EXPECT_EQ(*read_json_object(packed / "kvcast.json"), manifest);
+  EXPECT_FALSE(fs::exists(packed / "base"));
+  EXPECT_FALSE(fs::exists(packed / "auxiliary"));
+  for (const char* spec : {"exact", "auxiliary", "kv-prediction:mix=0.5"}) {
+    const auto expected = logits(golden, spec);
+    EXPECT_LT(relative_to_largest(logits(bundle, spec), expected), 1e-6) << spec;
+    EXPECT_LT(relative_to_largest(logits(packed, spec), expected), 1e-6) << spec;
+  }
 }
 
 }  // namespace

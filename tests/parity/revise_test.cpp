@@ -44,8 +44,9 @@ TEST_P(Revise, ARevisedGreedyAnswerIsTheExactOne) {
   for (int32_t salt = 0; salt < 12; ++salt) {
     const auto prompt = some_tokens(20 + 9 * static_cast<size_t>(salt), salt);
     const Answer exact = answer(models, "exact", prompt, false);
-    for (const char* spec : {"kv-prediction:refine=1", "kv-prediction:tail=8,refine=7",
-                             "kv-prediction:refine=64", "kv-prediction:refine=auto"}) {
+    for (const char* spec :
+         {"kv-prediction:refine=1", "kv-prediction:tail=8,refine=7", "kv-prediction:refine=64",
+          "kv-prediction:refine=auto", "kv-prediction:tail=8,refine=3,mix=0.5"}) {
       const Answer found = answer(models, spec, prompt, true);
       EXPECT_EQ(found.tokens, exact.tokens) << spec << ", prompt " << salt;
       EXPECT_GE(found.refinement.exact_after_tokens, 0);
@@ -76,7 +77,12 @@ TEST_P(Revise, AgreementCountsTheTokensThatExactWouldHaveChosen) {
 KVCAST_FOR_EVERY_WEIGHT_TYPE(Revise);
 
 /// Tokens 1 to 3 of the answer, drawn often: revised answers are distributed as exact ones.
-TEST(ReviseSampling, RevisedAnswersAreDistributedAsExactOnes) {
+class ReviseSampling : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Strategies, ReviseSampling,
+                         testing::Values("kv-prediction:refine=4",
+                                         "kv-prediction:refine=4,mix=0.5"));
+
+TEST_P(ReviseSampling, RevisedAnswersAreDistributedAsExactOnes) {
   const ModelConfig base = make_openelm_config({.n_layers = 3,
                                                 .model_dim = 32,
                                                 .head_dim = 8,
@@ -112,7 +118,7 @@ TEST(ReviseSampling, RevisedAnswersAreDistributedAsExactOnes) {
   };
   for (int i = 0; i < kDraws; ++i) {
     draw("exact", false, 1'000'000 + static_cast<uint64_t>(i), exact);
-    draw("kv-prediction:refine=4", true, static_cast<uint64_t>(i), revised);
+    draw(GetParam(), true, static_cast<uint64_t>(i), revised);
   }
   EXPECT_GT(taken_back, kDraws / 20);  // else nothing was tried
   double chi_square = 0;

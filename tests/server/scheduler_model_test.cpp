@@ -26,7 +26,9 @@ constexpr std::array kStrategies = {"exact",
                                     "kv-prediction:refine=off",
                                     "kv-prediction:tail=12,refine=off",
                                     "kv-prediction:refine=auto",
-                                    "kv-prediction:tail=5,refine=3"};
+                                    "kv-prediction:tail=5,refine=3",
+                                    "kv-prediction:tail=12,refine=off,mix=0.25",
+                                    "kv-prediction:tail=5,refine=3,mix=0.5"};
 
 int64_t from_environment(const char* name, int64_t otherwise) {
   const char* value = std::getenv(name);

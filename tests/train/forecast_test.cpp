@@ -1,22 +1,16 @@
-// A base that reads through its own first layers and trained ones: identities, and the bundle.
+// A base that reads through its own first layers and trained ones: identities, and what is written.
 #include "train/forecast.h"
 
 #include <gtest/gtest.h>
 
 #include <set>
 
-#include "base/mapped_file.h"
 #include "model/adapted_layers.h"
-#include "model/bundle.h"
 #include "model/checkpoint.h"
 #include "model/transformer.h"
-#include "prefill/strategy.h"
 #include "small_models.h"
 #include "support/temporary_directory.h"
-#include "train/adapt.h"
 #include "train/answers.h"
-#include "train/data/error.h"
-#include "train/data/shard_index.h"
 #include "train/low_rank.h"
 #include "train/model_files.h"
 #include "train/sequence_splits.h"
@@ -121,6 +115,46 @@ TEST(Forecast, EachSequenceHasItsOwnSplit) {
               (sum + 0.25 * before) / (weight + 0.25 * (33.0 - weight)), 1e-6);
 }
 
+/// KL(p || q) of logits [rows, vocab], mean over the rows.
+double mean_kl(const Tensor& p, const Tensor& q) {
+  const Tensor log_p = at::log_softmax(p, -1);
+  return (log_p.exp() * (log_p - at::log_softmax(q, -1))).sum(-1).mean().item<double>();
+}
+
+TEST(Forecast, WithACompanionTheLossIsThatOfBothModelsLogitsMixed) {
+  const at::NoGradGuard no_grad;
+  const Model base = base_of(4), companion = small_model(small_config(3, 32), 5);
+  const ForecastShape shape{2, 1};
+  Forecaster forecaster = exact_forecaster(base, shape);
+  for (LinearTransform& map : forecaster.maps.value_transforms) map.weight = map.weight * 1.5;
+  const Tensor tokens = at::randint(0, 50, {2, 11}, at::kLong), targets = at::roll(tokens, -1, 1);
+  const Tensor hidden = forward(companion, tokens);
+  const Companion mixed{hidden, at::cat({base.lm_head, companion.lm_head}, 1), 0.25};
+  const Tensor exact = forward(base, tokens);
+  const ExactRun run = run_exact(base, shape, tokens);
+  for (const int64_t split : {0, 4}) {
+    const KvpPass pass{.predicted_tokens = split};
+    const ForecastLosses losses =
+        forecast_loss(base, shape, forecaster, tokens, targets,
+                      {.lambda_base = 0.5, .lambda_kl = 1.0}, pass, {}, mixed);
+    const auto scored = [&](const Tensor& rows) {
+      return rows.narrow(1, split, 11 - split).flatten(0, 1);
+    };
+    const Tensor student = run_on_forecast(base, shape, forecaster, run, pass).flatten(0, 1);
+    const Tensor logits_mixed =
+        0.75 * logits(base, student) + 0.25 * logits(companion, scored(hidden));
+    const double kl = mean_kl(logits(base, scored(exact)), logits_mixed);
+    const double entropy = -at::log_softmax(logits_mixed, -1)
+                                .gather(-1, scored(targets).unsqueeze(-1))
+                                .mean()
+                                .item<double>();
+    EXPECT_GT(kl, 1e-3);
+    EXPECT_NEAR(losses.kl.item<double>(), kl, 1e-5) << split;
+    EXPECT_NEAR(losses.base.cross_entropy.item<double>(), entropy, 1e-5) << split;
+    EXPECT_NEAR(losses.total.item<double>(), 0.5 * entropy + kl, 1e-4) << split;
+  }
+}
+
 TEST(SequenceSplits, FallWherePromptsEnd) {
   AdaptRecipe recipe;
   recipe.split_from = 0.25;
@@ -178,21 +212,6 @@ TEST(Answers, EachPromptGoesOnAsItWouldAlone) {
   }
 }
 
-/// Shards of one source of random tokens.
-void write_shards_of(const std::filesystem::path& directory, int64_t vocab) {
-  std::filesystem::create_directories(directory);
-  ShardFileWriter writer(directory / "text-00000.tok", 2);
-  const Tensor tokens = at::randint(0, vocab, {6000}, at::kInt);
-  writer.append(std::span(tokens.data_ptr<int32_t>(), 6000));
-  writer.commit();
-  write_shard_index(
-      directory,
-      {.vocab_size = vocab,
-       .sources = {
-           {.name = "text",
-            .train = {.documents = 1, .tokens = 6000, .shards = {{"text-00000.tok", 6000}}}}}});
-}
-
 TEST(LowRank, StartsAsTheGivenLayersAndDiffersByProducts) {
   const auto specs = layer_parameter_specs(small_config(2));
   const TensorMap given = initial_values(specs, 5);
@@ -248,117 +267,6 @@ TEST(LowRank, TheRuntimeAddsWhatTheTrainerWrote) {
   const Tensor norm = values.at("layers.1.attn_norm.weight");
   EXPECT_EQ(layer.attn_norm,
             std::vector<float>(norm.data_ptr<float>(), norm.data_ptr<float>() + norm.numel()));
-}
-
-/// A recipe of a few steps that change nothing, over files in `files`.
-AdaptRecipe idle_recipe(const TemporaryDirectory& files, const ModelConfig& config) {
-  write_model(files.path() / "base", config, initial_values(model_parameter_specs(config), 3), {},
-              {});
-  write_shards_of(files.path() / "shards", config.vocab_size);
-  AdaptRecipe recipe;
-  recipe.pair.base = files.path() / "base";
-  recipe.exact_layers = 2;
-  recipe.trained_layers = {1, 2};
-  recipe.lambda_base = 0.0;
-  recipe.lambda_kl = 1.0;
-  recipe.split_share = 0.5;
-  recipe.ridge = {.tokens = 4000, .held_out_tokens = 500, .regularisation = 1e-9};
-  recipe.data = {.shards = files.path() / "shards", .sequence_tokens = 32, .begin_with_bos = false};
-  recipe.optimizer.learning_rate = 0.0;
-  recipe.run = {.steps = 2, .micro_batch_sequences = 2, .precision = Precision::kF32};
-  recipe.output.directory = files.path() / "bundle";
-  recipe.output.checkpoint = files.path() / "checkpoint";
-  recipe.output.log = files.path() / "log.jsonl";
-  recipe.output.dtype = Precision::kF32;
-  return recipe;
-}
-
-/// The next token's logits after 40 tokens.
-Tensor prefilled(const Models& models, const char* spec) {
-  Sequence sequence(models);
-  for (int32_t i = 0; i < 40; ++i) sequence.tokens.push_back((i * 37 + 5) % 50);
-  Sequence* const batch[] = {&sequence};
-  std::vector<float> out(static_cast<size_t>(models.base->config().vocab_size));
-  PrefillWorkspace workspace;
-  (*PrefillStrategy::parse(spec))->prefill(models, batch, out.data(), workspace, {});
-  return at::tensor(out);
-}
-
-void expect_exact(const Models& models) {
-  const Tensor exact = prefilled(models, "exact");
-  EXPECT_LT(difference(prefilled(models, "kv-prediction"), exact),
-            1e-3 * exact.abs().max().item<double>());
-}
-
-/// What may differ from whole copies: everything, or products of rank 2.
-class AdaptRank : public ::testing::TestWithParam<int64_t> {};
-INSTANTIATE_TEST_SUITE_P(Adapt, AdaptRank, ::testing::Values(0, 2));
-
-TEST_P(AdaptRank, TheBundleOfWholeCopiesIsExactInTheRuntime) {
-  at::manual_seed(1);
-  TemporaryDirectory files;
-  AdaptRecipe recipe = idle_recipe(files, small_config(4));
-  recipe.rank = GetParam();
-  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
-
-  const auto models = load_models(files.path() / "bundle", WeightType::kF32, 1);
-  ASSERT_TRUE(models) << models.error().message;
-  EXPECT_EQ(models->shared_layers, (std::vector<int64_t>{0, kOwnLayer, kOwnLayer, 3}));
-  EXPECT_NE(read_text_file(files.path() / "bundle/README.md")
-                .value_or("")
-                .find("copies of layers 1, 2, trained"),
-            std::string::npos);
-  // What is shared is there once.
-  EXPECT_EQ(models->auxiliary->weights().embeddings.data().data(),
-            models->base->weights().embeddings.data().data());
-  expect_exact(*models);
-  const auto refused = check_strategy(**PrefillStrategy::parse("auxiliary"), *models);
-  ASSERT_FALSE(refused);
-  EXPECT_NE(refused.error().message.find("an auxiliary that is a model"), std::string::npos);
-}
-
-TEST(Adapt, AnAuxiliaryThatIsTheBaseIsExactInTheRuntime) {
-  at::manual_seed(1);
-  for (const auto& [exact_layers, sinks] : {std::pair<int64_t, int64_t>{0, 0}, {1, 0}, {2, 4}}) {
-    TemporaryDirectory files;
-    AdaptRecipe recipe = idle_recipe(files, small_config(4));
-    recipe.exact_layers = exact_layers;
-    recipe.sink_tokens = sinks;
-    recipe.trained_layers = {};
-    recipe.pair.auxiliary = recipe.pair.base;
-    recipe.sequence_splits = true;
-    ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
-    const auto models = load_models(files.path() / "bundle", WeightType::kF32, 1);
-    ASSERT_TRUE(models) << models.error().message;
-    EXPECT_EQ(models->auxiliary->config().n_layers(), 4);
-    expect_exact(*models);
-  }
-}
-
-TEST(Adapt, GoesOnFromABundleOfTheSameShape) {
-  at::manual_seed(1);
-  TemporaryDirectory files;
-  AdaptRecipe recipe = idle_recipe(files, small_config(4));
-  recipe.trained_layers = {1};
-  recipe.optimizer.learning_rate = 1e-2;
-  recipe.optimizer.warmup_steps = 0;
-  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
-  const auto layer = [&](const char* bundle) {
-    return read_own_layers(files.path() / bundle / "auxiliary", {0, kOwnLayer, 2})
-        .at("layers.1.ffn.proj_2.weight");
-  };
-  recipe.start = files.path() / "bundle";
-  recipe.output.directory = files.path() / "next";
-  recipe.output.log = files.path() / "next.jsonl";
-  recipe.optimizer.learning_rate = 0.0;
-  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
-  const Tensor base = load_model(recipe.pair.base).values.at("layers.1.ffn.proj_2.weight");
-  EXPECT_GT(difference(layer("bundle"), base), 1e-3);
-  EXPECT_EQ(difference(layer("bundle"), layer("next")), 0.0);
-
-  recipe.trained_layers = {1, 2};
-  recipe.output.directory = files.path() / "other";
-  EXPECT_THROW(train_adapt(recipe, {.quiet = true}), TrainError);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 namespace kvcast::train {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 
 constexpr const char* kPretrain = R"(
@@ -177,6 +178,38 @@ TEST_F(Recipes, ARangeOfWhichOneEndIsGivenDoesNotEndBeforeItBegins) {
                          "least_words = 200\n[[source]]\npath = \"a.txt\"\n"),
                    {}),
                TrainError);
+}
+
+TEST_F(Recipes, AdaptMixesWithAnAuxiliaryThatStaysAsItIs) {
+  const std::string text = std::string(kPretrain).replace(
+      std::string(kPretrain).find("[model]"),
+      std::string(kPretrain).find("[data]") - std::string(kPretrain).find("[model]"),
+      "[adapt]\nbase = \"base\"\nexact_layers = 0\nauxiliary = \"small\"\n");
+  const auto read_adapt = [&](const Settings& settings) {
+    return read_adapt_recipe(write(text), settings);
+  };
+  EXPECT_TRUE(read_adapt({}).train_auxiliary);
+  EXPECT_EQ(read_adapt({}).mix, 0.0);
+  const AdaptRecipe frozen = read_adapt({{"adapt.train_auxiliary", "false"}, {"adapt.mix", "0.5"}});
+  EXPECT_FALSE(frozen.train_auxiliary);
+  EXPECT_EQ(frozen.mix, 0.5);
+  const auto error_with = [&](const Settings& settings) -> std::string {
+    try {
+      read_adapt(settings);
+    } catch (const TrainError& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  EXPECT_THAT(error_with({{"adapt.mix", "0.5"}}),
+              AllOf(HasSubstr("recipe.toml"), HasSubstr("mix"), HasSubstr("as it is")));
+  EXPECT_THAT(error_with({{"adapt.train_auxiliary", "false"}, {"adapt.mix", "1"}}),
+              AllOf(HasSubstr("recipe.toml"), HasSubstr("mix")));
+  EXPECT_THAT(error_with({{"adapt.train_auxiliary", "false"},
+                          {"adapt.exact_layers", "2"},
+                          {"adapt.auxiliary", ""},
+                          {"adapt.trained_layers", "[1]"}}),
+              AllOf(HasSubstr("train_auxiliary"), HasSubstr("reads as it is")));
 }
 
 TEST_F(Recipes, TheShippedOnesParse) {

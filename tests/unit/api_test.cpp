@@ -125,8 +125,8 @@ TEST_F(Api, BatchesAnswerAsSessionsDo) {
   ASSERT_TRUE(batch) << batch.error().message;
   const std::vector<std::vector<int32_t>> prompts = {tokens("a river and"), tokens("the city"),
                                                      tokens("one, two, three, four")};
-  for (const std::string prefill :
-       {"exact", "kv-prediction", "kv-prediction:tail=2", "auxiliary"}) {
+  for (const std::string prefill : {"exact", "kv-prediction", "kv-prediction:tail=2",
+                                    "kv-prediction:tail=2,mix=0.5", "auxiliary"}) {
     auto asked = options(6);
     asked.prefill = prefill;
     const auto answers = (*batch)->generate(prompts, asked);
@@ -194,7 +194,7 @@ TEST_F(Api, ScoresOfAllNextTokensSumToOne) {
 TEST_F(Api, AGreedyAnswerIsWhatScoringFindsMostProbable) {
   const auto batch = Batch::create(model_);
   const auto prompt = tokens("one, two,");
-  for (const char* prefill : {"exact", "kv-prediction:tail=2"}) {
+  for (const char* prefill : {"exact", "kv-prediction:tail=2", "kv-prediction:tail=2,mix=0.5"}) {
     auto asked = options(8);
     asked.prefill = prefill;
     Session session(model_);

@@ -222,21 +222,26 @@ TEST_F(BundleTest, LayerMapCheckNamesLengthAndEntry) {
               AllOf(HasSubstr("entry 4"), HasSubstr("0 to 2"), HasSubstr("found 3")));
 }
 
-TEST_F(BundleTest, ABaseThatIsShippedApartIsFoundByName) {
-  manifest_["base"] = {{"file", "tiny"}, {"bytes", 12}, {"sha256", "0a"}};
-  const auto missing = read(manifest_);
-  ASSERT_FALSE(missing);
-  EXPECT_THAT(missing.error().message,
-              AllOf(HasSubstr("its base tiny is not fetched yet"),
-                    HasSubstr("make models MODELS=tiny"), HasSubstr("hub"), Not(HasSubstr("\n"))));
-  bundle_.write("hub/tiny", "twelve bytes");
-  const auto found = read(manifest_);  // it is no model, which is another complaint
-  ASSERT_FALSE(found);
-  EXPECT_THAT(found.error().message, AllOf(HasSubstr("hub/tiny"), Not(HasSubstr("not fetched"))));
-  bundle_.write("hub/tiny", "more than twelve bytes");
-  EXPECT_THAT(read(manifest_).error().message, HasSubstr("(22 bytes, not 12)"));
-  manifest_["base"]["file"] = "../tiny";
-  EXPECT_THAT(read(manifest_).error().message, HasSubstr("a file's name"));
+TEST_F(BundleTest, AModelThatIsShippedApartIsFoundByName) {
+  for (const std::string key : {"base", "auxiliary"}) {
+    std::filesystem::remove(bundle_.path() / "hub/tiny");
+    Json manifest = manifest_;
+    manifest[key] = {{"file", "tiny"}, {"bytes", 12}, {"sha256", "0a"}};
+    const auto missing = read(manifest);
+    ASSERT_FALSE(missing);
+    EXPECT_THAT(missing.error().message, AllOf(HasSubstr("its " + key + " tiny is not fetched yet"),
+                                               HasSubstr("make models MODELS=tiny"),
+                                               HasSubstr("hub"), Not(HasSubstr("\n"))));
+    bundle_.write("hub/tiny", "twelve bytes");
+    const auto found = read(manifest);  // it is no model, which is another complaint
+    ASSERT_FALSE(found);
+    EXPECT_THAT(found.error().message, AllOf(HasSubstr("hub/tiny"), Not(HasSubstr("not fetched"))));
+    bundle_.write("hub/tiny", "more than twelve bytes");
+    EXPECT_THAT(read(manifest).error().message, HasSubstr("(22 bytes, not 12)"));
+    manifest[key]["file"] = "../tiny";
+    EXPECT_THAT(read(manifest).error().message,
+                AllOf(HasSubstr("key \"file\""), HasSubstr("a file's name")));
+  }
 }
 
 TEST_F(BundleTest, SharedLayersAreThoseOfTheBase) {

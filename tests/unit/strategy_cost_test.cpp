@@ -35,6 +35,18 @@ TEST(StrategyCost, KeepingEverythingCostsWhatExactCosts) {
   }
 }
 
+TEST(StrategyCost, OfAMixIsThatOfBothModels) {
+  for (const int64_t tokens : {2, 40, 512}) {
+    const double alone = flops("auxiliary", tokens);
+    const PrefillCost forecast =
+        (*PrefillStrategy::parse("kv-prediction:tail=1"))->cost(paper_pair(), tokens);
+    EXPECT_DOUBLE_EQ(flops("kv-prediction:mix=0.5", tokens),
+                     forecast.total() - forecast.auxiliary + alone);
+  }
+  EXPECT_DOUBLE_EQ(flops("kv-prediction:tail=512,mix=0.5"), flops("exact"));  // nothing is forecast
+  EXPECT_DOUBLE_EQ(paper("kv-prediction:mix=0.5"), paper("kv-prediction"));
+}
+
 TEST(StrategyCost, ExactCountsAreNearTheApproximation) {
   const auto counted = [](const char* spec) { return flops("exact") / flops(spec); };
   EXPECT_NEAR(counted("random:0.5") / paper("random:0.5"), 1, 0.15);

@@ -277,6 +277,14 @@ AdaptRecipe read_adapt_recipe(const std::filesystem::path& path, const Settings&
   if (recipe.exact_layers == 0 && recipe.pair.auxiliary.empty()) {
     table.fail("exact_layers", "1 or more, or an `auxiliary`");
   }
+  recipe.train_auxiliary = table.boolean("train_auxiliary", recipe.train_auxiliary);
+  if (!recipe.train_auxiliary && recipe.pair.auxiliary.empty()) {
+    table.fail("train_auxiliary", "true, or an `auxiliary` that reads as it is");
+  }
+  recipe.mix = table.number("mix", recipe.mix, 0.0, 0.99);
+  if (recipe.mix > 0.0 && recipe.train_auxiliary) {
+    table.fail("mix", "0, or `train_auxiliary = false`: what has a say is an auxiliary as it is");
+  }
   recipe.start = table.text("start", "");
   recipe.sequence_splits = table.choice<bool>("splits", {{"step", false}, {"sequence", true}});
   recipe.prefix_weight = table.number("prefix_weight", recipe.prefix_weight, 0.0, 1.0);

@@ -1,0 +1,189 @@
+// Bundles that `adapt` trains: what they hold, and what the runtime makes of them.
+#include "train/adapt.h"
+
+#include <gtest/gtest.h>
+
+#include "base/mapped_file.h"
+#include "io/json.h"
+#include "io/safetensors.h"
+#include "model/bundle.h"
+#include "prefill/strategy.h"
+#include "small_models.h"
+#include "support/temporary_directory.h"
+#include "support/tensors.h"
+#include "train/data/error.h"
+#include "train/data/shard_index.h"
+#include "train/model_files.h"
+
+namespace kvcast::train {
+namespace {
+
+/// Shards of one source of random tokens.
+void write_shards_of(const std::filesystem::path& directory, int64_t vocab) {
+  std::filesystem::create_directories(directory);
+  ShardFileWriter writer(directory / "text-00000.tok", 2);
+  const Tensor tokens = at::randint(0, vocab, {6000}, at::kInt);
+  writer.append(std::span(tokens.data_ptr<int32_t>(), 6000));
+  writer.commit();
+  write_shard_index(
+      directory,
+      {.vocab_size = vocab,
+       .sources = {
+           {.name = "text",
+            .train = {.documents = 1, .tokens = 6000, .shards = {{"text-00000.tok", 6000}}}}}});
+}
+
+/// A recipe of a few steps that change nothing, over files in `files`.
+AdaptRecipe idle_recipe(const TemporaryDirectory& files, const ModelConfig& config) {
+  write_model(files.path() / "base", config, initial_values(model_parameter_specs(config), 3), {},
+              {});
+  write_shards_of(files.path() / "shards", config.vocab_size);
+  AdaptRecipe recipe;
+  recipe.pair.base = files.path() / "base";
+  recipe.exact_layers = 2;
+  recipe.trained_layers = {1, 2};
+  recipe.lambda_base = 0.0;
+  recipe.lambda_kl = 1.0;
+  recipe.split_share = 0.5;
+  recipe.ridge = {.tokens = 4000, .held_out_tokens = 500, .regularisation = 1e-9};
+  recipe.data = {.shards = files.path() / "shards", .sequence_tokens = 32, .begin_with_bos = false};
+  recipe.optimizer.learning_rate = 0.0;
+  recipe.run = {.steps = 2, .micro_batch_sequences = 2, .precision = Precision::kF32};
+  recipe.output.directory = files.path() / "bundle";
+  recipe.output.checkpoint = files.path() / "checkpoint";
+  recipe.output.log = files.path() / "log.jsonl";
+  recipe.output.dtype = Precision::kF32;
+  return recipe;
+}
+
+/// The next token's logits after 40 tokens.
+Tensor prefilled(const Models& models, const char* spec) {
+  Sequence sequence(models);
+  for (int32_t i = 0; i < 40; ++i) sequence.tokens.push_back((i * 37 + 5) % 50);
+  Sequence* const batch[] = {&sequence};
+  std::vector<float> out(static_cast<size_t>(models.base->config().vocab_size));
+  PrefillWorkspace workspace;
+  (*PrefillStrategy::parse(spec))->prefill(models, batch, out.data(), workspace, {});
+  return at::tensor(out);
+}
+
+void expect_exact(const Models& models) {
+  const Tensor exact = prefilled(models, "exact");
+  EXPECT_LT(difference(prefilled(models, "kv-prediction"), exact),
+            1e-3 * exact.abs().max().item<double>());
+}
+
+/// What may differ from whole copies: everything, or products of rank 2.
+class AdaptRank : public ::testing::TestWithParam<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Adapt, AdaptRank, ::testing::Values(0, 2));
+
+TEST_P(AdaptRank, TheBundleOfWholeCopiesIsExactInTheRuntime) {
+  at::manual_seed(1);
+  TemporaryDirectory files;
+  AdaptRecipe recipe = idle_recipe(files, small_config(4));
+  recipe.rank = GetParam();
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+
+  const auto models = load_models(files.path() / "bundle", WeightType::kF32, 1);
+  ASSERT_TRUE(models) << models.error().message;
+  EXPECT_EQ(models->shared_layers, (std::vector<int64_t>{0, kOwnLayer, kOwnLayer, 3}));
+  EXPECT_NE(read_text_file(files.path() / "bundle/README.md")
+                .value_or("")
+                .find("copies of layers 1, 2, trained"),
+            std::string::npos);
+  // What is shared is there once.
+  EXPECT_EQ(models->auxiliary->weights().embeddings.data().data(),
+            models->base->weights().embeddings.data().data());
+  expect_exact(*models);
+  const auto refused = check_strategy(**PrefillStrategy::parse("auxiliary"), *models);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("an auxiliary that is a model"), std::string::npos);
+}
+
+TEST(Adapt, AnAuxiliaryThatIsTheBaseIsExactInTheRuntime) {
+  at::manual_seed(1);
+  for (const auto& [exact_layers, sinks] : {std::pair<int64_t, int64_t>{0, 0}, {1, 0}, {2, 4}}) {
+    TemporaryDirectory files;
+    AdaptRecipe recipe = idle_recipe(files, small_config(4));
+    recipe.exact_layers = exact_layers;
+    recipe.sink_tokens = sinks;
+    recipe.trained_layers = {};
+    recipe.pair.auxiliary = recipe.pair.base;
+    recipe.sequence_splits = true;
+    ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+    const auto models = load_models(files.path() / "bundle", WeightType::kF32, 1);
+    ASSERT_TRUE(models) << models.error().message;
+    EXPECT_EQ(models->auxiliary->config().n_layers(), 4);
+    expect_exact(*models);
+  }
+}
+
+TEST(Adapt, AnAuxiliaryAsItIsIsNamedByTheBundleAndItsMapsAloneAreTrained) {
+  at::manual_seed(1);
+  TemporaryDirectory files;
+  AdaptRecipe recipe = idle_recipe(files, small_config(4));
+  const ModelConfig auxiliary = small_config(3, 32);
+  write_model(files.path() / "small", auxiliary,
+              initial_values(model_parameter_specs(auxiliary), 9), {}, {});
+  recipe.exact_layers = 0;
+  recipe.trained_layers = {};
+  recipe.pair.auxiliary = files.path() / "small";
+  recipe.train_auxiliary = false;
+  recipe.mix = 0.25;
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+  const auto map = [&](const char* bundle) {
+    const auto file = Safetensors::open(files.path() / bundle / "predictor.safetensors");
+    return at::tensor(float_values(**file, "key_transforms.1.weight"));
+  };
+  const Json manifest = *read_json_object(files.path() / "bundle/kvcast.json");
+  EXPECT_EQ(manifest["auxiliary"], "../small");
+  EXPECT_EQ(manifest["training"]["mix"], 0.25);
+  EXPECT_FALSE(std::filesystem::exists(files.path() / "bundle/auxiliary"));
+  EXPECT_NE(read_text_file(files.path() / "bundle/README.md")
+                .value_or("")
+                .find("an auxiliary of 2 layers of width 32, as it is"),
+            std::string::npos);
+
+  recipe.start = files.path() / "bundle";
+  recipe.optimizer.learning_rate = 1e-2;
+  recipe.optimizer.warmup_steps = 0;
+  recipe.output.directory = files.path() / "trained";
+  recipe.output.log = files.path() / "trained.jsonl";
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+  EXPECT_GT(difference(map("trained"), map("bundle")), 1e-3);
+  const auto models = load_models(files.path() / "trained", WeightType::kF32, 1);
+  ASSERT_TRUE(models) << models.error().message;
+  EXPECT_TRUE(models->auxiliary_answers());
+  const Tensor base = prefilled(*models, "kv-prediction");
+  const Tensor expected = 0.75 * base + 0.25 * prefilled(*models, "auxiliary");
+  EXPECT_LT(difference(prefilled(*models, "kv-prediction:mix=0.25"), expected), 1e-5);
+}
+
+TEST(Adapt, GoesOnFromABundleOfTheSameShape) {
+  at::manual_seed(1);
+  TemporaryDirectory files;
+  AdaptRecipe recipe = idle_recipe(files, small_config(4));
+  recipe.trained_layers = {1};
+  recipe.optimizer.learning_rate = 1e-2;
+  recipe.optimizer.warmup_steps = 0;
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+  const auto layer = [&](const char* bundle) {
+    return read_own_layers(files.path() / bundle / "auxiliary", {0, kOwnLayer, 2})
+        .at("layers.1.ffn.proj_2.weight");
+  };
+  recipe.start = files.path() / "bundle";
+  recipe.output.directory = files.path() / "next";
+  recipe.output.log = files.path() / "next.jsonl";
+  recipe.optimizer.learning_rate = 0.0;
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+  const Tensor base = load_model(recipe.pair.base).values.at("layers.1.ffn.proj_2.weight");
+  EXPECT_GT(difference(layer("bundle"), base), 1e-3);
+  EXPECT_EQ(difference(layer("bundle"), layer("next")), 0.0);
+
+  recipe.trained_layers = {1, 2};
+  recipe.output.directory = files.path() / "other";
+  EXPECT_THROW(train_adapt(recipe, {.quiet = true}), TrainError);
+}
+
+}  // namespace
+}  // namespace kvcast::train

@@ -55,7 +55,7 @@ deb: setup-runtime
 	cmake --build build/deb -j $(JOBS)
 	cd build/deb && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2> /dev/null || echo 0) cpack
 
-## What a change has to pass beside `make test`: formatting, instruction counts, sanitizers, fuzzers, clang-tidy.
+## What a change has to pass beside `make test`: formatting, instruction counts, sanitizers, fuzzers.
 check: setup
 	scripts/check.sh
 

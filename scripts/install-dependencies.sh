@@ -16,7 +16,7 @@ for group in "${@:-runtime}"; do
     deb) packages+=(file dpkg-dev) ;;  # what CPack finds a package's dependencies with
     models) packages+=(python3 python3-pip) ;;
     clients) packages+=(python3-venv curl chromium nginx-light) ;;
-    check) packages+=(clang-format valgrind python3-minimal) ;;
+    check) packages+=(clang libclang-rt-dev clang-format clang-tidy llvm valgrind python3-minimal) ;;
     aarch64) packages+=(g++-aarch64-linux-gnu qemu-user googletest) ;;
     *) echo "$0: unknown group $group: expected runtime, trainer, tests, python, deb, models, clients, check or aarch64" >&2; exit 2 ;;
   esac

@@ -23,9 +23,9 @@ struct PrefillWork {
 };
 
 /// How fast this machine reads prompts with these models, exactly and by forecast: measured once,
-/// kept up to date by what is observed. A prefill takes the time of its products with weights, whose
-/// speed depends on how many rows share them, of attention, whose operations all take alike, and
-/// what every prompt takes beside these; the first two longer while the machine has other work.
+/// kept up to date by what is observed. A prefill takes the time of its products with weights,
+/// whose speed depends on how many rows share them, of attention, whose operations all take alike,
+/// and what every prompt takes beside these; the first two longer while the machine has other work.
 /// Thread-safe.
 class PrefillPace {
  public:

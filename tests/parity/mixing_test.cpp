@@ -15,7 +15,6 @@
 
 namespace kvcast {
 namespace {
-
 using Tokens = std::vector<int32_t>;
 using Logits = std::vector<float>;
 

@@ -162,27 +162,29 @@ TEST(GgufModel, WhatIsNotSupportedIsNamedByTheFilesOwnKeys) {
   EXPECT_NE(error_with(whole(heads, 2), whole(heads, 3)).find(heads), std::string::npos);
 }
 
-TEST(GgufBundle, ModelsThatAreShippedApartAreFoundAndStayNamedWhenItIsConverted) {
+TEST(GgufBundle, AModelThatIsShippedApartIsFoundAndStaysNamedWhenTheBundleIsConverted) {
   const fs::path golden = fs::path(KVCAST_GOLDEN_DIR) / "qwen2-llama-kvp";
-  const TemporaryDirectory root;
-  Json manifest = *read_json_object(golden / "kvcast.json");
   for (const std::string key : {"base", "auxiliary"}) {
+    const TemporaryDirectory root;
+    const fs::path bundle = root.path() / "bundle", packed = root.path() / "packed";
+    const std::string other = key == "base" ? "auxiliary" : "base";
     const std::string bytes = GgufCopy(*open_checkpoint(golden / key)).str();
-    root.write("hub/" + key + ".gguf", bytes);
-    manifest[key] = {{"file", key + ".gguf"}, {"bytes", bytes.size()}, {"sha256", "0a"}};
-  }
-  const fs::path bundle = root.path() / "bundle", packed = root.path() / "packed";
-  root.write("bundle/kvcast.json", manifest.dump());
-  fs::copy_file(golden / "predictor.safetensors", bundle / "predictor.safetensors");
-  const auto status = convert({.source = bundle, .output = packed});
-  ASSERT_TRUE(status) << status.error().message;
-  EXPECT_EQ(*read_json_object(packed / "kvcast.json"), manifest);
-  EXPECT_FALSE(fs::exists(packed / "base"));
-  EXPECT_FALSE(fs::exists(packed / "auxiliary"));
-  for (const char* spec : {"exact", "auxiliary", "kv-prediction:mix=0.5"}) {
-    const auto expected = logits(golden, spec);
-    EXPECT_LT(relative_to_largest(logits(bundle, spec), expected), 1e-6) << spec;
-    EXPECT_LT(relative_to_largest(logits(packed, spec), expected), 1e-6) << spec;
+    Json manifest = *read_json_object(golden / "kvcast.json");
+    manifest[key] = {{"file", "model.gguf"}, {"bytes", bytes.size()}, {"sha256", "0a"}};
+    root.write("hub/model.gguf", bytes);
+    root.write("bundle/kvcast.json", manifest.dump());
+    fs::copy(golden / other, bundle / other);
+    fs::copy_file(golden / "predictor.safetensors", bundle / "predictor.safetensors");
+    const auto status = convert({.source = bundle, .output = packed});
+    ASSERT_TRUE(status) << status.error().message;
+    EXPECT_EQ(*read_json_object(packed / "kvcast.json"), manifest);
+    EXPECT_FALSE(fs::exists(packed / key));
+    EXPECT_TRUE(fs::exists(packed / other));
+    for (const char* spec : {"exact", "auxiliary", "kv-prediction:mix=0.5"}) {
+      const auto expected = logits(golden, spec);
+      EXPECT_LT(relative_to_largest(logits(bundle, spec), expected), 1e-6) << key << " " << spec;
+      EXPECT_LT(relative_to_largest(logits(packed, spec), expected), 1e-6) << key << " " << spec;
+    }
   }
 }
 

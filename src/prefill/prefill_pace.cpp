@@ -19,10 +19,10 @@ namespace {
 constexpr double kNew = 0.2;
 /// The same for what all terms have in common: a machine that is shared is faster and slower by a
 /// third from minute to minute.
-constexpr double kNewLoad = 0.4;
+constexpr double kNewLoad = 0.15;
 /// One observation corrects by no more than this factor's logarithm to the base 2, once a length
 /// has been seen twice: a prompt that the system interrupted says nothing about the next.
-constexpr double kMostCorrection = 1;
+constexpr double kMostCorrection = 0.5;
 /// Of the first work's time, which may not be all attention.
 constexpr double kLeastProducts = 0.2;
 /// Estimates that were off by this many times the mean error are one in ten or fewer.

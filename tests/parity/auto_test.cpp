@@ -44,8 +44,8 @@ TEST_F(Budget, ExactWhereItFits) {
 }
 
 TEST_F(Budget, ElseTheForecastWithAsLongATailAsFits) {
-  // 1,000 tokens: exact 1,010 ms; forecast 97 ms and 138 of a tail of 128, 84 and 266 of 256, 59 and
-  // 522 of 512.
+  // 1,000 tokens: exact 1,010 ms; forecast 97 ms and 138 of a tail of 128, 84 and 266 of 256, 59
+  // and 522 of 512.
   EXPECT_EQ(choose("auto:ttft=300", 1000).strategy->spec(), "kv-prediction:tail=128,refine=auto");
   EXPECT_EQ(choose("auto:ttft=500", 1000).strategy->spec(), "kv-prediction:tail=256,refine=auto");
   EXPECT_EQ(choose("auto:ttft=1", 1000).strategy->spec(), "kv-prediction:refine=auto");

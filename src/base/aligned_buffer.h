@@ -20,6 +20,7 @@ class AlignedBuffer {
     if (count > capacity_) {
       const size_t bytes = (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
       data_.reset();  // before the new block is asked for: the old contents are not kept
+      capacity_ = 0;  // also where there is none to be had
       data_.reset(static_cast<T*>(std::aligned_alloc(kAlignment, bytes)));
       if (!data_) throw std::bad_alloc();
       capacity_ = count;

@@ -163,6 +163,7 @@ def main():
             break
     known = {word for word, _ in counts.most_common(30000)}
     most = int(arguments.mb * 1e6)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     writers = [Writer(arguments.out / f"{name}.txt.zst", most) for name in ("repeats", "spaced")]
     for document in documents(*what):
         if len(document) < 400:

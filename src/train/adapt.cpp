@@ -24,29 +24,16 @@ namespace {
 
 constexpr const char* kPredictor = "predictor.safetensors";
 
-/// Maps by other numbers of base layers: "KIND.{n}.NAME".
+/// "KIND.{n}.NAME" by other numbers of base layers.
+std::string renumbered(const std::string& name, int64_t offset) {
+  const size_t first = name.find('.') + 1, end = name.find('.', first);
+  const int64_t number = std::stoll(name.substr(first, end - first));
+  return fmt::format("{}{}{}", name.substr(0, first), number + offset, name.substr(end));
+}
 TensorMap renumbered(const TensorMap& maps, int64_t offset) {
   TensorMap moved;
-  for (const auto& [name, value] : maps) {
-    const size_t first = name.find('.') + 1, end = name.find('.', first);
-    const int64_t number = std::stoll(name.substr(first, end - first));
-    moved.emplace(fmt::format("{}{}{}", name.substr(0, first), number + offset, name.substr(end)),
-                  value);
-  }
+  for (const auto& [name, value] : maps) moved.emplace(renumbered(name, offset), value);
   return moved;
-}
-
-/// The maps of a bundle, whose numbers are larger by `offset`.
-TensorMap read_renumbered(const std::filesystem::path& path,
-                          const std::vector<ParameterSpec>& specs, int64_t offset) {
-  const auto file = unwrap(Safetensors::open(path));
-  TensorMap values;
-  for (const ParameterSpec& spec : specs) {
-    ParameterSpec stored = spec;
-    stored.name = renumbered({{spec.name, Tensor()}}, offset).begin()->first;
-    values.emplace(spec.name, read_parameters(*file, {stored}).begin()->second);
-  }
-  return values;
 }
 
 bool is_map(const std::string& name) {
@@ -199,7 +186,11 @@ class AdaptObjective : public Objective {
 
   [[nodiscard]] TensorMap read(const std::filesystem::path& directory) const override {
     TensorMap values = reader_->read(directory);
-    values.merge(read_renumbered(directory / kPredictor, map_specs_, shape_.exact_layers));
+    std::vector<ParameterSpec> stored = map_specs_;
+    for (ParameterSpec& spec : stored) spec.name = renumbered(spec.name, shape_.exact_layers);
+    values.merge(renumbered(read_predictor(directory / kPredictor, base_.config,
+                                           reader_->stored_config(), reader_->plan(sources_), stored),
+                            -shape_.exact_layers));
     return values;
   }
 

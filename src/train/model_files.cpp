@@ -51,20 +51,16 @@ LoadedModels load_models(const fs::path& base, const fs::path& auxiliary,
   return {load_checkpoint(first, base_options), load_checkpoint(second, {})};
 }
 
-namespace {
-
-TensorMap load_predictor(const BundleManifest& manifest, const ModelConfig& base,
-                         const ModelConfig& auxiliary) {
-  const auto file = unwrap(Safetensors::open(manifest.predictor));
-  const auto specs = predictor_parameter_specs(base, auxiliary, manifest.plan.layer_map());
+TensorMap read_predictor(const fs::path& path, const ModelConfig& base,
+                         const ModelConfig& auxiliary, const ForecastPlan& plan,
+                         const std::vector<ParameterSpec>& specs) {
+  const auto file = unwrap(Safetensors::open(path));
   if (!is_packed(*file)) return read_parameters(*file, specs);
   const int threads = at::get_num_threads();
-  const auto predictor = unwrap(kvcast::Predictor::load(
-      manifest.predictor, base, auxiliary, manifest.plan.layer_map(), WeightType::kF32, threads));
+  const auto predictor = unwrap(
+      kvcast::Predictor::load(path, base, auxiliary, plan, WeightType::kF32, threads));
   return read_parameters(predictor->unpacked(threads), specs);
 }
-
-}  // namespace
 
 LoadedBundle load_bundle(const fs::path& directory) {
   LoadedBundle bundle{.manifest = unwrap(read_bundle_manifest(directory)),
@@ -79,7 +75,10 @@ LoadedBundle load_bundle(const fs::path& directory) {
   auto models = load_models(bundle.manifest.base, bundle.manifest.auxiliary);
   bundle.base = std::move(models.base);
   bundle.auxiliary = std::move(models.auxiliary);
-  bundle.predictor = load_predictor(bundle.manifest, bundle.base.config, bundle.auxiliary.config);
+  const ModelConfig &base = bundle.base.config, &auxiliary = bundle.auxiliary.config;
+  bundle.predictor = read_predictor(
+      bundle.manifest.predictor, base, auxiliary, bundle.manifest.plan,
+      predictor_parameter_specs(base, auxiliary, bundle.manifest.plan.layer_map()));
   return bundle;
 }
 

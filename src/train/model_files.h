@@ -48,6 +48,11 @@ struct LoadedBundle {
   TensorMap predictor;
 };
 LoadedBundle load_bundle(const std::filesystem::path& directory);
+/// The tensors that `specs` name of a predictor's file, which `kvcast convert` may have packed; in
+/// f32, on the CPU. Throws TrainError naming file and tensor.
+TensorMap read_predictor(const std::filesystem::path& path, const ModelConfig& base,
+                         const ModelConfig& auxiliary, const ForecastPlan& plan,
+                         const std::vector<ParameterSpec>& specs);
 
 /// How weights are stored.
 struct StoreOptions {

@@ -8,6 +8,7 @@
 #include "io/safetensors.h"
 #include "model/bundle.h"
 #include "prefill/strategy.h"
+#include "runtime/convert.h"
 #include "small_models.h"
 #include "support/temporary_directory.h"
 #include "support/tensors.h"
@@ -183,6 +184,38 @@ TEST(Adapt, GoesOnFromABundleOfTheSameShape) {
   recipe.trained_layers = {1, 2};
   recipe.output.directory = files.path() / "other";
   EXPECT_THROW(train_adapt(recipe, {.quiet = true}), TrainError);
+}
+
+TEST(Adapt, GoesOnFromAPackedBundle) {
+  at::manual_seed(1);
+  TemporaryDirectory files;
+  AdaptRecipe recipe = idle_recipe(files, small_config(4));
+  recipe.trained_layers = {1};
+  recipe.output.dtype = Precision::kF32;
+  recipe.optimizer.learning_rate = 1e-2;
+  recipe.optimizer.warmup_steps = 0;
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+  ASSERT_TRUE(convert({.source = files.path() / "bundle",
+                       .output = files.path() / "packed",
+                       .type = WeightType::kF32}));
+  recipe.start = files.path() / "packed";
+  recipe.output.directory = files.path() / "next";
+  recipe.output.log = files.path() / "next.jsonl";
+  recipe.optimizer.learning_rate = 0.0;
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+  const std::vector<int64_t> shared = {0, kOwnLayer, 2};
+  const TensorMap next = read_own_layers(files.path() / "next/auxiliary", shared);
+  for (const auto& [name, value] : read_own_layers(files.path() / "bundle/auxiliary", shared)) {
+    EXPECT_EQ(difference(next.at(name), value), 0.0) << name;
+  }
+  const auto maps = [&](const char* bundle) {
+    return Safetensors::open(files.path() / bundle / "predictor.safetensors");
+  };
+  const auto first = maps("bundle"), second = maps("next");
+  ASSERT_TRUE(first && second);
+  for (const auto& [name, view] : (*first)->tensors()) {
+    EXPECT_EQ(float_values(**second, name), float_values(**first, name)) << name;
+  }
 }
 
 }  // namespace

@@ -188,9 +188,10 @@ class AdaptObjective : public Objective {
     TensorMap values = reader_->read(directory);
     std::vector<ParameterSpec> stored = map_specs_;
     for (ParameterSpec& spec : stored) spec.name = renumbered(spec.name, shape_.exact_layers);
-    values.merge(renumbered(read_predictor(directory / kPredictor, base_.config,
-                                           reader_->stored_config(), reader_->plan(sources_), stored),
-                            -shape_.exact_layers));
+    values.merge(
+        renumbered(read_predictor(directory / kPredictor, base_.config, reader_->stored_config(),
+                                  reader_->plan(sources_), stored),
+                   -shape_.exact_layers));
     return values;
   }
 

@@ -57,8 +57,8 @@ TensorMap read_predictor(const fs::path& path, const ModelConfig& base,
   const auto file = unwrap(Safetensors::open(path));
   if (!is_packed(*file)) return read_parameters(*file, specs);
   const int threads = at::get_num_threads();
-  const auto predictor = unwrap(
-      kvcast::Predictor::load(path, base, auxiliary, plan, WeightType::kF32, threads));
+  const auto predictor =
+      unwrap(kvcast::Predictor::load(path, base, auxiliary, plan, WeightType::kF32, threads));
   return read_parameters(predictor->unpacked(threads), specs);
 }
 
@@ -76,9 +76,9 @@ LoadedBundle load_bundle(const fs::path& directory) {
   bundle.base = std::move(models.base);
   bundle.auxiliary = std::move(models.auxiliary);
   const ModelConfig &base = bundle.base.config, &auxiliary = bundle.auxiliary.config;
-  bundle.predictor = read_predictor(
-      bundle.manifest.predictor, base, auxiliary, bundle.manifest.plan,
-      predictor_parameter_specs(base, auxiliary, bundle.manifest.plan.layer_map()));
+  bundle.predictor =
+      read_predictor(bundle.manifest.predictor, base, auxiliary, bundle.manifest.plan,
+                     predictor_parameter_specs(base, auxiliary, bundle.manifest.plan.layer_map()));
   return bundle;
 }
 

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/macros.h"
 #include "kvcast.h"
 #include "kvcast/batch.h"
 #include "kvcast/chat.h"
@@ -66,10 +67,16 @@ T guarded(char** error, T failed, const Function& function) {
 }
 
 /// The caller's struct, whichever release it was compiled against; what it does not have is zero.
+/// No struct ends within a field: half of a pointer would be one to anywhere.
 template <typename T>
-T known_fields(const T* given) {
+Result<T> known_fields(const T* given) {
   T options{};
-  if (given != nullptr) std::memcpy(&options, given, std::min(given->struct_size, sizeof(T)));
+  if (given == nullptr) return options;
+  if (given->struct_size % alignof(T) != 0) {
+    return fail("struct_size " + std::to_string(given->struct_size) +
+                ": expected sizeof the struct, in this release's kvcast.h or an earlier one's");
+  }
+  std::memcpy(&options, given, std::min(given->struct_size, sizeof(T)));
   return options;
 }
 

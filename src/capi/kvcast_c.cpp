@@ -30,8 +30,8 @@ std::string_view text_of(const char* data, size_t bytes) {
   return bytes == 0 ? std::string_view() : std::string_view(data, bytes);
 }
 
-ChatPromptOptions chat_options_of(const kvcast_chat_options* given) {
-  const auto asked = known_fields(given);
+Result<ChatPromptOptions> chat_options_of(const kvcast_chat_options* given) {
+  KVCAST_TRY(const auto asked, known_fields(given));
   ChatPromptOptions options;
   if (asked.tools != nullptr) options.tools = asked.tools;
   if (asked.tool_choice != nullptr) options.tool_choice = asked.tool_choice;
@@ -62,7 +62,7 @@ int32_t* array_of(const std::vector<int32_t>& tokens, size_t* count) {
 }  // namespace
 
 Result<GenerateOptions> kvcast::capi::options_of(const kvcast_generate_options* given) {
-  const auto asked = known_fields(given);
+  KVCAST_TRY(const auto asked, known_fields(given));
   GenerateOptions options;
   if (asked.prefill != nullptr) options.prefill = asked.prefill;
   if (asked.max_tokens != 0) options.max_tokens = asked.max_tokens;
@@ -91,7 +91,7 @@ void kvcast_free(void* memory) { std::free(memory); }
 
 kvcast_model* kvcast_model_load(const char* path, const kvcast_load_options* given, char** error) {
   return guarded<kvcast_model*>(error, nullptr, [&]() -> Result<kvcast_model*> {
-    const auto asked = known_fields(given);
+    KVCAST_TRY(const auto asked, known_fields(given));
     LoadOptions options{.threads = asked.threads};
     const auto dtype = parse_dtype(asked.dtype != nullptr ? asked.dtype : "auto");
     if (!dtype) return tl::unexpected(dtype.error());
@@ -166,15 +166,18 @@ int32_t* kvcast_chat_render(const kvcast_chat* chat, const kvcast_message* messa
       const auto& [role, content, more] = messages[i];
       conversation.push_back({role, content, more != nullptr ? more : ""});
     }
-    return chat->format.render(conversation, chat_options_of(options))
-        .map([&](const ChatPrompt& made) { return array_of(made.tokens, count); });
+    KVCAST_TRY(const auto asked, chat_options_of(options));
+    return chat->format.render(conversation, asked).map([&](const ChatPrompt& made) {
+      return array_of(made.tokens, count);
+    });
   });
 }
 
 char* kvcast_chat_read(const kvcast_chat* chat, const char* text, size_t bytes,
                        const kvcast_chat_options* options, char** more, char** error) {
   return guarded<char*>(error, nullptr, [&]() -> Result<char*> {
-    const auto read = chat->format.read_answer(text_of(text, bytes), chat_options_of(options));
+    KVCAST_TRY(const auto asked, chat_options_of(options));
+    const auto read = chat->format.read_answer(text_of(text, bytes), asked);
     return read.map([&](const ChatMessage& message) {
       std::unique_ptr<char, decltype(&std::free)> calls(
           message.more.empty() ? nullptr : copy_of(message.more.data(), message.more.size()),

@@ -21,7 +21,7 @@ std::vector<int32_t> tokens_of(const kvcast_tokens& tokens) {
 kvcast_batch* kvcast_batch_new(const kvcast_model* model, const kvcast_batch_options* given,
                                char** error) {
   return guarded<kvcast_batch*>(error, nullptr, [&]() -> Result<kvcast_batch*> {
-    const auto asked = known_fields(given);
+    KVCAST_TRY(const auto asked, known_fields(given));
     BatchOptions options;
     if (asked.max_batch != 0) options.max_batch = asked.max_batch;
     if (asked.max_cache_bytes != 0) options.max_cache_bytes = asked.max_cache_bytes;

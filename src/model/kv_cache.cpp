@@ -14,6 +14,7 @@ namespace {
 /// Copies the first `bytes` of every head between two buffers of different capacity.
 void copy_heads(const std::byte* from, int64_t from_stride, std::byte* to, int64_t to_stride,
                 int64_t heads, int64_t bytes) {
+  if (bytes == 0) return;  // either may be null then
   for (int64_t head = 0; head < heads; ++head) {
     std::memcpy(to + head * to_stride, from + head * from_stride, static_cast<size_t>(bytes));
   }

@@ -165,7 +165,8 @@ int64_t SchedulerRounds::cache_bytes_of(const EngineRequest& request, const Cach
   const Models& models = model_->impl().models;
   const ModelConfig& base = models.base->config();
   const auto prompt = static_cast<int64_t>(request.prompt.size());
-  const auto whole = std::min(prompt + request.max_tokens, base.max_context_tokens);
+  const int64_t most = base.max_context_tokens;
+  const auto whole = std::min(prompt + std::min(request.max_tokens, most), most);
   constexpr int64_t kGranule = 64;  // rows; KVCache grows in such steps
   const auto bytes = [&](int64_t rows, const ModelConfig& config) {
     return (rows + kGranule) * kv_token_bytes(config, models.kv_type);

@@ -71,7 +71,7 @@ TEST_F(RequestFields, PenaltiesAndBiasesChangeTheChoice) {
       {"prompt", kPrompt}, {"max_tokens", 20}, {"ignore_eos", true}, {"logprobs", 0}};
   json forced = common;
   forced["logit_bias"] = {{"300", 100}};
-  const json& tokens = complete(forced)["choices"][0]["logprobs"]["tokens"];
+  const json tokens = complete(forced)["choices"][0]["logprobs"]["tokens"];
   for (const json& token : tokens) EXPECT_EQ(token, tokens[0]);
   // The same token cannot go on for ever once it costs something.
   json varied = forced;

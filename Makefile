@@ -55,8 +55,8 @@ deb: setup-runtime
 	cmake --build build/deb -j $(JOBS)
 	cd build/deb && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2> /dev/null || echo 0) cpack
 
-## What a change has to pass beside `make test`: formatting, instruction counts, sanitizers, fuzzers.
-check: setup
+## What CI does: warnings as errors, every test, formatting, instruction counts, sanitizers, fuzzers, clang-tidy.
+check:
 	scripts/check.sh
 
 asan: setup

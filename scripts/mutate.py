@@ -1,35 +1,50 @@
 #!/usr/bin/env python3
-"""Changes one comparison, bound, constant, operator, condition or call of the sources at a time, builds, and asks the tests
-whether they notice. What they do not notice is a survivor: a test that is missing, or a change that makes no difference.
+"""Changes one comparison, bound, constant, operator, condition or call of the sources at a time and asks the tests whether
+they notice. What they do not notice is a survivor: a test that is missing, or a change that makes no difference.
 
-    scripts/mutate.py BUILD_FOLDER [--count 60] [--seed 1] [--folder src/io ...] [--only FILE:LINE ...] [--json FILE]
+    cmake --preset release
+    scripts/mutate.py make build/release [--count 100] [--seed 1] [--folder src/io ...] [--only FILE:LINE ...]
+    scripts/mutate.py run build/release [--part K/N] [--minutes M] [--json FILE]
+    scripts/mutate.py merge FILE...
 
-The tree has to be committed and built in BUILD_FOLDER (tests included); it is changed in place and put back. Every file is
-as likely as it has places to change, the same seed gives the same mutants of the same sources. Killed: a test program
-fails, ends by a signal or takes longer than five times what it took before. Mutants that do not compile do not count.
+`make` builds the tests and compiles each mutant as a small library of its own, build/release/mutants/K.so. The program and
+the tests are linked once more, into the same folder, against the library's objects as a shared library; a mutant that is
+preloaded takes the place of the file that it was made of. So neither the sources nor the build are changed, a mutant costs
+one compilation, and any number of `run`s goes on beside one another: part K of N (from 1) tries every Nth of the same
+shuffled list. They need no compiler: only the tree (tests/, models/, scripts/) and build/release/mutants at their paths,
+with mutants/lib, the system's libraries, in LD_LIBRARY_PATH where they are not installed. `merge` sums the parts up and
+lists the survivors.
+
+Killed: a test program fails, ends by a signal or takes longer than a minute and five times what it took before
+(--patience). The same seed gives the same mutants of the same sources. Changes that do not compile, or compile to the
+same code, do not count.
 """
 
 import argparse
+import collections
 import dataclasses
 import json
+import os
 import pathlib
 import random
 import re
 import resource
+import shlex
+import shutil
 import subprocess
 import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Programs whose tests are about a folder, the likeliest first. Kernels' tests take long and are about no such folder.
+# Programs whose tests are about a folder, the quickest first. Kernels' tests take long and are about no such folder.
 PROGRAMS = {
     "src/io": ["unit", "malformed"],
     "src/server": ["server"],
-    "src/prefill": ["parity", "unit", "server"],
-    "src/runtime": ["server", "unit", "parity", "malformed"],
+    "src/prefill": ["unit", "parity", "server"],
+    "src/runtime": ["unit", "server", "parity", "malformed"],
 }
 MEMORY = 12 << 30  # bytes of address space of a test program: a mutant may ask for anything
-FILTER = "--gtest_filter=-*Kernel*:*Isa*:*PackedMatrix*:*WeightBlocks*:*MatMul*:*Matmul*"
+FILTER = "-*Kernel*:*Isa*:*PackedMatrix*:*WeightBlocks*:*MatMul*:*Matmul*"
 SWAPS = [(r" < ", " <= "), (r" <= ", " < "), (r" > ", " >= "), (r" >= ", " > "), (r" == ", " != "), (r" != ", " == "),
          (r" && ", " || "), (r" \|\| ", " && "), (r" \+ ", " - "), (r" - ", " + "), (r" \* ", " + "), (r" / ", " * "),
          (r" \+= ", " -= "), (r" -= ", " += "), (r"\+\+", "--"), (r"\btrue\b", "false"), (r"\bfalse\b", "true"),
@@ -48,6 +63,9 @@ class Mutant:
     def __str__(self):
         return f"{self.file}:{self.line}: {self.before.strip()}  ->  {self.after.strip()}"
 
+    def programs(self):
+        return next(tests for folder, tests in PROGRAMS.items() if self.file.startswith(folder + "/"))
+
 
 def mutants_of(path):
     """Every change of one place. Lines of comments, messages and declarations have none."""
@@ -60,11 +78,11 @@ def mutants_of(path):
             for match in re.finditer(pattern, code):
                 if pattern == r" \* " and re.search(r"[(,]\s*\w*$", code[:match.start()]) is None and "=" not in code[:match.start()]:
                     continue  # a pointer's declaration
-                after = code[:match.start()] + match.expand(replacement) if isinstance(replacement, str) else code[:match.start()] + replacement(match)
                 if pattern.startswith(r"\bif"):
                     after = negated(code, match.start())
                 else:
-                    after += code[match.end():]
+                    new = replacement(match) if callable(replacement) else match.expand(replacement)
+                    after = code[:match.start()] + new + code[match.end():]
                 if after and after != code and after.count("(") == after.count(")"):
                     found.append(Mutant(path, number, code, after))
     return found
@@ -81,90 +99,234 @@ def negated(code, at):
     return None
 
 
-def limit_memory():
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+def chosen_mutants(arguments):
+    files = sorted(str(path.relative_to(ROOT)) for folder in arguments.folder for path in (ROOT / folder).glob("**/*.cpp"))
+    mutants = [mutant for file in files for mutant in mutants_of(file)]
+    if arguments.only:
+        return [mutant for mutant in mutants if f"{mutant.file}:{mutant.line}" in arguments.only]
+    random.Random(arguments.seed).shuffle(mutants)
+    return mutants
+
+
+class Maker:
+    """Compiles mutants and links what they are preloaded into."""
+
+    def __init__(self, build):
+        self.build = build
+        self.programs = sorted({program for tests in PROGRAMS.values() for program in tests})
+        self.targets = ["kvcast_program"] + [f"kvcast_{program}_tests" for program in self.programs]
+        self.commands = {}  # of each source file
+        self.links = {}  # of each program
+        self.plain = {}  # objects of what is not mutated
+
+    def shell(self, command):
+        return subprocess.run(command, cwd=self.build, capture_output=True, text=True)
+
+    def prepare(self):
+        if subprocess.run(["cmake", "--build", str(self.build), "-j", str(os.cpu_count()), "--target", *self.targets]).returncode != 0:
+            sys.exit("mutate: the tests do not build")
+        lines = self.shell(["ninja", "-t", "commands", *self.targets]).stdout.splitlines()
+        for line in lines:
+            if match := re.search(r" -c (\S+\.cpp)$", line):
+                words = shlex.split(line)
+                words = words[1:] if words[0].endswith("ccache") else words
+                for option, values in (("-MD", 1), ("-MT", 2), ("-MF", 2), ("-o", 2), ("-c", 2)):
+                    at = words.index(option)
+                    del words[at:at + values]
+                self.commands[os.path.relpath(match[1], ROOT)] = words
+            elif match := re.search(r"&& (\S+/c\+\+ .* -o (kvcast\w*) .*?) &&", line):
+                self.links[match[2]] = shlex.split(match[1])
+        archives = ["src/libkvcast_internal.a", "src/server/libkvcast_server.a"]
+        shared = sorted({word for link in self.links.values() for word in link if word.endswith(".so") or ".so." in word})
+        self.must([self.compiler(), "-shared", "-o", "mutants/libmutable.so", "-Wl,--whole-archive", *archives, "-Wl,--no-whole-archive", *shared])
+        # As installed: the tests look for the program in their folder, the program for models below share.
+        (self.folder / "bin").mkdir()
+        (self.folder / "share/kvcast").mkdir(parents=True)
+        (self.folder / "share/kvcast/models").symlink_to(ROOT / "models")
+        paths, compiled = "tests/support/paths.cpp", "tests/CMakeFiles/kvcast_test_paths.dir/support/paths.cpp.o"
+        words = [f'-DPATH_OF_BINARY="{self.folder}/bin"' if "PATH_OF_BINARY" in word else word for word in self.commands[paths]]
+        self.must([*words, "-o", "mutants/paths.o", "-c", str(ROOT / paths)])
+        for name, link in self.links.items():
+            words = ["mutants/paths.o" if word == compiled else word for word in link if word not in archives]
+            words[words.index("-o") + 1] = f"mutants/bin/{name}"
+            self.must([*words, "-Lmutants", "-Wl,-rpath,$ORIGIN/..", "-lmutable", *shared])
+
+    def compiler(self):
+        return self.links["kvcast"][0]
+
+    def must(self, command):
+        done = self.shell(command)
+        if done.returncode != 0:
+            sys.exit(f"mutate: {shlex.join(command)}\n{done.stderr}")
+
+    def compile(self, source, out):
+        """The object's code, or None."""
+        name = str(source.relative_to(self.folder)) if self.folder in source.parents else str(source.relative_to(ROOT))
+        words = self.commands[name]
+        done = self.shell([*words, "-w", "-I", str((ROOT / name).parent), "-o", str(out), "-c", str(source)])
+        return out.read_bytes() if done.returncode == 0 else None
+
+    @property
+    def folder(self):
+        return self.build / "mutants"
+
+    def make(self, mutant, number):
+        """Whether there is such a mutant, as mutants/NUMBER.so."""
+        plain, changed = self.folder / "plain.o", self.folder / "changed.o"
+        path = ROOT / mutant.file
+        lines = path.read_text().splitlines(keepends=True)
+        copy = self.folder / mutant.file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if mutant.file not in self.plain:
+            copy.write_text("".join(lines))
+            self.plain[mutant.file] = self.compile(copy, plain)
+        lines[mutant.line - 1] = mutant.after + "\n"
+        copy.write_text("".join(lines))
+        code = self.compile(copy, changed)
+        copy.unlink()
+        if code is None:
+            return "does not compile"
+        if code == self.plain[mutant.file]:
+            return "is the same code"
+        # Needs the library: whatever program a test starts inherits the mutant and has to find what it calls.
+        library = self.folder / f"{number}.so"
+        self.must([self.compiler(), "-shared", "-s", "-o", str(library), str(changed), "-Lmutants", "-lmutable", "-Wl,-rpath,$ORIGIN"])
+        return ""
+
+    def copy_libraries(self):
+        """The system's, but for the C library's, for another machine."""
+        (self.folder / "lib").mkdir()
+        for line in self.shell(["ldd", "mutants/libmutable.so", *(f"mutants/bin/{name}" for name in self.links)]).stdout.splitlines():
+            if (match := re.search(r"=> (/\S+)", line)) and not re.search(r"/(libc|libm|ld-.*|libmutable)\.so", match[1]):
+                shutil.copy(match[1], self.folder / "lib")
+        for left in ("plain.o", "changed.o", "paths.o"):
+            (self.folder / left).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "src", ignore_errors=True)
 
 
 class Trials:
-    def __init__(self, build):
-        self.build = build
+    def __init__(self, folder, patience):
+        self.folder = folder
+        self.patience = patience
         self.usual = {}  # seconds of each program
 
-    def run(self, program, limit):
-        """Whether its tests pass within `limit` seconds."""
-        begin = time.monotonic()
+    def run(self, program, limit, preload=None):
+        """Whether its tests pass within `limit` seconds, and what was wrong."""
+        environment = dict(os.environ, **({"LD_PRELOAD": str(preload)} if preload else {}))
+        command = [str(self.folder / "bin" / f"kvcast_{program}_tests"), "--gtest_brief=1", "--gtest_fail_fast", f"--gtest_filter={FILTER}"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.folder, env=environment,
+                                   start_new_session=True,
+                                   preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)))
         try:
-            done = subprocess.run([str(self.build / f"kvcast_{program}_tests"), "--gtest_brief=1", "--gtest_fail_fast", FILTER],
-                                  capture_output=True, timeout=limit, cwd=self.build, preexec_fn=limit_memory)
+            output, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)  # with the programs that it started
+            process.communicate()
             return False, "takes too long"
-        self.usual.setdefault(program, time.monotonic() - begin)
-        failed = re.findall(rb"\[  FAILED  \] ([\w./]+)", done.stdout)
-        return done.returncode == 0, failed[0].decode() if failed else f"status {done.returncode}"
+        failed = re.findall(rb"\[  FAILED  \] ([\w./]+)", output)
+        return process.returncode == 0, failed[0].decode() if failed else f"status {process.returncode}"
 
-    def make(self, programs):
-        targets = [f"kvcast_{program}_tests" for program in programs]
-        return subprocess.run(["cmake", "--build", str(self.build), "-j", "1", "--target", *targets], capture_output=True).returncode == 0
+    def trial(self, mutant, number):
+        for program in mutant.programs():
+            limit = max(60.0, self.patience * self.usual[program])
+            passed, why = self.run(program, limit, self.folder / f"{number}.so")
+            if not passed:
+                return "killed", f"{program}: {why}"
+        return "survived", ""
 
-    def trial(self, mutant):
-        path = ROOT / mutant.file
-        original = path.read_text()
-        lines = original.splitlines(keepends=True)
-        lines[mutant.line - 1] = mutant.after + "\n"
-        programs = next(tests for folder, tests in PROGRAMS.items() if mutant.file.startswith(folder + "/"))
-        try:
-            path.write_text("".join(lines))
-            for program in programs:
-                if not self.make([program]):
-                    return "does not compile", ""
-                passed, why = self.run(program, max(20.0, 5 * self.usual[program]))
-                if not passed:
-                    return "killed", f"{program}: {why}"
-            return "survived", ""
-        finally:
-            path.write_text(original)
+
+def make(arguments):
+    maker = Maker(arguments.build.resolve())
+    shutil.rmtree(maker.folder, ignore_errors=True)
+    maker.folder.mkdir()
+    maker.prepare()
+    trials = Trials(maker.folder, 1)
+    for program in maker.programs:
+        begin = time.monotonic()
+        passed, why = trials.run(program, 3600)
+        if not passed:
+            sys.exit(f"mutate: {program} fails before anything is changed: {why}")
+        trials.usual[program] = time.monotonic() - begin
+    print("; ".join(f"{program} {seconds:.0f} s" for program, seconds in trials.usual.items()), flush=True)
+    made, refused, begin = [], collections.Counter(), time.monotonic()
+    for mutant in chosen_mutants(arguments):
+        if len(made) >= arguments.count or time.monotonic() - begin > 60 * arguments.minutes:
+            break
+        why = maker.make(mutant, len(made))
+        if why:
+            refused[why] += 1
+        else:
+            made.append(mutant)
+    maker.copy_libraries()
+    listed = {"usual_seconds": trials.usual, "mutants": [dataclasses.asdict(mutant) for mutant in made]}
+    (maker.folder / "mutants.json").write_text(json.dumps(listed, indent=1) + "\n")
+    print(f"{len(made)} mutants" + "".join(f", {count} more: {why}" for why, count in refused.items()))
+
+
+def run(arguments):
+    folder = arguments.build.resolve() / "mutants"
+    listed = json.loads((folder / "mutants.json").read_text())
+    trials = Trials(folder, arguments.patience)
+    trials.usual = listed["usual_seconds"]
+    part, parts = (int(number) for number in arguments.part.split("/"))
+    results, begin = [], time.monotonic()
+    for number, values in list(enumerate(listed["mutants"]))[part - 1::parts]:
+        if time.monotonic() - begin > 60 * arguments.minutes:
+            break
+        mutant = Mutant(**values)
+        start = time.monotonic()
+        outcome, why = trials.trial(mutant, number)
+        results.append({**values, "number": number, "outcome": outcome, "by": why, "seconds": round(time.monotonic() - start, 1)})
+        print(f"{number:4} {outcome:9}{mutant}  {why}", flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
+
+
+def table(results):
+    """Killed and survived in each folder."""
+    lines = [f"{'':14}{'mutants':>8}{'killed':>8}{'survived':>10}{'score':>7}"]
+    folders = sorted({"/".join(result["file"].split("/")[:2]) for result in results})
+    for folder in [*folders, ""]:
+        of_folder = [result for result in results if result["file"].startswith(folder)]
+        killed = sum(result["outcome"] == "killed" for result in of_folder)
+        score = killed / max(1, len(of_folder))
+        lines.append(f"{folder or 'all':14}{len(of_folder):8}{killed:8}{len(of_folder) - killed:10}{score:7.0%}")
+    return "\n".join(lines)
+
+
+def merge(arguments):
+    results = {result["number"]: result for file in arguments.files for result in json.loads(file.read_text())}
+    print(table(list(results.values())))
+    for number, result in sorted(results.items(), key=lambda item: (item[1]["file"], item[1]["line"])):
+        if result["outcome"] == "survived":
+            values = {field.name: result[field.name] for field in dataclasses.fields(Mutant)}
+            print(f"{number:4} survived {Mutant(**values)}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("build", type=pathlib.Path)
-    parser.add_argument("--count", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", nargs="+", default=list(PROGRAMS))
-    parser.add_argument("--only", nargs="+", default=[], metavar="FILE:LINE", help="all mutants of these lines instead of a sample")
-    parser.add_argument("--json", type=pathlib.Path, help="where results are written, after each trial")
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no trial after this time")
+    commands = parser.add_subparsers(required=True)
+    making = commands.add_parser("make", help="build, and compile mutants")
+    making.add_argument("build", type=pathlib.Path)
+    making.add_argument("--count", type=int, default=100)
+    making.add_argument("--seed", type=int, default=1)
+    making.add_argument("--folder", nargs="+", default=list(PROGRAMS))
+    making.add_argument("--only", nargs="+", default=[], metavar="FILE:LINE", help="all mutants of these lines instead of a sample")
+    making.add_argument("--minutes", type=float, default=1e9, help="make no more after this time")
+    making.set_defaults(command=make)
+    running = commands.add_parser("run", help="try mutants that were made")
+    running.add_argument("build", type=pathlib.Path)
+    running.add_argument("--part", default="1/1", metavar="K/N")
+    running.add_argument("--minutes", type=float, default=1e9, help="begin no trial after this time")
+    running.add_argument("--patience", type=float, default=5, help="times what a program usually takes")
+    running.add_argument("--json", type=pathlib.Path, help="where results are written, after each trial")
+    running.set_defaults(command=run)
+    merging = commands.add_parser("merge", help="results of several parts as one table")
+    merging.add_argument("files", nargs="+", type=pathlib.Path)
+    merging.set_defaults(command=merge)
     arguments = parser.parse_args()
-    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src"], cwd=ROOT).returncode != 0:
-        sys.exit("mutate: src differs from what is committed: it would be hard to tell what is a mutant's")
-    files = sorted(str(path.relative_to(ROOT)) for folder in arguments.folder for path in (ROOT / folder).glob("**/*.cpp"))
-    mutants = [mutant for file in files for mutant in mutants_of(file)]
-    if arguments.only:
-        mutants = [mutant for mutant in mutants if f"{mutant.file}:{mutant.line}" in arguments.only]
-    else:
-        random.Random(arguments.seed).shuffle(mutants)
-    trials, results, begin = Trials(arguments.build.resolve()), [], time.monotonic()
-    programs = sorted({program for folder in arguments.folder for program in PROGRAMS[folder]})
-    if not trials.make(programs):
-        sys.exit("mutate: the tests do not build")
-    for program in programs:
-        passed, why = trials.run(program, 3600)
-        if not passed:
-            sys.exit(f"mutate: {program} fails before anything is changed: {why}")
-    print(f"{len(mutants)} mutants; " + ", ".join(f"{program} {seconds:.0f} s" for program, seconds in trials.usual.items()), flush=True)
-    for mutant in mutants:
-        counted = [result for result in results if result["outcome"] != "does not compile"]
-        if not arguments.only and len(counted) >= arguments.count or time.monotonic() - begin > 60 * arguments.minutes:
-            break
-        outcome, why = trials.trial(mutant)
-        results.append({**dataclasses.asdict(mutant), "outcome": outcome, "by": why})
-        print(f"{outcome:17}{mutant}  {why}", flush=True)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
-    trials.make(programs)
-    killed = sum(result["outcome"] == "killed" for result in results)
-    survived = sum(result["outcome"] == "survived" for result in results)
-    print(f"{killed + survived} mutants, {killed} killed, {survived} survived: {killed / max(1, killed + survived):.0%}")
+    arguments.command(arguments)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@
 namespace kvcast {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 struct FlopsOptions {
   std::string bundle;           ///< directory; empty: named architectures
@@ -116,7 +116,7 @@ Row count(const NamedPair& pair, int64_t prompt_tokens, int64_t tail, bool mixes
   return row;
 }
 
-Json to_json(const PrefillCost& cost) {
+OrderedJson to_json(const PrefillCost& cost) {
   return {{"auxiliary", cost.auxiliary},
           {"predictor", cost.predictor},
           {"base", cost.base},
@@ -125,7 +125,7 @@ Json to_json(const PrefillCost& cost) {
 }
 
 /// What is known of a plain model.
-Json plain_json(const Row& row) {
+OrderedJson plain_json(const Row& row) {
   return {{"base", row.pair->base_name},
           {"prompt_tokens", row.prompt_tokens},
           {"parameters", {{"base", row.pair->models.base.parameter_count()}}},
@@ -134,7 +134,7 @@ Json plain_json(const Row& row) {
 }
 
 std::string to_json(const std::vector<Row>& rows, int64_t tail) {
-  Json results = Json::array();
+  OrderedJson results = OrderedJson::array();
   for (const Row& row : rows) {
     if (!row.pair->has_auxiliary()) {
       results.push_back(plain_json(row));
@@ -159,7 +159,8 @@ std::string to_json(const std::vector<Row>& rows, int64_t tail) {
                          {"exact_flops", to_json(row.exact)},
                          {"kv_prediction_flops", to_json(row.predicted)}}}});
   }
-  return Json{{"results", std::move(results)}}.dump(2, ' ', false, Json::error_handler_t::replace);
+  return OrderedJson{{"results", std::move(results)}}.dump(2, ' ', false,
+                                                           OrderedJson::error_handler_t::replace);
 }
 
 Table to_table(const std::vector<Row>& rows) {

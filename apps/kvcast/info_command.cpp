@@ -18,7 +18,7 @@
 namespace kvcast {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 // ---- text ----
 
@@ -136,8 +136,8 @@ std::string to_text(const Info& info) {
 
 // ---- JSON ----
 
-Json stored_json(const std::map<std::string, Stored>& stored) {
-  Json json = Json::object();
+OrderedJson stored_json(const std::map<std::string, Stored>& stored) {
+  OrderedJson json = OrderedJson::object();
   for (const auto& [dtype, of_dtype] : stored) {
     json[dtype] = {
         {"tensors", of_dtype.tensors}, {"elements", of_dtype.elements}, {"bytes", of_dtype.bytes}};
@@ -145,9 +145,9 @@ Json stored_json(const std::map<std::string, Stored>& stored) {
   return json;
 }
 
-Json model_json(const ModelInfo& info) {
+OrderedJson model_json(const ModelInfo& info) {
   const ModelConfig& config = info.config;
-  Json layers = Json::array();
+  OrderedJson layers = OrderedJson::array();
   for (int64_t i = 0; i < config.n_layers(); ++i) {
     layers.push_back({{"query_heads", config.layers[i].query_heads},
                       {"kv_heads", config.layers[i].kv_heads},
@@ -176,16 +176,16 @@ Json model_json(const ModelInfo& info) {
           {"layers", std::move(layers)}};
 }
 
-Json bundle_json(const Info& info) {
+OrderedJson bundle_json(const Info& info) {
   const auto& [manifest, auxiliary, predictor] = *info.bundle;
   const ModelConfig& base = info.model.config;
   const int64_t tokens = flops_prompt_tokens(info);
   const double exact = exact_cost(base, tokens).total();
   const double predicted =
       kv_prediction_cost(base, auxiliary.config, manifest.plan, tokens).total();
-  kvcast::Json plan = kvcast::Json::object();
+  Json plan = Json::object();
   write_plan(manifest.plan, plan);
-  return {{"auxiliary", manifest.auxiliary.empty() ? Json() : model_json(auxiliary)},
+  return {{"auxiliary", manifest.auxiliary.empty() ? OrderedJson() : model_json(auxiliary)},
           {"predictor",
            {{"file", manifest.predictor.string()},
             {"parameters", predictor_parameter_count(base, auxiliary.config, manifest.plan)},
@@ -203,9 +203,9 @@ Json bundle_json(const Info& info) {
 }
 
 std::string to_json(const Info& info) {
-  Json json = {{"path", info.path.string()},
-               {"kind", info.bundle ? "bundle" : "model"},
-               {info.bundle ? "base" : "model", model_json(info.model)}};
+  OrderedJson json = {{"path", info.path.string()},
+                      {"kind", info.bundle ? "bundle" : "model"},
+                      {info.bundle ? "base" : "model", model_json(info.model)}};
   if (info.bundle) json.update(bundle_json(info));
   json["tokenizer"] = nullptr;
   if (info.tokenizer) {
@@ -214,7 +214,7 @@ std::string to_json(const Info& info) {
                          {"bos_token", info.tokenizer->bos_token},
                          {"eos_token", info.tokenizer->eos_token}};
   }
-  return json.dump(2, ' ', false, Json::error_handler_t::replace);
+  return json.dump(2, ' ', false, OrderedJson::error_handler_t::replace);
 }
 
 struct InfoOptions {

@@ -9,10 +9,12 @@
 /// KVCAST_TRY(auto file, open(path)): evaluates to the value, or returns the error to the caller.
 #define KVCAST_TRY(declaration, expression) \
   KVCAST_TRY_IMPL(KVCAST_CONCAT(result_, __COUNTER__), declaration, expression)
+// NOLINTBEGIN(bugprone-macro-parentheses): a name and a declaration take none
 #define KVCAST_TRY_IMPL(result, declaration, expression)         \
   auto result = (expression);                                    \
   if (!result) return tl::unexpected(std::move(result.error())); \
   declaration = std::move(*result)
+// NOLINTEND(bugprone-macro-parentheses)
 
 /// The same for functions that return Status.
 #define KVCAST_CHECK(expression)                        \

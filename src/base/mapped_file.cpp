@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -19,29 +20,37 @@ namespace {
 /// Configs, indices, tokenizers and prompts are far smaller.
 constexpr size_t kMaxTextFileBytes = size_t{1} << 28;
 
-/// Closes the descriptor when it leaves scope.
-struct Descriptor {
+/// A regular file that is open for reading; closed when this leaves scope.
+struct RegularFile {
   int fd = -1;
-  explicit Descriptor(int opened) : fd(opened) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
+  size_t size = 0;  // bytes of the file
+  RegularFile() = default;
+  RegularFile(const RegularFile&) = delete;
+  RegularFile& operator=(const RegularFile&) = delete;
+  ~RegularFile() {
     if (fd >= 0) close(fd);
+  }
+
+  Status open(const std::filesystem::path& path) {
+    // Without O_NONBLOCK, opening a pipe would wait for a writer.
+    fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return fail(fmt::format("{}: cannot open: {}", path.string(), strerror(errno)));
+    struct stat info = {};
+    if (fstat(fd, &info) != 0) {
+      return fail(fmt::format("{}: cannot stat: {}", path.string(), strerror(errno)));
+    }
+    if (!S_ISREG(info.st_mode)) return fail(fmt::format("{}: not a regular file", path.string()));
+    size = static_cast<size_t>(info.st_size);
+    return {};
   }
 };
 
 }  // namespace
 
 Result<std::unique_ptr<MappedFile>> MappedFile::open(const std::filesystem::path& path) {
-  // Without O_NONBLOCK, opening a pipe would wait for a writer.
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (file.fd < 0) return fail(fmt::format("{}: cannot open: {}", path.string(), strerror(errno)));
-  struct stat info = {};
-  if (fstat(file.fd, &info) != 0) {
-    return fail(fmt::format("{}: cannot stat: {}", path.string(), strerror(errno)));
-  }
-  if (!S_ISREG(info.st_mode)) return fail(fmt::format("{}: not a regular file", path.string()));
-  const auto size = static_cast<size_t>(info.st_size);
+  RegularFile file;
+  KVCAST_CHECK(file.open(path));
+  const size_t size = file.size;
   if (size == 0) return std::unique_ptr<MappedFile>(new MappedFile(path, {}));
   void* address = mmap(nullptr, size, PROT_READ, MAP_SHARED, file.fd, 0);
   if (address == MAP_FAILED) {
@@ -60,11 +69,11 @@ MappedFile::~MappedFile() {
 
 void MappedFile::release(std::span<const std::byte> bytes) {
   // Whole pages only: those at the ends may hold something else that is about to be read.
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<uintptr_t>(bytes.data());
-  const uintptr_t first = (begin + page - 1) / page * page;
-  const uintptr_t last = (begin + bytes.size()) / page * page;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t to_page = (page - reinterpret_cast<uintptr_t>(bytes.data()) % page) % page;
+  if (bytes.size() < to_page + page) return;
+  const auto pages = bytes.subspan(to_page, (bytes.size() - to_page) / page * page);
+  madvise(const_cast<std::byte*>(pages.data()), pages.size(), MADV_DONTNEED);
 }
 
 Result<std::string> read_text_file(const std::filesystem::path& path) {
@@ -75,6 +84,22 @@ Result<std::string> read_text_file(const std::filesystem::path& path) {
                             kMaxTextFileBytes));
   }
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+Result<std::string> read_file_head(const std::filesystem::path& path, size_t bytes) {
+  RegularFile file;
+  KVCAST_CHECK(file.open(path));
+  std::string head(std::min(bytes, file.size), '\0');
+  size_t done = 0;
+  while (done < head.size()) {
+    const ssize_t got = ::read(file.fd, head.data() + done, head.size() - done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return fail(fmt::format("{}: cannot read: {}", path.string(), strerror(errno)));
+    if (got == 0) break;  // it has become shorter
+    done += static_cast<size_t>(got);
+  }
+  head.resize(done);
+  return head;
 }
 
 Status write_file_atomically(const std::filesystem::path& path, std::string_view contents) {

@@ -39,6 +39,10 @@ class MappedFile {
 /// the path.
 Result<std::string> read_text_file(const std::filesystem::path& path);
 
+/// The first bytes of a file, at most `bytes` of them. Like the functions above it refuses what is
+/// no regular file, and does not wait for anybody to write into a pipe.
+Result<std::string> read_file_head(const std::filesystem::path& path, size_t bytes);
+
 /// Writes `contents` to `path` so that a reader sees the old file or the whole new one, never a
 /// part: a temporary file beside it, fsync, rename. On error nothing is left behind.
 Status write_file_atomically(const std::filesystem::path& path, std::string_view contents);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <fstream>
 #include <iterator>
 #include <optional>
 
@@ -44,10 +43,8 @@ std::string part_suffix(int64_t part, int64_t parts) {
 }  // namespace
 
 bool is_gguf_file(const std::filesystem::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  std::array<char, 4> magic{};
-  return stream.read(magic.data(), magic.size()) &&
-         std::string_view(magic.data(), magic.size()) == kMagic;
+  const auto head = read_file_head(file, kMagic.size());
+  return head && *head == kMagic;
 }
 
 /// Adds one file's tensors to a Gguf, checking everything that it can claim.

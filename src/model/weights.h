@@ -50,8 +50,8 @@ extern const StoredForm kPackedForm;
 /// have in common. One of the pointers is null; they lead into the ModelWeights that they were made
 /// for.
 struct WeightSlot {
-  PackedMatrix* matrix;
-  std::vector<float>* vector;
+  PackedMatrix* matrix = nullptr;
+  std::vector<float>* vector = nullptr;
   LayoutEntry entry;  ///< named as in packed files
 };
 /// Makes room for the config's layers in `weights` and lists everything in it. `stored`: whose

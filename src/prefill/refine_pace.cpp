@@ -10,7 +10,7 @@ constexpr double kMostTime = 1.17;
 /// Steps without refinement, for comparison: at the beginning, and again as the context grows.
 constexpr int64_t kComparisons = 2, kCallsPerComparison = 32;
 /// Times that decide: fewer may all have been disturbed. What was dear is tried again now and then.
-constexpr int64_t kTrials = 3;
+constexpr int64_t kLeastTrials = 3;
 
 }  // namespace
 
@@ -26,7 +26,7 @@ int64_t RefinePace::rows(int64_t decode_rows, Depth depth) {
     if (rows <= decode_rows) continue;
     const Times& tried = steps.beside[static_cast<size_t>(depth)][rows];
     const bool dear = tried.count > 0 && tried.least() > kMostTime * alone.least();
-    if (dear && tried.count >= kTrials && !tries_again) break;
+    if (dear && tried.count >= kLeastTrials && !tries_again) break;
     best = rows;
     if (dear || tried.count == 0) break;
   }

@@ -45,8 +45,8 @@ class StaticStrategy final : public PrefillStrategy {
       return kept_count(std::ssize(pending), keep_) < std::ssize(pending);
     });
     if (drops) {
-      report.stopped =
-          !choose(*step.models.base, step.sequences, positions, step.workspace.base, step.stop);
+      report.stopped = !keep_highest(*step.models.base, step.sequences, positions,
+                                     step.workspace.base, step.stop);
       if (report.stopped) return PrefillState::kDone;
     }
     PrunedRows rows(*step.models.base, step.sequences, std::move(positions), step.workspace.base);
@@ -63,9 +63,9 @@ class StaticStrategy final : public PrefillStrategy {
   }
 
   /// Leaves, of each sequence's pending `positions`, those to be kept. False: stopped.
-  bool choose(const Transformer& base, std::span<Sequence* const> sequences,
-              std::vector<std::vector<int64_t>>& positions, Workspace& workspace,
-              const std::stop_token& stop) const {
+  bool keep_highest(const Transformer& base, std::span<Sequence* const> sequences,
+                    std::vector<std::vector<int64_t>>& positions, Workspace& workspace,
+                    const std::stop_token& stop) const {
     PrunedRows rows(base, sequences, positions, workspace);
     std::vector<std::vector<float>> scores(sequences.size());  // [sequences][pending]
     std::vector<std::vector<float>> attention;                 // [sequences][cache rows]

@@ -6,7 +6,6 @@
 #include <array>
 #include <chrono>
 #include <cstring>
-#include <fstream>
 #include <new>
 
 #include "base/hash.h"
@@ -125,6 +124,23 @@ PrefixStore::~PrefixStore() {
   if (thread_.joinable()) thread_.join();
 }
 
+std::optional<std::vector<int32_t>> PrefixStore::tokens_of(const fs::path& file) const {
+  const auto start = read_file_head(file, sizeof(Header));
+  Header header;
+  if (!start || start->size() < sizeof header) return std::nullopt;
+  std::memcpy(&header, start->data(), sizeof header);
+  const auto most = static_cast<uint64_t>(models_.base->config().max_context_tokens) + 1;
+  if (header.magic != kMagic || header.key != key_ || header.tokens > most) return std::nullopt;
+  std::vector<int32_t> tokens(header.tokens);
+  const size_t head_bytes = sizeof header + tokens.size() * sizeof(int32_t);
+  const auto head = read_file_head(file, head_bytes);
+  if (!head || head->size() < head_bytes) return std::nullopt;
+  if (!tokens.empty()) {
+    std::memcpy(tokens.data(), head->data() + sizeof header, head_bytes - sizeof header);
+  }
+  return tokens;
+}
+
 /// Only heads are read: K/V are checked when they are wanted.
 void PrefixStore::list() {
   struct Found {
@@ -141,17 +157,11 @@ void PrefixStore::list() {
       continue;
     }
     if (!name.ends_with(kSuffix)) continue;
+    std::optional<std::vector<int32_t>> tokens = tokens_of(entry.path());
+    if (!tokens) continue;
     const auto size = static_cast<int64_t>(entry.file_size(ignored));
-    Header header;
-    std::ifstream in(entry.path(), std::ios::binary);
-    in.read(reinterpret_cast<char*>(&header), sizeof header);
-    const auto most = static_cast<uint64_t>(models_.base->config().max_context_tokens) + 1;
-    if (!in || header.magic != kMagic || header.key != key_ || header.tokens > most) continue;
-    std::vector<int32_t> tokens(header.tokens);
-    in.read(reinterpret_cast<char*>(tokens.data()),
-            static_cast<std::streamsize>(header.tokens * sizeof(int32_t)));
-    if (!in) continue;
-    found.push_back({entry.last_write_time(ignored), {name, std::move(tokens), size}});
+    if (ignored) continue;
+    found.push_back({entry.last_write_time(ignored), {name, std::move(*tokens), size}});
     bytes_ += size;
   }
   std::ranges::sort(found, std::greater(), &Found::used);

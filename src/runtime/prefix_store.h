@@ -7,6 +7,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -56,6 +57,9 @@ class PrefixStore {
   };
   PrefixStore(std::filesystem::path folder, uint64_t key, const Models& models, int64_t max_bytes);
   void list();
+  /// Of an entry that can be one of this store's; nullopt: whatever else it may be.
+  [[nodiscard]] std::optional<std::vector<int32_t>> tokens_of(
+      const std::filesystem::path& file) const;
   void write(const Sequence& sequence);
   void writer();
   void remove(std::list<File>::iterator file);

@@ -21,8 +21,7 @@ namespace {
 using OrderedJson = nlohmann::ordered_json;
 
 HttpResponse json_response(const OrderedJson& json) {
-  return {200, "application/json",
-          json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace)};
+  return {200, "application/json", json_line(json)};
 }
 
 int64_t unix_seconds() {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 
@@ -22,5 +23,7 @@ ApiError to_api_error(const EngineError& error);
 /// {"error": {"message": ..., "type": ..., "param": ..., "code": ...}}
 std::string error_body(const ApiError& error);
 HttpResponse to_response(const ApiError& error);
+/// On one line; bytes that are no UTF-8 become U+FFFD.
+std::string json_line(const nlohmann::ordered_json& json);
 
 }  // namespace kvcast

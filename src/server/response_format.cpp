@@ -10,10 +10,6 @@ namespace {
 
 using OrderedJson = nlohmann::ordered_json;
 
-std::string dump(const OrderedJson& json) {
-  return json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
-}
-
 class ResponseFormat final : public AnswerFormat {
  public:
   ResponseFormat(AnswerHead head, ToolFields tools)
@@ -24,7 +20,7 @@ class ResponseFormat final : public AnswerFormat {
   std::string whole(const WholeAnswer& answer) override {
     add(answer.choices.front());
     end_items();
-    return dump(finished(answer.usage, answer.timings));
+    return json_line(finished(answer.usage, answer.timings));
   }
 
   std::string first_events() override {
@@ -130,7 +126,7 @@ class ResponseFormat final : public AnswerFormat {
   std::string event(const std::string& type, const OrderedJson& fields) {
     OrderedJson json = {{"type", type}, {"sequence_number", sequence_number_++}};
     json.update(fields);
-    return fmt::format("event: {}\ndata: {}\n\n", type, dump(json));
+    return fmt::format("event: {}\ndata: {}\n\n", type, json_line(json));
   }
 
   /// Fields of an event of the item that is being written.

@@ -12,10 +12,6 @@ namespace {
 
 using OrderedJson = nlohmann::ordered_json;
 
-std::string dump(const OrderedJson& json) {
-  return json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
-}
-
 /// A token's text; tokens without any, and bytes that are no character, get a name.
 std::string token_name(int32_t token, const Tokenizer* tokenizer) {
   const std::string text = tokenizer ? tokenizer->piece_bytes(token) : std::string();
@@ -157,7 +153,7 @@ class ChoicesFormat final : public AnswerFormat {
     }
     json["usage"] = to_json(answer.usage);
     json["timings"] = timings_json(answer.timings);
-    return dump(json);
+    return json_line(json);
   }
 
   std::string first_events() override { return {}; }
@@ -204,7 +200,9 @@ class ChoicesFormat final : public AnswerFormat {
 
  private:
   static constexpr const char* kDone = "data: [DONE]\n\n";
-  static std::string event_of(const OrderedJson& json) { return "data: " + dump(json) + "\n\n"; }
+  static std::string event_of(const OrderedJson& json) {
+    return "data: " + json_line(json) + "\n\n";
+  }
   [[nodiscard]] bool is_chat() const { return head_.kind == AnswerKind::kChat; }
   [[nodiscard]] OrderedJson message_json(const ChoiceAnswer& choice) const {
     OrderedJson message = {{"role", "assistant"}, {"content", choice.text}};
@@ -261,7 +259,7 @@ OrderedJson timings_json(std::span<const EngineTimings> timings) {
 std::string AnswerFormat::revision(int64_t choice, int64_t characters, int64_t /*bytes*/) {
   const OrderedJson json = {
       {"object", "kvcast.revision"}, {"index", choice}, {"from_character", characters}};
-  return "event: revision\ndata: " + dump(json) + "\n\n";
+  return "event: revision\ndata: " + json_line(json) + "\n\n";
 }
 
 std::string_view api_finish_reason(FinishReason reason) {

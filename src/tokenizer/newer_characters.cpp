@@ -10,14 +10,14 @@
 namespace kvcast {
 namespace {
 
-struct Range {
+struct NewerRange {
   char32_t first, last;
   std::string_view category, script = {};
 };
 
 // UnicodeData.txt of version 16 without what version 14 has; unassigned and format characters are
 // in no class that a tokenizer asks for.
-constexpr Range kRanges[] = {
+constexpr NewerRange kRanges[] = {
     {0x897, 0x897, "Mn"},
     {0xCF3, 0xCF3, "Mc"},
     {0xECE, 0xECE, "Mn"},
@@ -157,7 +157,7 @@ size_t prefix_of(char32_t character) {
 
 std::array<bool, kPrefixes> make_prefixes() {
   std::array<bool, kPrefixes> prefixes{};
-  for (const Range& range : kRanges) {
+  for (const NewerRange& range : kRanges) {
     std::fill(prefixes.begin() + static_cast<std::ptrdiff_t>(prefix_of(range.first)),
               prefixes.begin() + static_cast<std::ptrdiff_t>(prefix_of(range.last)) + 1, true);
   }
@@ -169,7 +169,7 @@ std::array<bool, kPrefixes> make_prefixes() {
 std::string newer_characters(std::string_view property) {
   std::string items;
   if (property.empty()) return items;
-  for (const Range& range : kRanges) {
+  for (const NewerRange& range : kRanges) {
     if (range.category.starts_with(property) || range.script == property) {
       items += fmt::format("\\x{{{:X}}}-\\x{{{:X}}}", static_cast<uint32_t>(range.first),
                            static_cast<uint32_t>(range.last));
@@ -181,7 +181,7 @@ std::string newer_characters(std::string_view property) {
 std::string_view newer_category(char32_t character) {
   const auto* range = std::lower_bound(
       std::begin(kRanges), std::end(kRanges), character,
-      [](const Range& candidate, char32_t wanted) { return candidate.last < wanted; });
+      [](const NewerRange& candidate, char32_t wanted) { return candidate.last < wanted; });
   const bool found = range != std::end(kRanges) && range->first <= character;
   return found ? range->category : std::string_view();
 }

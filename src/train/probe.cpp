@@ -9,11 +9,11 @@
 namespace kvcast::train {
 namespace {
 
-struct Batch {
+struct ProbeBatch {
   Tensor input_ids, targets;  // [B, T]
 };
 
-Batch read_batch(const std::filesystem::path& path, const ModelConfig& config) {
+ProbeBatch read_batch(const std::filesystem::path& path, const ModelConfig& config) {
   const auto file = unwrap(Safetensors::open(path));
   const auto read = [&](const char* name) {
     const TensorView view = unwrap(file->find(name));
@@ -22,7 +22,7 @@ Batch read_batch(const std::filesystem::path& path, const ModelConfig& config) {
     }
     return to_tensor(view);
   };
-  Batch batch{read("input_ids"), read("targets")};
+  ProbeBatch batch{read("input_ids"), read("targets")};
   if (batch.input_ids.sizes() != batch.targets.sizes()) {
     throw TrainError(fmt::format("{}: input_ids and targets differ in shape", path.string()));
   }
@@ -38,7 +38,7 @@ Batch read_batch(const std::filesystem::path& path, const ModelConfig& config) {
   return batch;
 }
 
-void check_targets(const Batch& batch, int64_t vocab, int64_t ignore_index,
+void check_targets(const ProbeBatch& batch, int64_t vocab, int64_t ignore_index,
                    const std::filesystem::path& path) {
   const Tensor counted = batch.targets.masked_select(batch.targets.ne(ignore_index));
   if (counted.numel() == 0) throw TrainError(path.string() + ": every target is ignored");
@@ -89,7 +89,7 @@ ProbeResult probe(const ProbeOptions& options) {
   const LoadedBundle bundle = load_bundle(options.bundle);
   const ModelConfig& base_config = bundle.base.config;
   const ModelConfig& auxiliary_config = bundle.auxiliary.config;
-  const Batch batch = read_batch(options.batch, base_config);
+  const ProbeBatch batch = read_batch(options.batch, base_config);
   KvpLossOptions loss = options.loss;
   loss.lambda_consistency =
       options.lambda_consistency.value_or(1.0 / static_cast<double>(base_config.n_layers()));

@@ -40,7 +40,9 @@ std::string progress_line(const LogEntry& entry, int64_t total_steps) {
 std::string entries_up_to(const OutputRecipe& output, int64_t step) {
   if (step == 0) return {};
   const auto copy = output.checkpoint / kCheckpointLogName;
-  std::ifstream in(std::filesystem::exists(copy) ? copy : output.log);
+  const auto& file = std::filesystem::exists(copy) ? copy : output.log;
+  if (!std::filesystem::is_regular_file(file)) return {};  // reading a pipe would wait for a writer
+  std::ifstream in(file);
   std::string kept;
   for (std::string line; std::getline(in, line);) {
     const Json entry = Json::parse(line, nullptr, /*allow_exceptions=*/false);

@@ -13,7 +13,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-const std::string kGolden = std::string(KVCAST_GOLDEN_DIR) + "/openelm-tiny-kvp-c";
+const std::string kTinyBundle = std::string(KVCAST_GOLDEN_DIR) + "/openelm-tiny-kvp-c";
 
 Json parse_output(const ProgramResult& result) {
   EXPECT_EQ(result.exit_code, 0) << result.error;
@@ -55,11 +55,11 @@ TEST(FlopsCommand, TakesAPairAndPromptLengths) {
 }
 
 TEST(FlopsCommand, PrintsTablesForABundle) {
-  const auto markdown = run_kvcast("flops '" + kGolden + "' -p 16");
+  const auto markdown = run_kvcast("flops '" + kTinyBundle + "' -p 16");
   EXPECT_EQ(markdown.exit_code, 0);
   EXPECT_THAT(markdown.out, AllOf(HasSubstr("| base"), HasSubstr("paper reduction"),
                                   HasSubstr(" 2.97 |"), HasSubstr("/auxiliary")));
-  const auto csv = run_kvcast("flops '" + kGolden + "' -p 16,32 --format csv");
+  const auto csv = run_kvcast("flops '" + kTinyBundle + "' -p 16,32 --format csv");
   EXPECT_EQ(std::count(csv.out.begin(), csv.out.end(), '\n'), 3);
   EXPECT_THAT(csv.out, HasSubstr("base,auxiliary,tokens,"));
 }
@@ -87,7 +87,7 @@ TEST(FlopsCommand, UnknownShapesAreOneLineAndExitOne) {
 }
 
 TEST(InfoCommand, DescribesABundle) {
-  const auto text = run_kvcast("info '" + kGolden + "'");
+  const auto text = run_kvcast("info '" + kTinyBundle + "'");
   EXPECT_EQ(text.exit_code, 0) << text.error;
   EXPECT_THAT(text.out,
               AllOf(HasSubstr("family openelm, 200,544 parameters, 5 layers"),
@@ -96,7 +96,7 @@ TEST(InfoCommand, DescribesABundle) {
 }
 
 TEST(InfoCommand, JsonHasTheSameFacts) {
-  const Json info = parse_output(run_kvcast("info --json '" + kGolden + "'"));
+  const Json info = parse_output(run_kvcast("info --json '" + kTinyBundle + "'"));
   EXPECT_EQ(info["kind"], "bundle");
   EXPECT_EQ(info["base"]["parameters"], 200544);
   EXPECT_EQ(info["base"]["stored"]["F32"]["elements"], 200544);
@@ -112,14 +112,14 @@ TEST(InfoCommand, JsonHasTheSameFacts) {
   EXPECT_EQ(info["predictor"]["parameters"], info["predictor"]["stored"]["F32"]["elements"]);
   EXPECT_TRUE(info["tokenizer"].is_null());
 
-  const Json plain = parse_output(run_kvcast("info --json '" + kGolden + "/auxiliary'"));
+  const Json plain = parse_output(run_kvcast("info --json '" + kTinyBundle + "/auxiliary'"));
   EXPECT_EQ(plain["kind"], "model");
   EXPECT_EQ(plain["model"]["context_tokens"], 64);
 }
 
 TEST(InfoCommand, ShowsTheTokenizer) {
   const TemporaryDirectory directory;
-  std::filesystem::copy(kGolden + "/base", directory.path(),
+  std::filesystem::copy(kTinyBundle + "/base", directory.path(),
                         std::filesystem::copy_options::recursive);
   std::filesystem::copy(std::string(KVCAST_SOURCE_DIR) + "/tests/data/tokenizer.model",
                         directory.path() / "tokenizer.model");

@@ -13,14 +13,14 @@
 namespace kvcast {
 namespace {
 
-const TinyBundle& tiny_bundle() {
+const TinyBundle& task_bundle() {
   static const TinyBundle bundle;
   return bundle;
 }
 
 std::shared_ptr<const Model> tiny_model() {
   static const auto model =
-      *Model::load(tiny_bundle().path(), {.dtype = Dtype::kF32, .threads = 2});
+      *Model::load(task_bundle().path(), {.dtype = Dtype::kF32, .threads = 2});
   return model;
 }
 
@@ -216,7 +216,7 @@ TEST_F(Resuming, RefusesAnotherRunsFile) {
 class EvalCommand : public Tasks {
  protected:
   std::string with_data(const std::string& arguments) {
-    return "eval '" + tiny_bundle().path().string() + "' --threads 2 " + arguments;
+    return "eval '" + task_bundle().path().string() + "' --threads 2 " + arguments;
   }
   std::string file(const char* name) const {
     return "'" + (directory_.path() / name).string() + "'";
@@ -321,7 +321,7 @@ TEST_F(EvalCommand, MistakesAreNamed) {
   EXPECT_EQ(scoring.exit_code, 1);
   // A model without a predictor.
   const auto plain =
-      run_kvcast("eval '" + (tiny_bundle().path() / "base").string() + "' --tokenizer '" +
+      run_kvcast("eval '" + (task_bundle().path() / "base").string() + "' --tokenizer '" +
                  std::string(KVCAST_SOURCE_DIR) + "/tests/data/tokenizer.model'" +
                  " --task arc_easy --predicted-scoring --data " + file("rows.jsonl"));
   EXPECT_EQ(plain.exit_code, 1) << plain.error;

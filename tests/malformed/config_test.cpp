@@ -7,7 +7,7 @@ namespace {
 
 using Config = MalformedTest;
 
-constexpr std::string_view kFile = "config.json";
+constexpr std::string_view kConfigFile = "config.json";
 
 /// Every key that a config must have.
 const std::vector<std::string> kRequired = {
@@ -34,7 +34,7 @@ TEST_F(Config, EachMissingKeyIsNamed) {
   for (const std::string& key : kRequired) {
     model_.config = whole;
     model_.config.erase(key);
-    expect_model_error({kFile, "\"" + key + "\"", "missing", "expected"});
+    expect_model_error({kConfigFile, "\"" + key + "\"", "missing", "expected"});
   }
 }
 
@@ -46,7 +46,7 @@ TEST_F(Config, EachKeyOfTheWrongTypeIsNamed) {
                               Json(0.5e-300), Json(-7)}) {
       model_.config = whole;
       model_.config[key] = wrong;
-      expect_model_error({kFile, "\"" + key + "\"", "expected"});
+      expect_model_error({kConfigFile, "\"" + key + "\"", "expected"});
     }
   }
 }
@@ -59,7 +59,7 @@ TEST_F(Config, HostileSizesAreRefusedBeforeAnythingIsMadeOfThatSize) {
                              Json(1e300), Json(16.0), Json(int64_t{1} << 40)}) {
       model_.config = whole;
       model_.config[key] = size;
-      expect_model_error({kFile, std::string("\"") + key + "\"", "expected", "found"});
+      expect_model_error({kConfigFile, std::string("\"") + key + "\"", "expected", "found"});
     }
   }
 }
@@ -76,7 +76,7 @@ TEST_F(Config, SizesThatAreAllowedButNotThoseOfTheWeightsAreRefused) {
 
 TEST_F(Config, HeadsThatDoNotDivideAreRefused) {
   model_.config["num_kv_heads"] = {1, 3};
-  expect_model_error({kFile, "\"num_kv_heads\"", "entry 1 (3)", "divide"});
+  expect_model_error({kConfigFile, "\"num_kv_heads\"", "entry 1 (3)", "divide"});
 }
 
 TEST_F(Config, ListsOfTheWrongLengthAreRefused) {
@@ -85,18 +85,18 @@ TEST_F(Config, ListsOfTheWrongLengthAreRefused) {
     for (const size_t length : {0, 1, 3}) {
       model_.config = whole;
       model_.config[key] = std::vector<int>(length, 1);
-      expect_model_error({kFile, std::string("\"") + key + "\"", "a list of 2 entries"});
+      expect_model_error({kConfigFile, std::string("\"") + key + "\"", "a list of 2 entries"});
     }
   }
   model_.config = whole;
   model_.config["num_transformer_layers"] = 1024;
-  expect_model_error({kFile, "\"num_query_heads\"", "a list of 1024 entries"});
+  expect_model_error({kConfigFile, "\"num_query_heads\"", "a list of 1024 entries"});
 }
 
 TEST_F(Config, AnotherArchitectureIsRefused) {
   for (const char* type : {"gpt_neox", "openelm\n", "OpenELM", ""}) {
     model_.config["model_type"] = type;
-    expect_model_error({kFile, "\"model_type\"", "expected one of \"openelm\", \"llama\""});
+    expect_model_error({kConfigFile, "\"model_type\"", "expected one of \"openelm\", \"llama\""});
   }
 }
 
@@ -111,18 +111,18 @@ TEST_F(Config, TextThatIsNoJsonObjectIsRefused) {
   model_.write(root_);
   for (const std::string_view text : {"", "{", "[]", "null", "{\"model_type\":\"openelm\"", "\xff",
                                       "{\"a\":1}{", "{\"a\":1,\"a\":2}", "{\"a\":1e999}"}) {
-    root_.write(kFile, text);
-    expect_load_error(root_.path(), {kFile});
+    root_.write(kConfigFile, text);
+    expect_load_error(root_.path(), {kConfigFile});
   }
-  root_.write(kFile, std::string(1'000'000, '['));
-  expect_load_error(root_.path(), {kFile, "nested"});
+  root_.write(kConfigFile, std::string(1'000'000, '['));
+  expect_load_error(root_.path(), {kConfigFile, "nested"});
 }
 
 TEST_F(Config, LongOrMultiLineValuesDoNotFloodTheError) {
   model_.config["model_type"] = "a\nb" + std::string(100'000, 'x');
-  expect_model_error({kFile, "model_type", "expected one of \"openelm\""});
-  root_.write(kFile, "{\"" + std::string(100'000, 'k') + "\":1e999}");
-  expect_load_error(root_.path(), {kFile, "JSON"});
+  expect_model_error({kConfigFile, "model_type", "expected one of \"openelm\""});
+  root_.write(kConfigFile, "{\"" + std::string(100'000, 'k') + "\":1e999}");
+  expect_load_error(root_.path(), {kConfigFile, "JSON"});
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "base/atomic_file.h"
 #include "base/mapped_file.h"
+#include "io/gguf.h"
 #include "malformed/malformed.h"
 
 namespace kvcast {
@@ -45,6 +46,14 @@ TEST_F(Files, APipeInPlaceOfAFileIsRefusedInsteadOfWaitedFor) {
     ASSERT_EQ(mkfifo((root.path() / file).c_str(), 0600), 0);
     expect_load_error(root.path(), {file, "not a regular file"});
   }
+  // Both are asked first whether they are GGUF files.
+  TemporaryDirectory root;
+  model_.write(root);
+  std::filesystem::remove(root.path() / "tokenizer.model");
+  ASSERT_EQ(mkfifo((root.path() / "tokenizer.gguf").c_str(), 0600), 0);
+  EXPECT_FALSE(is_gguf_file(root.path() / "tokenizer.gguf"));
+  expect_load_error(root.path() / "tokenizer.gguf",
+                    {"tokenizer.gguf", "expected a model directory"});
 }
 
 TEST_F(Files, AFileThatMayNotBeReadIsNamed) {

@@ -12,7 +12,7 @@ namespace kvcast {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr std::string_view kFile = "model.safetensors";
+constexpr std::string_view kPackedFile = "model.safetensors";
 constexpr std::string_view kQuery = "transformer.layers.1.attn.q_proj.packed";
 
 /// A model as convert() writes it, whose file a test changes.
@@ -21,7 +21,7 @@ class Packed : public MalformedTest {
   void SetUp() override {
     model_.write(root_, "plain");
     ASSERT_TRUE(convert({.source = plain_, .output = packed_, .type = WeightType::kInt8}));
-    const auto file = Safetensors::open(packed_ / kFile);
+    const auto file = Safetensors::open(packed_ / kPackedFile);
     ASSERT_TRUE(file);
     for (const auto& [name, tensor] : (*file)->tensors()) {
       const auto* bytes = reinterpret_cast<const char*>(tensor.bytes.data());
@@ -42,7 +42,7 @@ class Packed : public MalformedTest {
       at += tensor.bytes.size();
       data += tensor.bytes;
     }
-    root_.write(fs::path("packed") / kFile, safetensors_bytes(header.dump(), data));
+    root_.write(fs::path("packed") / kPackedFile, safetensors_bytes(header.dump(), data));
   }
   void expect_error(std::initializer_list<std::string_view> parts) {
     for (const Dtype dtype : {Dtype::kInt8, Dtype::kF32, Dtype::kBf16}) {
@@ -69,7 +69,7 @@ TEST_F(Packed, EachMissingTensorIsNamed) {
     StoredTensors fewer = tensors_;
     fewer.erase(name);
     write(fewer);
-    expect_error({kFile, "tensor " + name, "missing"});
+    expect_error({kPackedFile, "tensor " + name, "missing"});
   }
 }
 
@@ -92,7 +92,7 @@ TEST_F(Packed, EachWrongShapeIsNamedWithTheExpectedOne) {
         bad.dtype = "I8";
       }
       write(changed);
-      expect_error({kFile, "tensor " + name, "shape", "expected ["});
+      expect_error({kPackedFile, "tensor " + name, "shape", "expected ["});
     }
   }
 }
@@ -105,8 +105,8 @@ TEST_F(Packed, TypesThatNoMatrixIsPackedInAreRefused) {
     bad.dtype = dtype;
     bad.bytes.resize(bad.bytes.size() * static_cast<size_t>(size));
     write(changed);
-    expect_error(
-        {kFile, kQuery, dtype, "expected F32, BF16, I8, or U8 in blocks of 1280 or 2176 bytes"});
+    expect_error({kPackedFile, kQuery, dtype,
+                  "expected F32, BF16, I8, or U8 in blocks of 1280 or 2176 bytes"});
   }
 }
 
@@ -116,7 +116,7 @@ TEST_F(Packed, AnotherTypeNeedsItsOwnShape) {
   bad.dtype = "BF16";
   bad.bytes.resize(bad.bytes.size() * 2);
   write(changed);
-  expect_error({kFile, kQuery, "shape", "expected ["});
+  expect_error({kPackedFile, kQuery, "shape", "expected ["});
 }
 
 TEST_F(Packed, BlocksNeedTheirOwnShape) {
@@ -125,7 +125,7 @@ TEST_F(Packed, BlocksNeedTheirOwnShape) {
     changed[std::string(kQuery)] = {
         "U8", {1, 1, block_bytes}, std::string(static_cast<size_t>(block_bytes), '\0')};
     write(changed);
-    expect_error({kFile, kQuery, "shape [1, 1, " + std::to_string(block_bytes) + "]",
+    expect_error({kPackedFile, kQuery, "shape [1, 1, " + std::to_string(block_bytes) + "]",
                   "expected [1, 2, " + std::to_string(block_bytes) + "]"});
   }
 }
@@ -134,14 +134,14 @@ TEST_F(Packed, AnUnknownLayoutIsRefused) {
   for (const char* version : {"2", "0", "", "1 ", "one"}) {
     metadata_[kPackedKey] = version;
     write(tensors_);
-    expect_error({kFile, kPackedKey, "expected \"1\""});
+    expect_error({kPackedFile, kPackedKey, "expected \"1\""});
   }
 }
 
 TEST_F(Packed, WithoutItsMarkItIsAPlainCheckpointThatLacksWeights) {
   metadata_.clear();
   write(tensors_);
-  expect_error({kFile, "tensor transformer.", "missing"});
+  expect_error({kPackedFile, "tensor transformer.", "missing"});
 }
 
 TEST_F(Packed, TensorsAtAnyOffsetAreRead) {
@@ -168,9 +168,10 @@ TEST_F(Packed, NumbersThatConvertNeverWritesDoNoHarm) {
 }
 
 TEST_F(Packed, ATruncatedFileIsRefused) {
-  const std::string whole = *read_text_file(packed_ / kFile);
-  root_.write(fs::path("packed") / kFile, std::string_view(whole).substr(0, whole.size() - 1));
-  expect_error({kFile, "data_offsets", "outside"});
+  const std::string whole = *read_text_file(packed_ / kPackedFile);
+  root_.write(fs::path("packed") / kPackedFile,
+              std::string_view(whole).substr(0, whole.size() - 1));
+  expect_error({kPackedFile, "data_offsets", "outside"});
 }
 
 class Conversion : public MalformedTest {

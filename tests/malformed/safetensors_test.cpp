@@ -8,7 +8,7 @@ namespace {
 
 using SafetensorsFile = MalformedTest;
 
-constexpr std::string_view kFile = "model.safetensors";
+constexpr std::string_view kSafetensorsFile = "model.safetensors";
 
 /// A header with one tensor entry, as text.
 std::string one_tensor(std::string_view entry) { return "{\"x\":" + std::string(entry) + "}"; }
@@ -30,8 +30,8 @@ TEST_F(SafetensorsFile, CutOffAnywhereInItsHeaderIsRefused) {
   std::memcpy(&header_bytes, whole.data(), sizeof header_bytes);
   root_.write("config.json", model_.config.dump());
   for (size_t length = 0; length <= 8 + header_bytes; ++length) {
-    root_.write(kFile, std::string_view(whole).substr(0, length));
-    expect_load_error(root_.path(), {kFile});
+    root_.write(kSafetensorsFile, std::string_view(whole).substr(0, length));
+    expect_load_error(root_.path(), {kSafetensorsFile});
     if (HasFailure()) FAIL() << "at " << length << " bytes";
   }
 }
@@ -43,7 +43,7 @@ TEST_F(SafetensorsFile, CutOffInItsDataIsRefusedWithTheTensorThatReachesOutside)
   const size_t data_bytes = whole.size() - 8 - header_bytes;
   for (const size_t kept : {size_t{1}, size_t{3}, data_bytes / 3, data_bytes - 4, data_bytes - 1}) {
     expect_weights_error(std::string_view(whole).substr(0, 8 + header_bytes + kept),
-                         {kFile, "tensor transformer.", "data_offsets", "outside"});
+                         {kSafetensorsFile, "tensor transformer.", "data_offsets", "outside"});
   }
 }
 
@@ -55,37 +55,37 @@ TEST_F(SafetensorsFile, AHeaderLengthBeyondTheFileIsRefused) {
         std::numeric_limits<uint64_t>::max() - 7}) {
     std::string file = whole;
     std::memcpy(file.data(), &length, sizeof length);
-    expect_weights_error(file, {kFile, "header length", std::to_string(length)});
+    expect_weights_error(file, {kSafetensorsFile, "header length", std::to_string(length)});
   }
 }
 
 TEST_F(SafetensorsFile, AHeaderThatIsNoJsonObjectIsRefused) {
   for (const std::string_view header :
        {"", " ", "{", "}", "nonsense", "{\"x\"}", "{} {}", "\xff\xfe", "{\"\xc3\x28\": 1}"}) {
-    expect_weights_error(safetensors_bytes(header, ""), {kFile, "header", "JSON"});
+    expect_weights_error(safetensors_bytes(header, ""), {kSafetensorsFile, "header", "JSON"});
   }
   for (const std::string_view header : {"[]", "1", "null", "\"x\"", "true"}) {
-    expect_weights_error(safetensors_bytes(header, ""), {kFile, "header", "object"});
+    expect_weights_error(safetensors_bytes(header, ""), {kSafetensorsFile, "header", "object"});
   }
 }
 
 TEST_F(SafetensorsFile, ADeeplyNestedHeaderIsRefused) {
   const std::string brackets(1'000'000, '[');
-  expect_weights_error(safetensors_bytes(brackets, ""), {kFile, "nested"});
-  expect_weights_error(safetensors_bytes(one_tensor(brackets), ""), {kFile, "nested"});
+  expect_weights_error(safetensors_bytes(brackets, ""), {kSafetensorsFile, "nested"});
+  expect_weights_error(safetensors_bytes(one_tensor(brackets), ""), {kSafetensorsFile, "nested"});
   std::string braces;
   for (int i = 0; i < 100'000; ++i) braces += "{\"x\":";
-  expect_weights_error(safetensors_bytes(braces, ""), {kFile, "nested"});
+  expect_weights_error(safetensors_bytes(braces, ""), {kSafetensorsFile, "nested"});
 }
 
 TEST_F(SafetensorsFile, ATensorNamedTwiceIsRefused) {
   const std::string entry = R"({"dtype":"F32","shape":[1],"data_offsets":[0,4]})";
   expect_weights_error(safetensors_bytes("{\"twin\":" + entry + ",\"twin\":" + entry + "}", "abcd"),
-                       {kFile, "twin", "twice"});
+                       {kSafetensorsFile, "twin", "twice"});
   expect_weights_error(
       safetensors_bytes(R"({"x":{"dtype":"F32","dtype":"F16","shape":[1],"data_offsets":[0,4]}})",
                         "abcd"),
-      {kFile, "dtype", "twice"});
+      {kSafetensorsFile, "dtype", "twice"});
 }
 
 TEST_F(SafetensorsFile, AnEntryWithoutItsPartsIsRefused) {
@@ -98,7 +98,7 @@ TEST_F(SafetensorsFile, AnEntryWithoutItsPartsIsRefused) {
         R"({"dtype":"F32","shape":[1],"data_offsets":[0]})",
         R"({"dtype":"F32","shape":[1],"data_offsets":[0,4,4]})"}) {
     expect_weights_error(safetensors_bytes(one_tensor(entry), "abcd"),
-                         {kFile, "tensor x", "expected dtype, shape and data_offsets"});
+                         {kSafetensorsFile, "tensor x", "expected dtype, shape and data_offsets"});
   }
 }
 
@@ -107,7 +107,7 @@ TEST_F(SafetensorsFile, AnUnknownDtypeIsRefused) {
     const std::string entry =
         R"({"dtype":")" + std::string(dtype) + R"(","shape":[1],"data_offsets":[0,4]})";
     expect_weights_error(safetensors_bytes(one_tensor(entry), "abcd"),
-                         {kFile, "tensor x", "dtype", dtype});
+                         {kSafetensorsFile, "tensor x", "dtype", dtype});
   }
 }
 
@@ -119,7 +119,7 @@ TEST_F(SafetensorsFile, OffsetsOutsideTheDataAreRefused) {
     const std::string entry =
         R"({"dtype":"F32","shape":[1],"data_offsets":)" + std::string(offsets) + "}";
     expect_weights_error(safetensors_bytes(one_tensor(entry), "abcd"),
-                         {kFile, "tensor x", "data_offsets", "outside"});
+                         {kSafetensorsFile, "tensor x", "data_offsets", "outside"});
   }
 }
 
@@ -129,7 +129,7 @@ TEST_F(SafetensorsFile, OffsetsThatAreNoWholeNumbersAreRefused) {
     const std::string entry =
         R"({"dtype":"F32","shape":[1],"data_offsets":)" + std::string(offsets) + "}";
     expect_weights_error(safetensors_bytes(one_tensor(entry), "abcd"),
-                         {kFile, "tensor x", "data_offsets"});
+                         {kSafetensorsFile, "tensor x", "data_offsets"});
   }
 }
 
@@ -141,7 +141,7 @@ TEST_F(SafetensorsFile, AShapeThatDoesNotFitItsBytesIsRefused) {
     const std::string entry =
         R"({"dtype":"F32","shape":)" + std::string(shape) + R"(,"data_offsets":[0,12]})";
     expect_weights_error(safetensors_bytes(one_tensor(entry), "abcdefghijkl"),
-                         {kFile, "tensor x", "does not take", "12 bytes"});
+                         {kSafetensorsFile, "tensor x", "does not take", "12 bytes"});
   }
 }
 
@@ -151,7 +151,7 @@ TEST_F(SafetensorsFile, AShapeThatIsNoListOfSizesIsRefused) {
     const std::string entry =
         R"({"dtype":"F32","shape":)" + std::string(shape) + R"(,"data_offsets":[0,4]})";
     expect_weights_error(safetensors_bytes(one_tensor(entry), "abcd"),
-                         {kFile, "tensor x", "shape", "non-negative integers"});
+                         {kSafetensorsFile, "tensor x", "shape", "non-negative integers"});
   }
 }
 
@@ -162,39 +162,43 @@ TEST_F(SafetensorsFile, OverlappingTensorsAreRefused) {
   };
   for (const auto& [a, b] :
        {std::pair{"[0,4]", "[0,4]"}, std::pair{"[0,4]", "[3,7]"}, std::pair{"[2,6]", "[0,4]"}}) {
-    expect_weights_error(safetensors_bytes(two(a, b), "abcdefgh"), {kFile, "tensor", "overlap"});
+    expect_weights_error(safetensors_bytes(two(a, b), "abcdefgh"),
+                         {kSafetensorsFile, "tensor", "overlap"});
   }
   // A small one inside a large one, with a third between their beginnings.
   expect_weights_error(safetensors_bytes(R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},)"
                                          R"("b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},)"
                                          R"("c":{"dtype":"U8","shape":[1],"data_offsets":[4,5]}})",
                                          "abcdefgh"),
-                       {kFile, "tensor", "overlap"});
+                       {kSafetensorsFile, "tensor", "overlap"});
 }
 
 TEST_F(SafetensorsFile, MetadataThatIsNoStringMapIsRefused) {
   for (const std::string_view metadata : {"1", "[]", "{\"format\":1}", "{\"format\":{}}"}) {
     expect_weights_error(safetensors_bytes("{\"__metadata__\":" + std::string(metadata) + "}", ""),
-                         {kFile, "__metadata__"});
+                         {kSafetensorsFile, "__metadata__"});
   }
 }
 
 TEST_F(SafetensorsFile, NamesFromTheFileDoNotBreakTheLineOfTheError) {
   const std::string name = R"(a\nb\u0000\u001b[31m\u007f)";
-  expect_weights_error(safetensors_bytes("{\"" + name + "\":1}", ""), {kFile, "tensor a"});
+  expect_weights_error(safetensors_bytes("{\"" + name + "\":1}", ""),
+                       {kSafetensorsFile, "tensor a"});
   expect_weights_error(safetensors_bytes("{\"" + name + "\":1,\"" + name + "\":1}", ""),
-                       {kFile, "twice"});
-  expect_weights_error(safetensors_bytes("{\"__metadata__\":{\"" + name + "\":1}}", ""), {kFile});
+                       {kSafetensorsFile, "twice"});
+  expect_weights_error(safetensors_bytes("{\"__metadata__\":{\"" + name + "\":1}}", ""),
+                       {kSafetensorsFile});
   expect_weights_error(
       safetensors_bytes(one_tensor(R"({"dtype":"a\nb","shape":[1],"data_offsets":[0,4]})"), "abcd"),
-      {kFile, "tensor x", "dtype"});
+      {kSafetensorsFile, "tensor x", "dtype"});
 }
 
 TEST_F(SafetensorsFile, HugeNamesInTheFileGiveAShortError) {
   const std::string name(1'000'000, 'x');
   expect_weights_error(safetensors_bytes("{\"" + name + "\":1}", ""),
-                       {kFile, "expected dtype, shape and data_offsets"});
-  expect_weights_error(safetensors_bytes("{\"" + name + "\"", ""), {kFile, "not valid JSON"});
+                       {kSafetensorsFile, "expected dtype, shape and data_offsets"});
+  expect_weights_error(safetensors_bytes("{\"" + name + "\"", ""),
+                       {kSafetensorsFile, "not valid JSON"});
 }
 
 }  // namespace

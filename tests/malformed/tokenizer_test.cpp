@@ -16,10 +16,10 @@ class TokenizerFile : public MalformedTest {
   std::string good_;
 };
 
-constexpr std::string_view kFile = "tokenizer.model";
+constexpr std::string_view kTokenizerFile = "tokenizer.model";
 
 TEST_F(TokenizerFile, TheTestTokenizerFitsTheTinyModel) {
-  root_.write(kFile, good_);
+  root_.write(kTokenizerFile, good_);
   const auto model = Model::load(root_.path(), {.threads = 1});
   ASSERT_TRUE(model) << model.error().message;
   EXPECT_TRUE((*model)->has_tokenizer());
@@ -29,18 +29,18 @@ TEST_F(TokenizerFile, BytesThatAreNoSentencePieceModelAreRefused) {
   for (const std::string& bytes :
        {std::string(), std::string("nonsense"), std::string(1000, '\0'), std::string(1000, '\xff'),
         std::string("\x0a\x05\x0a\x03\xff\xfe\xfd", 7), good_.substr(0, 100)}) {
-    root_.write(kFile, bytes);
-    expect_load_error(root_.path(), {kFile, "expected a SentencePiece model"});
+    root_.write(kTokenizerFile, bytes);
+    expect_load_error(root_.path(), {kTokenizerFile, "expected a SentencePiece model"});
   }
 }
 
 TEST_F(TokenizerFile, CutOffAnywhereItLoadsFewerPiecesOrIsRefused) {
   for (size_t length = 0; length < good_.size(); length += 7) {
-    root_.write(kFile, std::string_view(good_).substr(0, length));
+    root_.write(kTokenizerFile, std::string_view(good_).substr(0, length));
     const auto model = Model::load(root_.path(), {.threads = 1});
     if (!model) {
       expect_one_line(model.error().message);
-      EXPECT_THAT(model.error().message, testing::HasSubstr(kFile));
+      EXPECT_THAT(model.error().message, testing::HasSubstr(kTokenizerFile));
     }
   }
 }
@@ -53,7 +53,7 @@ TEST_F(TokenizerFile, FlippedBitsLoadOrAreRefusedButNeverCrash) {
     for (int flips = 0; flips < 4; ++flips) {
       bytes[random() % bytes.size()] ^= static_cast<char>(1U << random() % 8);
     }
-    root_.write(kFile, bytes);
+    root_.write(kTokenizerFile, bytes);
     const auto model = Model::load(root_.path(), {.threads = 1});
     if (!model) {
       ++refused;
@@ -71,8 +71,8 @@ TEST_F(TokenizerFile, MoreTokensThanTheModelHasWordsAreRefused) {
   ModelConfig shape = tiny_base_shape();
   shape.vocab_size = 399;
   ModelFiles::of(shape, 0).write(root_);
-  root_.write(kFile, good_);
-  expect_load_error(root_.path(), {kFile, "400 tokens", "vocab_size is 399"});
+  root_.write(kTokenizerFile, good_);
+  expect_load_error(root_.path(), {kTokenizerFile, "400 tokens", "vocab_size is 399"});
 }
 
 TEST_F(TokenizerFile, AnExplicitFileThatIsNotThereIsNamed) {

@@ -35,9 +35,9 @@ TEST(ShippedSmolLm2, ForecastsChatsCloseToExact) {
       run_kvcast("eval smollm2 --task chats --data '" + (files.path() / "chats.jsonl").string() +
                  "' --prefill exact,kv-prediction --timing-repetitions 0 --json");
   ASSERT_EQ(result.exit_code, 0) << result.error;
-  const auto json = parse_json(result.out, "stdout");
-  ASSERT_TRUE(json);
-  const Json& forecast = (*json)["results"][1];
+  const auto parsed = parse_json(result.out, "stdout");
+  ASSERT_TRUE(parsed);
+  const Json& forecast = (*parsed)["results"][1];
   EXPECT_EQ(forecast["prefill"], "kv-prediction");
   EXPECT_GT(forecast["kl"]["value"], 1e-4);  // something is forecast
   EXPECT_LT(forecast["kl"]["value"], 0.1);

@@ -10,10 +10,6 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-constexpr auto kCompletions = "/v1/completions";
-constexpr auto kChat = "/v1/chat/completions";
-const std::string kPrompt = "The cache is predicted from a smaller model, and the base model";
-
 class CompletionsTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() { server_ = std::make_unique<RunningServer>(); }

@@ -11,8 +11,7 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-constexpr auto kCompletions = "/v1/completions";
-const std::string kPrompt = "the old keeper of the old lighthouse, the old keeper of the old";
+const std::string kRepeating = "the old keeper of the old lighthouse, the old keeper of the old";
 
 class ServerDrafts : public ::testing::Test {
  protected:
@@ -20,7 +19,7 @@ class ServerDrafts : public ::testing::Test {
   static void TearDownTestSuite() { server_.reset(); }
 
   static json complete(json body, const json& drafts) {
-    body.update({{"prompt", kPrompt}, {"drafts", drafts}, {"cache_prompt", false}});
+    body.update({{"prompt", kRepeating}, {"drafts", drafts}, {"cache_prompt", false}});
     const ClientResponse response = HttpClient(server_->port()).post(kCompletions, body);
     EXPECT_EQ(response.status, 200) << response.body;
     return response.json();
@@ -72,7 +71,7 @@ TEST_F(ServerDrafts, ChangeNothingOfAnAnswer) {
 
 TEST_F(ServerDrafts, AStreamGetsEveryTokenAndMetricsCountThem) {
   RunningServer server;
-  const json body = {{"prompt", kPrompt},
+  const json body = {{"prompt", kRepeating},
                      {"temperature", 0},
                      {"max_tokens", 60},
                      {"ignore_eos", true},
@@ -109,7 +108,7 @@ TEST_F(ServerDrafts, APrefixThatADraftedAnswerLeavesIsExact) {
           .json();
     };
     const std::string begun =
-        kPrompt + ask(kPrompt, first)["choices"][0]["text"].get<std::string>();
+        kRepeating + ask(kRepeating, first)["choices"][0]["text"].get<std::string>();
     json plain = {{"prompt", begun},      {"temperature", 0},   {"max_tokens", 40},
                   {"ignore_eos", true},   {"prefill", "exact"}, {"drafts", "off"},
                   {"cache_prompt", false}};
@@ -122,7 +121,7 @@ TEST_F(ServerDrafts, AWrongFieldIsRefusedByName) {
   for (const json& wrong : {json(0), json(65), json(-1), json("on"), json(true), json(2.5)}) {
     const ClientResponse response =
         HttpClient(server_->port())
-            .post(kCompletions, json{{"prompt", kPrompt}, {"drafts", wrong}});
+            .post(kCompletions, json{{"prompt", kRepeating}, {"drafts", wrong}});
     EXPECT_EQ(response.status, 400) << wrong;
     EXPECT_THAT(response.body, HasSubstr("drafts: expected"));
   }
@@ -132,7 +131,8 @@ TEST_F(ServerDrafts, TheServersDefaultIsForRequestsThatSayNothing) {
   ServerOptions options;
   options.scheduler.default_drafts = 0;
   RunningServer server(std::move(options));
-  json body = {{"prompt", kPrompt}, {"temperature", 0}, {"max_tokens", 60}, {"ignore_eos", true}};
+  json body = {
+      {"prompt", kRepeating}, {"temperature", 0}, {"max_tokens", 60}, {"ignore_eos", true}};
   const auto drafted = [&] {
     return HttpClient(server.port()).post(kCompletions, body).json()["timings"]["drafted_tokens"];
   };
@@ -154,7 +154,7 @@ TEST_F(ServerDrafts, ASessionsTurnsAreThoseWithoutDrafts) {
   Session plain(model()), drafted(model());
   int64_t accepted = 0;
   for (const std::string& turn :
-       {kPrompt, std::string(" and the old keeper"), std::string(" of")}) {
+       {kRepeating, std::string(" and the old keeper"), std::string(" of")}) {
     const auto expected = plain.generate(turn, options_with(0));
     std::string streamed;
     const auto answer = drafted.generate(turn, options_with(9), [&](std::string_view piece) {
@@ -176,7 +176,7 @@ TEST_F(ServerDrafts, ASessionsTurnsAreThoseWithoutDrafts) {
 TEST_F(ServerDrafts, AnAnswerThatIsStoppedGoesOnAsOneWithoutDrafts) {
   for (const size_t pieces : {1, 2, 3, 5, 8}) {
     Session session(model());
-    auto stream = *session.start(kPrompt, options_with(16));
+    auto stream = *session.start(kRepeating, options_with(16));
     for (size_t i = 0; i < pieces; ++i) ASSERT_TRUE(stream.next());
     stream.end();
     const std::vector<int32_t> so_far = session.tokens();
@@ -197,13 +197,13 @@ TEST_F(ServerDrafts, ACancelledAnswerKeepsWhatWasWritten) {
   GenerateOptions options = options_with(16);
   options.cancel = stop.get_token();
   size_t pieces = 0;
-  const auto answer = session.generate(kPrompt, options, [&](std::string_view) {
+  const auto answer = session.generate(kRepeating, options, [&](std::string_view) {
     if (++pieces == 3) stop.request_stop();
     return true;
   });
   ASSERT_TRUE(answer);
   EXPECT_EQ(answer->finish_reason, FinishReason::kCancelled);
-  const auto whole = Session(model()).generate(kPrompt, options_with(0));
+  const auto whole = Session(model()).generate(kRepeating, options_with(0));
   ASSERT_TRUE(whole);
   ASSERT_LT(answer->tokens.size(), whole->tokens.size());
   EXPECT_TRUE(std::equal(answer->tokens.begin(), answer->tokens.end(), whole->tokens.begin()));
@@ -212,7 +212,8 @@ TEST_F(ServerDrafts, ACancelledAnswerKeepsWhatWasWritten) {
 TEST_F(ServerDrafts, ABatchIsTheSame) {
   const auto batch = *Batch::create(model(), {});
   std::vector<std::vector<int32_t>> prompts;
-  for (const std::string& text : {kPrompt, kPrompt + " keeper", std::string("the the the the")}) {
+  for (const std::string& text :
+       {kRepeating, kRepeating + " keeper", std::string("the the the the")}) {
     prompts.push_back(*model()->tokenize(text, true));
   }
   const auto expected = batch->generate(prompts, options_with(0));
@@ -228,7 +229,7 @@ TEST_F(ServerDrafts, ABatchIsTheSame) {
 
 TEST_F(ServerDrafts, ANumberThatIsNoneIsAnError) {
   Session session(model());
-  const auto answer = session.generate(kPrompt, options_with(kMostDrafts + 1));
+  const auto answer = session.generate(kRepeating, options_with(kMostDrafts + 1));
   ASSERT_FALSE(answer);
   EXPECT_THAT(answer.error().message, HasSubstr("drafts: 65"));
   EXPECT_TRUE(session.tokens().empty());

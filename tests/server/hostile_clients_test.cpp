@@ -10,9 +10,6 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-constexpr auto kCompletions = "/v1/completions";
-constexpr auto kChat = "/v1/chat/completions";
-
 json repeated(int count, const json& item) {
   json list = json::array();
   for (int i = 0; i < count; ++i) list.push_back(item);

@@ -15,7 +15,6 @@ using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-constexpr auto kCompletions = "/v1/completions";
 const std::string kBody = R"({"prompt":"a","max_tokens":1})";
 const std::string kPage = "Origin: http://app.example\r\n";
 const std::string kAllowed = "Access-Control-Allow-Origin: http://app.example\r\n";

@@ -15,10 +15,6 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-constexpr auto kCompletions = "/v1/completions";
-constexpr auto kChat = "/v1/chat/completions";
-const std::string kPrompt = "The cache is predicted from a smaller model, and the base model";
-
 class RequestFields : public ::testing::Test {
  protected:
   static void SetUpTestSuite() { server_ = std::make_unique<RunningServer>(); }
@@ -75,7 +71,7 @@ TEST_F(RequestFields, PenaltiesAndBiasesChangeTheChoice) {
       {"prompt", kPrompt}, {"max_tokens", 20}, {"ignore_eos", true}, {"logprobs", 0}};
   json forced = common;
   forced["logit_bias"] = {{"300", 100}};
-  const json& tokens = complete(forced)["choices"][0]["logprobs"]["tokens"];
+  const json tokens = complete(forced)["choices"][0]["logprobs"]["tokens"];
   for (const json& token : tokens) EXPECT_EQ(token, tokens[0]);
   // The same token cannot go on for ever once it costs something.
   json varied = forced;

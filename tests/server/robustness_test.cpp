@@ -10,8 +10,6 @@ using nlohmann::json;
 using std::chrono::steady_clock;
 using ::testing::HasSubstr;
 
-constexpr auto kCompletions = "/v1/completions";
-
 /// Runs long enough to be interrupted: the tiny model's whole context.
 json long_request() {
   return {{"prompt", "The cache"}, {"max_tokens", 240}, {"ignore_eos", true}, {"stream", true},

@@ -12,6 +12,11 @@
 
 namespace kvcast {
 
+inline constexpr auto kCompletions = "/v1/completions";
+inline constexpr auto kChat = "/v1/chat/completions";
+inline const std::string kPrompt =
+    "The cache is predicted from a smaller model, and the base model";
+
 inline const TinyBundle& tiny_bundle() {
   static const TinyBundle bundle;
   return bundle;

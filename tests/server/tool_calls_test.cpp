@@ -15,8 +15,6 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-constexpr auto kChat = "/v1/chat/completions";
-
 /// "content|name(arguments)|..." of an answer that comes in pieces of `step` bytes.
 std::string read(std::string_view answer, size_t step, bool parallel = true) {
   ToolCallReader reader({"look", "go"}, parallel);

@@ -12,17 +12,17 @@
 namespace kvcast::train {
 namespace {
 
-const std::filesystem::path kGolden =
+const std::filesystem::path kPaperNumbers =
     std::filesystem::path(KVCAST_GOLDEN_DIR) / "openelm-tiny-kvp-c";
 
 class GoldenTrainingStep : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    expected_ = new Json(unwrap(read_json_object(kGolden / "expected.json")));
-    tensors_ = unwrap(Safetensors::open(kGolden / "expected.safetensors")).release();
+    expected_ = new Json(unwrap(read_json_object(kPaperNumbers / "expected.json")));
+    tensors_ = unwrap(Safetensors::open(kPaperNumbers / "expected.safetensors")).release();
     ProbeOptions options;
-    options.bundle = kGolden;
-    options.batch = kGolden / "batch.safetensors";
+    options.bundle = kPaperNumbers;
+    options.batch = kPaperNumbers / "batch.safetensors";
     options.loss.cross_entropy.ignore_index = (*expected_)["ignore_index"].get<int64_t>();
     options.lambda_consistency = (*expected_)["lambda_consistency"].get<double>();
     // Small enough that the 18 rows need several chunks.

@@ -8,7 +8,7 @@
 namespace kvcast::train {
 namespace {
 
-const std::filesystem::path kGolden =
+const std::filesystem::path kPackedBundle =
     std::filesystem::path(KVCAST_GOLDEN_DIR) / "openelm-tiny-kvp-c";
 
 /// Largest difference of any value over the largest value of its tensor.
@@ -33,8 +33,8 @@ TEST_P(PackedBundle, HoldsThePlainOnesValuesAsRounded) {
   const auto [type, rounding] = GetParam();
   const TemporaryDirectory root;
   const auto packed = root.path() / "packed";
-  ASSERT_TRUE(kvcast::convert({.source = kGolden, .output = packed, .type = type}));
-  const LoadedBundle expected = load_bundle(kGolden), actual = load_bundle(packed);
+  ASSERT_TRUE(kvcast::convert({.source = kPackedBundle, .output = packed, .type = type}));
+  const LoadedBundle expected = load_bundle(kPackedBundle), actual = load_bundle(packed);
   EXPECT_LE(largest_relative_difference(actual.base.values, expected.base.values), rounding);
   EXPECT_LE(largest_relative_difference(actual.auxiliary.values, expected.auxiliary.values),
             rounding);

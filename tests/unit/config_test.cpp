@@ -19,10 +19,10 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-const std::filesystem::path kGolden =
+const std::filesystem::path kGoldenBundle =
     std::filesystem::path(KVCAST_GOLDEN_DIR) / "openelm-tiny-kvp-c";
 
-Json golden_json() { return *read_json_object(kGolden / "base" / "config.json"); }
+Json golden_json() { return *read_json_object(kGoldenBundle / "base" / "config.json"); }
 
 // The error that reading `json` as config.json gives; empty if there is none.
 std::string error_for(const Json& json) {
@@ -39,7 +39,7 @@ std::string error_with(const std::string& key, const Json& value) {
 }
 
 TEST(ModelConfig, ReadsTheGoldenBase) {
-  const auto config = read_model_config(kGolden / "base");
+  const auto config = read_model_config(kGoldenBundle / "base");
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(config->vocab_size, 96);
   EXPECT_EQ(config->model_dim, 64);
@@ -160,8 +160,8 @@ TEST(ModelConfig, FilesThatAreNoConfigAreNamed) {
 }
 
 TEST(ModelConfig, WrittenConfigReadsBackTheSame) {
-  std::vector<ModelConfig> configs = {*read_model_config(kGolden / "base"),
-                                      *read_model_config(kGolden / "auxiliary")};
+  std::vector<ModelConfig> configs = {*read_model_config(kGoldenBundle / "base"),
+                                      *read_model_config(kGoldenBundle / "auxiliary")};
   for (const char* family : {"openelm-270m", "openelm-450m", "openelm-1.1b", "openelm-3b"}) {
     for (const char* form : {"", "-lp-0.75", "-lp-0.50", "-lp-0.25"}) {
       configs.push_back(*named_architecture(std::string(family) + form));
@@ -228,7 +228,7 @@ TEST(Architectures, MultipliersRoundTiesToEvenAsNumpyDoes) {
                                  .ffn_dim_divisor = 16,
                                  .vocab_size = 96,
                                  .max_context_tokens = 64}),
-            *read_model_config(kGolden / "base"));
+            *read_model_config(kGoldenBundle / "base"));
 }
 
 TEST(Architectures, LayerPrunedKeepsEachLayersOwnWidth) {

@@ -13,7 +13,7 @@
 namespace kvcast {
 namespace {
 
-using testing::random_floats;
+using kernel_testing::random_floats;
 
 constexpr KvType kKvTypes[] = {KvType::kF32, KvType::kBf16, KvType::kInt8};
 
@@ -103,7 +103,7 @@ void expect_like_reference(const AttentionShape& shape,
   }
 }
 
-class Attention : public testing::EveryIsa {};
+class Attention : public kernel_testing::EveryIsa {};
 KVCAST_FOR_EVERY_ISA(Attention);
 
 TEST_P(Attention, MatchesReferenceOnEveryHeadLayout) {

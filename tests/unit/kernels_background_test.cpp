@@ -6,9 +6,9 @@
 namespace kvcast {
 namespace {
 
-using testing::pack_floats;
-using testing::random_floats;
-using testing::type_name;
+using kernel_testing::pack_floats;
+using kernel_testing::random_floats;
+using kernel_testing::type_name;
 
 /// x [rows, 150] -> (y [rows, 200], z [rows, 70]) -> z += y W: as two links, again and again.
 struct Chain {
@@ -49,7 +49,7 @@ struct Chain {
   std::vector<float> x, bias, y, z;
 };
 
-class Background : public testing::EveryIsa {};
+class Background : public kernel_testing::EveryIsa {};
 KVCAST_FOR_EVERY_ISA(Background);
 
 /// A product that carries, of rows enough for several tiles and tasks.

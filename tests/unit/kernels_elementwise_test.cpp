@@ -15,7 +15,7 @@
 namespace kvcast {
 namespace {
 
-using testing::random_floats;
+using kernel_testing::random_floats;
 
 /// Relative to values of size one: a few roundings of f32.
 void expect_close(const std::vector<float>& a, const std::vector<float>& b, double tolerance) {
@@ -25,7 +25,7 @@ void expect_close(const std::vector<float>& a, const std::vector<float>& b, doub
   }
 }
 
-class Elementwise : public testing::EveryIsa {};
+class Elementwise : public kernel_testing::EveryIsa {};
 KVCAST_FOR_EVERY_ISA(Elementwise);
 
 TEST_P(Elementwise, RmsNormMatchesReference) {

@@ -12,11 +12,11 @@
 namespace kvcast {
 namespace {
 
-using Case = testing::MatmulCase;
-using Data = testing::MatmulData;
-using testing::pack_floats;
-using testing::random_floats;
-using testing::type_name;
+using Case = kernel_testing::MatmulCase;
+using Data = kernel_testing::MatmulData;
+using kernel_testing::pack_floats;
+using kernel_testing::random_floats;
+using kernel_testing::type_name;
 
 reference::Activations activations_of(WeightType type) {
   return kernels().matmul(type).bf16_activations ? reference::Activations::kBf16
@@ -45,7 +45,7 @@ void expect_like_reference(const Case& c) {
   }
 }
 
-class Matmul : public testing::EveryIsa {};
+class Matmul : public kernel_testing::EveryIsa {};
 KVCAST_FOR_EVERY_ISA(Matmul);
 
 TEST_P(Matmul, MatchesReferenceForEveryNumberOfRows) {

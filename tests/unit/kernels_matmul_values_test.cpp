@@ -9,13 +9,13 @@
 namespace kvcast {
 namespace {
 
-using Case = testing::MatmulCase;
-using Data = testing::MatmulData;
-using testing::pack_floats;
-using testing::random_floats;
-using testing::type_name;
+using Case = kernel_testing::MatmulCase;
+using Data = kernel_testing::MatmulData;
+using kernel_testing::pack_floats;
+using kernel_testing::random_floats;
+using kernel_testing::type_name;
 
-class MatmulValues : public testing::EveryIsa {};
+class MatmulValues : public kernel_testing::EveryIsa {};
 KVCAST_FOR_EVERY_ISA(MatmulValues);
 
 TEST_P(MatmulValues, RowOfZerosGivesTheBias) {

@@ -83,14 +83,14 @@ TEST(Weights, TheirMemoryGoesBackWhileOthersStay) {
   EXPECT_TRUE(holds(after, 100'000, 3));
 }
 
-class OutOfMemory : public testing::EveryIsa {};
+class OutOfMemory : public kernel_testing::EveryIsa {};
 KVCAST_FOR_EVERY_ISA(OutOfMemory);
 
 // Nothing is read or written before the memory is there: the pointers lead nowhere.
 TEST_P(OutOfMemory, AProductThrowsInItsCallerBeforeItStarts) {
   const int64_t k = 1037;  // no multiple of a group: activations are converted
   const PackedMatrix weight =
-      testing::pack_floats(testing::random_floats(3 * k, 1), 3, k, WeightType::kF32);
+      kernel_testing::pack_floats(kernel_testing::random_floats(3 * k, 1), 3, k, WeightType::kF32);
   float nowhere = 0.0F;
   const MatmulArgs args{.a = &nowhere,
                         .a_stride = k,

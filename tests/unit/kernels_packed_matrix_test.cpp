@@ -11,8 +11,8 @@
 namespace kvcast {
 namespace {
 
-using testing::pack_floats;
-using testing::random_floats;
+using kernel_testing::pack_floats;
+using kernel_testing::random_floats;
 
 const std::byte* as_bytes(const auto& values) {
   return reinterpret_cast<const std::byte*>(values.data());

@@ -12,7 +12,7 @@
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
 
-namespace kvcast::testing {
+namespace kvcast::kernel_testing {
 
 inline std::vector<float> random_floats(int64_t count, uint32_t seed, float scale = 1.0F) {
   std::minstd_rand generator(seed * 7919U + 1U);
@@ -60,6 +60,6 @@ inline std::string isa_test_name(const ::testing::TestParamInfo<Isa>& info) {
 
 #define KVCAST_FOR_EVERY_ISA(suite)                                               \
   INSTANTIATE_TEST_SUITE_P(Kernels, suite, ::testing::ValuesIn(supported_isas()), \
-                           ::kvcast::testing::isa_test_name)
+                           ::kvcast::kernel_testing::isa_test_name)
 
-}  // namespace kvcast::testing
+}  // namespace kvcast::kernel_testing

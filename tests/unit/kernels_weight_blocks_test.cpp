@@ -14,8 +14,8 @@
 namespace kvcast {
 namespace {
 
-using testing::pack_floats;
-using testing::random_floats;
+using kernel_testing::pack_floats;
+using kernel_testing::random_floats;
 
 std::vector<float> row_of(const PackedMatrix& matrix, int64_t row) {
   std::vector<float> out(static_cast<size_t>(matrix.k()));
@@ -280,7 +280,8 @@ TEST(WeightBlocks, RowsFromAFunctionAreThoseOfAnArray) {
   for (const WeightType type : kWeightTypes) {
     const PackedMatrix expected = pack_floats(w, n, k, type);
     const PackedMatrix packed = PackedMatrix::pack_rows(rows, n, k, type, 3);
-    EXPECT_TRUE(std::ranges::equal(packed.data(), expected.data())) << testing::type_name(type);
+    EXPECT_TRUE(std::ranges::equal(packed.data(), expected.data()))
+        << kernel_testing::type_name(type);
   }
 }
 

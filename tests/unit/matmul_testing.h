@@ -3,7 +3,7 @@
 
 #include "kernels_testing.h"
 
-namespace kvcast::testing {
+namespace kvcast::kernel_testing {
 
 struct MatmulCase {
   WeightType type;
@@ -35,4 +35,4 @@ struct MatmulData {
   MatmulArgs args;
 };
 
-}  // namespace kvcast::testing
+}  // namespace kvcast::kernel_testing

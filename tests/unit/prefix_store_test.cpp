@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -192,6 +195,40 @@ TEST_F(Store, ADiskThatIsFullCostsTheEntryOnly) {
   waitpid(child, &status, 0);
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
   EXPECT_TRUE(files().empty());
+}
+
+TEST_F(Store, WhatIsNoRegularFileIsPassedOverAndNotWaitedFor) {
+  const auto saved = read(models_, 100);
+  { open()->save(saved); }
+  const fs::path folder = folder_.path() / "prefixes";
+  ASSERT_EQ(mkfifo((folder / "pipe.kvprefix").c_str(), 0600), 0);
+  ASSERT_EQ(mkfifo((folder / "pipe.kvprefix.tmp.x").c_str(), 0600), 0);
+  fs::create_directory(folder / "directory.kvprefix");
+  fs::create_symlink("/dev/zero", folder / "device.kvprefix");
+  fs::create_symlink("nowhere", folder / "link.kvprefix");
+  const int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+  const std::string path = (folder / "socket.kvprefix").string();
+  ASSERT_LT(path.size(), sizeof address.sun_path);
+  path.copy(address.sun_path, path.size());
+  ASSERT_EQ(bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  const auto store = open();
+  ASSERT_TRUE(store);
+  EXPECT_TRUE(store->load(saved->tokens, 50));
+  close(listener);
+}
+
+TEST_F(Store, APipeWhereAnEntryBelongsCostsTheEntryOnly) {
+  const auto saved = read(models_, 100);
+  { open()->save(saved); }
+  const fs::path entry = files().at(0);
+  fs::remove(entry);
+  ASSERT_EQ(mkfifo(entry.c_str(), 0600), 0);
+  const auto store = open();
+  EXPECT_EQ(store->load(saved->tokens, 50), nullptr);
+  store->save(saved);
+  store->flush();
+  EXPECT_TRUE(fs::is_fifo(entry));
 }
 
 TEST_F(Store, ThePoolAsksTheStoreAndKeepsWhatComes) {

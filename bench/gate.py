@@ -18,7 +18,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
 import kvcast  # noqa: E402
 
 ANSWER_TOKENS = 6
-FORECAST = "kv-prediction:tail=16,gate=-1000"  # judges, refuses nothing
+FORECAST = "kv-prediction:tail=16"
+JUDGED = FORECAST + ",gate=-1000"  # refuses nothing
 
 
 def rows(path):
@@ -65,11 +66,12 @@ class Prompts:
         return self.cut("".join(solved) + f"Question: {self.random.choice(self.questions)['question']}\nAnswer:", 900)
 
     def passkey(self):
-        fill = self.random.randint(4, 40)
+        fill = self.random.randint(4, 75)
         sentences = ["The grass is green. The sky is blue. The sun is yellow. "] * fill
-        sentences.insert(self.random.randint(0, fill), f"The pass key is {self.random.randint(10000, 99999)}. Remember it. ")
+        self.key = str(self.random.randint(10000, 99999))
+        sentences.insert(self.random.randint(0, fill), f"The pass key is {self.key}. Remember it. ")
         return self.cut("There is a pass key hidden in this text. Remember it.\n" + "".join(sentences)
-                        + "\nWhat is the pass key? The pass key is", 1200)
+                        + "\nWhat is the pass key? The pass key is", 1500)
 
     def unlike(self):
         kind = self.random.randrange(3)
@@ -85,21 +87,24 @@ class Prompts:
 
     KINDS = ("prose", "code", "chat", "questions_and_answers", "passkey", "unlike")
 
-    def draw(self, count):
-        return [(kind, getattr(self, kind)()) for kind in self.KINDS for _ in range(count)]
+    def draw(self, count, passkeys):
+        """[kind, prompt, key, of a passkey]"""
+        return [(kind, getattr(self, kind)(), self.key if kind == "passkey" else None)
+                for kind in self.KINDS for _ in range(passkeys if kind == "passkey" else count)]
 
 
 def judge(model, prompts, session):
-    """[kind, score, wrong, milliseconds to the first token exactly, and by a judged forecast] of each prompt."""
+    """[kind, score, wrong, milliseconds to the first token exactly, by a judged forecast and by one that is not, and of a passkey whether
+    exact's answer and the forecast's have it] of each prompt."""
     judged = []
-    for number, (kind, prompt) in enumerate(prompts):
+    for number, (kind, prompt, key) in enumerate(prompts):
         answers = {}
-        for prefill in ("exact", FORECAST):
+        for prefill in ("exact", FORECAST, JUDGED):
             session.reset()
             answers[prefill] = session.generate(prompt, prefill=prefill, max_tokens=ANSWER_TOKENS, ignore_end_of_text=True).read()
-        exact, forecast = answers["exact"], answers[FORECAST]
-        wrong = [int(t) for t in exact.tokens] != [int(t) for t in forecast.tokens]
-        judged.append((kind, forecast.timings.gate_score, wrong, exact.timings.ttft_ms, forecast.timings.ttft_ms))
+        wrong = [int(t) for t in answers["exact"].tokens] != [int(t) for t in answers[JUDGED].tokens]
+        judged.append((kind, answers[JUDGED].timings.gate_score, wrong, *(answers[p].timings.ttft_ms for p in ("exact", JUDGED, FORECAST)),
+                       key and tuple(key in answers[p].text for p in ("exact", JUDGED))))
         if number % 20 == 19:
             print(f"{number + 1} of {len(prompts)}", file=sys.stderr)
     return judged
@@ -124,10 +129,29 @@ def summary(judged, threshold):
     caught, alarms = rates(judged, threshold)
     refused = [row for row in judged if row[1] < threshold]
     exact_ms = statistics.fmean(row[3] for row in judged)
-    gated_ms = (sum(row[4] for row in judged) + sum(row[3] for row in refused)) / len(judged)
     return {"n": len(judged), "wrong": sum(row[2] for row in judged), "area": area(judged), "refused": len(refused),
             "wrong_refused_share": caught, "right_refused_share": alarms, "wrong_after_gate": sum(row[2] for row in judged if row[1] >= threshold),
-            "mean_ttft_ms": {"exact": exact_ms, "forecast, judged": statistics.fmean(row[4] for row in judged), "gate": gated_ms}}
+            "mean_ttft_ms": {"exact": exact_ms, "forecast": statistics.fmean(row[5] for row in judged),
+                             "forecast, judged": statistics.fmean(row[4] for row in judged)}}
+
+
+def with_gate(prompts, judged, threshold, session):
+    """Mean milliseconds to the first token exactly, and with the gate, in turns."""
+    taken = {"exact": [], f"{FORECAST},gate={threshold}": []}
+    for _, prompt, _ in prompts:
+        for prefill, times in taken.items():
+            session.reset()
+            times.append(session.generate(prompt, prefill=prefill, max_tokens=1).read().timings.ttft_ms)
+    kinds = [row[0] for row in judged]
+    return {kind: {prefill: statistics.fmean(t for t, k in zip(times, kinds) if kind in (k, "all")) for prefill, times in taken.items()}
+            for kind in ("all", *Prompts.KINDS)}
+
+
+def passkeys(judged, threshold):
+    """What becomes of those that exact repeats."""
+    found = [(score < threshold, key[1]) for kind, score, *_, key in judged if key and key[0]]
+    return {"exact_has": len(found), "forecast_loses": sum(not has for _, has in found), "lost_refused": sum(refused and not has for refused, has in found),
+            "kept_refused": sum(refused and has for refused, has in found), "gate_has": sum(refused or has for refused, has in found)}
 
 
 def main():
@@ -135,24 +159,26 @@ def main():
     options.add_argument("bundle", type=pathlib.Path)
     options.add_argument("--data", type=pathlib.Path, required=True, help="folder of HumanEval.jsonl.gz, boolq, sciq_validation, triviaqa-validation")
     options.add_argument("--text", type=pathlib.Path, required=True, help="held-out text, of at least 100,000 characters")
-    options.add_argument("--per-kind", type=int, default=40)
+    options.add_argument("--per-kind", type=int, default=40, help="prompts of each kind, and as many others to test")
+    options.add_argument("--passkeys", type=int, default=80, help="prompts of this kind: few forecasts of them are wrong")
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--out", type=pathlib.Path, required=True)
     options.add_argument("--write", action="store_true", help="put the threshold into the bundle's kvcast.json")
     chosen = options.parse_args()
     model = kvcast.Model.load(chosen.bundle, threads=chosen.threads)
     session = model.session()
-    halves = [judge(model, Prompts(model, chosen.data, chosen.text, half).draw(chosen.per_kind), session) for half in (0, 1)]
-    calibration, test = halves
+    prompts = [Prompts(model, chosen.data, chosen.text, half).draw(chosen.per_kind, chosen.passkeys) for half in (0, 1)]
+    calibration, test = (judge(model, half, session) for half in prompts)
     candidates = sorted(score for _, score, *_ in calibration)
     threshold = round(max(candidates, key=lambda t: rates(calibration, t)[0] - rates(calibration, t)[1]), 2)
     roc = [dict(zip(("threshold", "wrong_refused_share", "right_refused_share"), (round(t, 3), *rates(test, t))))
            for t in candidates[::max(1, len(candidates) // 20)]]
     kinds = {kind: summary([row for row in test if row[0] == kind], threshold) for kind in Prompts.KINDS}
     chosen.out.write_text(json.dumps({
-        "bundle": chosen.bundle.name, "dtype": model.dtype, "threads": chosen.threads, "answer_tokens": ANSWER_TOKENS, "prefill": FORECAST,
+        "bundle": chosen.bundle.name, "dtype": model.dtype, "threads": chosen.threads, "answer_tokens": ANSWER_TOKENS, "prefill": JUDGED,
         "threshold": threshold, "calibration": summary(calibration, threshold), "test": summary(test, threshold),
-        "test_by_kind": kinds, "test_roc": roc}, indent=1) + "\n", encoding="utf-8")
+        "test_by_kind": kinds, "test_passkeys": passkeys(test, threshold),
+        "test_mean_ttft_ms": with_gate(prompts[1], test, threshold, session), "test_roc": roc}, indent=1) + "\n", encoding="utf-8")
     if chosen.write:
         manifest = chosen.bundle / "kvcast.json"
         known = json.loads(manifest.read_text(encoding="utf-8"))

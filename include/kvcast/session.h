@@ -86,8 +86,8 @@ struct Refinement {
 
 /// Whether a forecast was trusted (`gate=` in the strategy): if not, the prompt was read exactly.
 struct GateDecision {
-  /// Mean log-probability of the tokens with which the base would begin its answer over the
-  /// forecast, at most four, in nats.
+  /// How sure the base is of its first tokens over the forecast, at most six: the least margin over
+  /// the next likeliest and half of the least log-probability, in nats.
   double score = 0;
   double threshold = 0;
   double ms = 0;  ///< what judging took, beside the forecast

@@ -1,6 +1,8 @@
 #include "prefill/gate.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -9,6 +11,9 @@
 
 namespace kvcast {
 namespace {
+
+/// Beside the margin (docs/EVALUATION.md, "The gate").
+constexpr double kWeightOfProbability = 0.5;
 
 /// Takes back what is written from now on, also where memory runs out meanwhile.
 class TakenBack {
@@ -26,40 +31,62 @@ class TakenBack {
   size_t tokens_;
 };
 
-/// The mean log-probability of the base's next greedy tokens, of which the first comes from `next`
-/// [vocab_size]. None: stopped.
-std::optional<double> confidence(const Models& models, Sequence& sequence, const float* next,
-                                 PrefillWorkspace& workspace, const std::stop_token& stop) {
+/// The base's next greedy choices, of which the first comes from `next` [vocab_size], as far as
+/// needed: a score only falls with further ones. None: stopped.
+std::optional<std::vector<GreedyChoice>> look_ahead(const Models& models, Sequence& sequence,
+                                                    const float* next, double threshold,
+                                                    PrefillWorkspace& workspace,
+                                                    const std::stop_token& stop) {
   const ModelConfig& config = models.base->config();
   const TakenBack taken_back(sequence);
   std::vector<float> logits(next, next + config.vocab_size);
-  double sum = 0;
-  int64_t judged = 0;
+  std::vector<GreedyChoice> choices;
   while (true) {
-    const auto choice = std::ranges::max_element(logits);
-    sum += static_cast<double>(*choice) - log_sum_exp(logits);
-    const auto token = static_cast<int32_t>(choice - logits.begin());
-    if (++judged == kJudgedTokens || config.ends_text(token) ||
+    choices.push_back(greedy_choice(logits));
+    const int32_t token = choices.back().token;
+    const bool trusted = forecast_score(choices) >= threshold;
+    if (!trusted || std::ssize(choices) == kJudgedTokens || config.ends_text(token) ||
         std::ssize(sequence.tokens) >= config.max_context_tokens) {
-      break;
+      return choices;
     }
     sequence.tokens.push_back(token);
     Sequence* const one[] = {&sequence};
     if (!decode_step(models, one, logits.data(), workspace, stop)) return std::nullopt;
   }
-  return sum / static_cast<double>(judged);
 }
 
 }  // namespace
+
+GreedyChoice greedy_choice(std::span<const float> logits) {
+  const auto choice = std::ranges::max_element(logits);
+  float second = -std::numeric_limits<float>::infinity();
+  for (auto logit = logits.begin(); logit != logits.end(); ++logit) {
+    if (logit != choice) second = std::max(second, *logit);
+  }
+  return {.token = static_cast<int32_t>(choice - logits.begin()),
+          .log_probability = static_cast<double>(*choice) - log_sum_exp(logits),
+          .margin = static_cast<double>(*choice) - second};
+}
+
+double forecast_score(std::span<const GreedyChoice> choices) {
+  double margin = std::numeric_limits<double>::infinity(), log_probability = 0;
+  for (const GreedyChoice& choice : choices) {
+    if (std::isnan(choice.log_probability)) return choice.log_probability;
+    margin = std::min(margin, choice.margin);
+    log_probability = std::min(log_probability, choice.log_probability);
+  }
+  return margin + kWeightOfProbability * log_probability;
+}
 
 bool judge_forecasts(const Models& models, std::span<Sequence* const> sequences,
                      std::span<const float* const> logits, double threshold,
                      PrefillWorkspace& workspace, const std::stop_token& stop) {
   for (size_t s = 0; s < sequences.size(); ++s) {
     const Stopwatch watch;
-    const auto score = confidence(models, *sequences[s], logits[s], workspace, stop);
-    if (!score) return false;
-    sequences[s]->gate = {.score = *score, .threshold = threshold, .ms = watch.elapsed_ms()};
+    const auto choices = look_ahead(models, *sequences[s], logits[s], threshold, workspace, stop);
+    if (!choices) return false;
+    sequences[s]->gate = {
+        .score = forecast_score(*choices), .threshold = threshold, .ms = watch.elapsed_ms()};
   }
   return true;
 }

@@ -10,12 +10,25 @@
 namespace kvcast {
 
 /// The base's first greedy tokens after the prompt that a forecast is judged by.
-constexpr int64_t kJudgedTokens = 4;
+constexpr int64_t kJudgedTokens = 6;
 
-/// Sets Sequence::gate of sequences that were forecast just now: the score is the mean
-/// log-probability of the base's first greedy tokens over the forecast, in nats; NaN where a logit
-/// is. `logits` [sequences] [vocab_size] are those after the prompt. The base looks ahead; tokens
-/// and caches are then as before. False: stopped.
+/// The base's choice among logits [vocab_size], and how sure it is of it.
+struct GreedyChoice {
+  int32_t token = 0;
+  double log_probability = 0;  ///< in nats
+  double margin = 0;           ///< over the next likeliest token, in nats
+};
+GreedyChoice greedy_choice(std::span<const float> logits);
+
+/// How far a forecast can be trusted over which a base would begin its answer with these: the least
+/// of their margins, since an error of the forecast turns that choice first, and half of the least
+/// of their log-probabilities. NaN where a logit is none.
+double forecast_score(std::span<const GreedyChoice> choices);
+
+/// Sets Sequence::gate of sequences that were forecast just now, by the forecast_score of the
+/// base's first greedy tokens over it. `logits` [sequences] [vocab_size] are those after the
+/// prompt. The base looks ahead until a score is below the threshold; tokens and caches are then as
+/// before. False: stopped.
 bool judge_forecasts(const Models& models, std::span<Sequence* const> sequences,
                      std::span<const float* const> logits, double threshold,
                      PrefillWorkspace& workspace, const std::stop_token& stop);

@@ -20,7 +20,8 @@ const std::vector<double> kRequestBounds = {0.01, 0.03, 0.1, 0.3, 0.5, 0.8, 1,  
                                             2.5,  5,    10,  15,  20,  30,  60, 120, 240};
 const std::vector<double> kShareBounds = {0.1, 0.2, 0.3, 0.4,  0.5,  0.6,
                                           0.7, 0.8, 0.9, 0.95, 0.99, 1};
-const std::vector<double> kScoreBounds = {-8, -6, -5, -4, -3, -2, -1.5, -1, -0.5, -0.2, 0, 0.5};
+const std::vector<double> kScoreBounds = {-4,   -3,    -2, -1.5, -1,  -0.75,
+                                          -0.5, -0.25, 0,  0.25, 0.5, 1};
 const std::vector<double> kCountBounds = {0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 
 std::string family(std::string_view name, std::string_view type, std::string_view help) {

@@ -14,7 +14,7 @@
 namespace kvcast {
 namespace {
 
-// Scores are about -log(211) here: random weights know nothing.
+// Scores are about half of -log(211) here: random weights know nothing.
 constexpr const char* kNever = "gate=-1000";
 constexpr const char* kAlways = "gate=1000";
 
@@ -151,25 +151,38 @@ TEST(GateScore, WhatIsNoNumberIsNotTrusted) {
                    .trusted());
 }
 
-TEST(GateScore, IsTheMeanLogProbabilityOfTheNextGreedyTokensAndLeavesNothingBehind) {
+TEST(GateScore, IsTheLeastMarginOfChoicesAndHalfOfTheirLeastLogProbability) {
+  const auto first = greedy_choice(std::vector{std::log(0.1F), std::log(0.8F), std::log(0.1F)});
+  const auto second = greedy_choice(std::vector{std::log(0.5F), std::log(0.1F), std::log(0.4F)});
+  EXPECT_EQ(first.token, 1);
+  EXPECT_EQ(second.token, 0);
+  const double expected = std::log(0.5 / 0.4) + std::log(0.5) / 2;
+  EXPECT_NEAR(forecast_score(std::vector{first, second}), expected, 1e-6);
+  const float none = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(
+      std::isnan(forecast_score(std::vector{first, greedy_choice(std::vector{0.0F, none})})));
+  EXPECT_TRUE(std::isnan(forecast_score(std::vector{greedy_choice(std::vector{none, 0.0F})})));
+}
+
+TEST(GateScore, IsOfTheNextGreedyTokensAndLeavesNothingBehind) {
   const Models models = pair(WeightType::kF32);
   Read read_on = read(models, "kv-prediction:tail=8", {some_tokens(100)});
-  double mean = 0;
+  std::vector<GreedyChoice> choices;
   for (int token = 0; token < kJudgedTokens; ++token) {
-    const auto choice = std::ranges::max_element(read_on.logits);
-    double sum = 0;
-    for (const float logit : read_on.logits) sum += std::exp(double{logit} - *choice);
-    mean -= std::log(sum) / kJudgedTokens;
+    choices.push_back(greedy_choice(read_on.logits));
     Sequence& sequence = read_on.sequences[0];
-    sequence.tokens.push_back(static_cast<int32_t>(choice - read_on.logits.begin()));
+    sequence.tokens.push_back(choices.back().token);
     Sequence* const one[] = {&sequence};
     PrefillWorkspace workspace;
     ASSERT_TRUE(decode_step(models, one, read_on.logits.data(), workspace));
   }
   const Read judged = read(models, "kv-prediction:tail=8,gate=-1000", {some_tokens(100)});
-  EXPECT_NEAR(judged.sequences[0].gate->score, mean, 1e-6);
+  EXPECT_NEAR(judged.sequences[0].gate->score, forecast_score(choices), 1e-6);
   EXPECT_EQ(judged.sequences[0].tokens, some_tokens(100));
   EXPECT_EQ(judged.sequences[0].base.next_position(), 100);
+  // One choice is enough to refuse it.
+  const Read refused = read(models, "kv-prediction:tail=8,gate=1000", {some_tokens(100)});
+  EXPECT_NEAR(refused.sequences[0].gate->score, forecast_score(std::span(choices).first(1)), 1e-6);
 }
 
 TEST(GateSpec, IsReadAndNamesWhatIsWrong) {

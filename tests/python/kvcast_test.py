@@ -156,6 +156,18 @@ class SessionTest(Shipped):
             with self.assertRaisesRegex(kvcast.KvcastError, "drafts"):
                 self.model.generate([prompt], drafts=wrong)
 
+    def test_a_passkey_that_the_forecast_loses_is_read_exactly_where_a_gate_is(self):
+        filling = "The grass is green. The sky is blue. The sun is yellow. "
+        prompt = ("There is a pass key hidden in this text. Remember it.\n" + filling + "The pass key is 40064. Remember it. " + filling * 32
+                  + "\nWhat is the pass key? The pass key is")
+        forecast = "kv-prediction:tail=16"
+        lost, judged, exact = (self.answer(prompt, prefill=prefill, max_tokens=6) for prefill in (forecast, forecast + ",gate=auto", "exact"))
+        self.assertIn("40064", exact.text)
+        self.assertNotIn("40064", lost.text)
+        self.assertEqual(judged.text, exact.text)
+        self.assertLess(judged.timings.gate_score, judged.timings.gate_threshold)
+        self.assertEqual(judged.timings.predicted_tokens, 0)
+
     def test_a_second_prompt_continues_the_conversation(self):
         session = self.model.session()
         first = session.generate(PROMPT, prefill="exact", max_tokens=4).read()

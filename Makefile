@@ -2,7 +2,9 @@
 .PHONY: run test check test-clients build models test-models setup setup-runtime install wheel deb asan format clean
 
 JOBS ?= $(shell nproc)
-CONFIGURE = cmake --preset release $(if $(STRICT),-DKVCAST_WARNINGS_AS_ERRORS=ON)
+## What `make test` builds: `ci` is the same, soon compiled.
+PRESET ?= release
+CONFIGURE = cmake --preset $(PRESET) $(if $(STRICT),-DKVCAST_WARNINGS_AS_ERRORS=ON)
 
 ## Installs what is missing (Debian 12), builds, answers a prompt with and without KV prediction.
 run: setup-runtime
@@ -12,7 +14,7 @@ run: setup-runtime
 
 ## The same set-up, the trainer's included, then every test.
 test: build
-	ctest --preset release -LE models -j $(JOBS)
+	ctest --test-dir build/$(PRESET) --output-on-failure -LE models -j $(JOBS)
 
 ## Fetches the models of models/known.json (1.6 GiB) into models/hub, or what MODELS="NAME ..." names.
 models:
@@ -33,7 +35,7 @@ test-clients: setup-runtime
 
 build: setup
 	$(CONFIGURE) -DKVCAST_BUILD_TESTS=ON
-	cmake --build --preset release -j $(JOBS)
+	cmake --build build/$(PRESET) -j $(JOBS)
 
 setup:
 	scripts/install-dependencies.sh runtime trainer tests

@@ -3,8 +3,9 @@
 # put them:
 #   fuzz/run.sh [SECONDS [JOBS [OUTDIR [NAME...]]]]     60 s, as many jobs as processors, build/fuzz/runs
 # Each begins with its seeds and with OUTDIR/NAME, keeps what it finds new there and what is wrong in
-# OUTDIR/NAME.crashes. Afterwards OUTDIR/summary.txt has a line for each, OUTDIR/corpora.tar.gz what is
-# left of the corpora when nothing is twice in them. Exit status 1: something was found.
+# OUTDIR/NAME.crashes, or in OUTDIR/NAME.once if that input alone is fine when it is run again (a time-out
+# where others use the machine). Afterwards OUTDIR/summary.txt has a line for each, OUTDIR/corpora.tar.gz
+# what is left of the corpora when nothing is twice in them. Exit status 1: something was found.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 if [ -d "$here/bin" ]; then
@@ -32,13 +33,20 @@ workers=$((jobs / $# > 0 ? jobs / $# : 1))
 limits="-rss_limit_mb=2048 -timeout=25 -max_len=8192"
 
 fuzz() {
-  local name=$1 dictionary=
+  local name=$1 dictionary= input
   mkdir -p "$out/$name" "$out/$name.crashes"
   [ ! -e "$here/$name.dict" ] || dictionary=-dict=$here/$name.dict
   # Several findings in one run: it goes on after one.
   $start "$programs/fuzz_$name" -fork="$workers" -ignore_crashes=1 -ignore_ooms=1 -ignore_timeouts=1 \
     -max_total_time="$seconds" -print_final_stats=1 $limits $dictionary \
     -artifact_prefix="$out/$name.crashes/" "$out/$name" "$here/seeds/$name" > "$out/$name.log" 2>&1 || true
+  for input in "$out/$name.crashes"/*; do
+    [ -e "$input" ] || continue
+    $start "$programs/fuzz_$name" $limits "$input" > "$input.log" 2>&1 || continue
+    rm "$input.log"
+    mkdir -p "$out/$name.once"
+    mv "$input" "$out/$name.once"
+  done
   rm -rf "$out/$name.least"
   mkdir "$out/$name.least"
   timeout 900 $start "$programs/fuzz_$name" -merge=1 $limits "$out/$name.least" "$here/seeds/$name" "$out/$name" \
@@ -49,18 +57,18 @@ fuzz() {
 summary() {
   local name=$1 line found
   line=$(grep -aE '^#[0-9]+: cov: ' "$out/$name.log" | tail -n 1)
-  found=$(find "$out/$name.crashes" -type f | wc -l)
+  found=$(find "$out/$name.crashes" -type f ! -name '*.log' | wc -l)
   set -- $line
   line=${1:-#0:} line=${line#\#}
-  echo "$name: ${line%:} executions, cov ${3:-0}, features ${5:-0}, corpus $(ls "$out/$name.least" | wc -l) files, findings $found"
+  echo "$name: ${line%:} executions, cov ${3:-0}, features ${5:-0}, corpus $(ls "$out/$name.least" | wc -l) files, findings $found, not again $(ls "$out/$name.once" 2> /dev/null | wc -l)"
 }
 
-# The scheduler's model (tests/server/scheduler_model_test.cpp), where fuzz/pack.sh put it: four times 2.5 million rounds.
+# The scheduler's model (tests/server/scheduler_model_test.cpp), if KVCAST_SCHEDULER_ROUNDS says how long: four times so many.
 model_of_scheduler() {
-  KVCAST_SCHEDULER_ROUNDS=2500000 KVCAST_SCHEDULER_SEED=$1 $start "$programs/kvcast_server_tests" \
+  KVCAST_SCHEDULER_SEED=$1 $start "$programs/kvcast_server_tests" \
     --gtest_filter='SchedulerModel*' > "$out/scheduler-$1.log" 2>&1 || true
 }
-if [ -x "$programs/kvcast_server_tests" ]; then
+if [ -n "${KVCAST_SCHEDULER_ROUNDS:-}" ] && [ -x "$programs/kvcast_server_tests" ]; then
   cd "$here"
   for seed in 1001 1002 1003 1004; do model_of_scheduler $seed & done
 fi

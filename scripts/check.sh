@@ -28,9 +28,7 @@ format() {
 }
 
 suite() {
-  cmake --preset ci > /dev/null
-  cmake --build build/ci -j "$jobs"
-  ctest --test-dir build/ci -LE models -j "$jobs" --output-on-failure
+  make test PRESET=ci JOBS="$jobs"
 }
 
 instructions() {

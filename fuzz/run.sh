@@ -63,16 +63,6 @@ summary() {
   echo "$name: ${line%:} executions, cov ${3:-0}, features ${5:-0}, corpus $(ls "$out/$name.least" | wc -l) files, findings $found, not again $(ls "$out/$name.once" 2> /dev/null | wc -l)"
 }
 
-# The scheduler's model (tests/server/scheduler_model_test.cpp), if KVCAST_SCHEDULER_ROUNDS says how long: four times so many.
-model_of_scheduler() {
-  KVCAST_SCHEDULER_SEED=$1 $start "$programs/kvcast_server_tests" \
-    --gtest_filter='SchedulerModel*' > "$out/scheduler-$1.log" 2>&1 || true
-}
-if [ -n "${KVCAST_SCHEDULER_ROUNDS:-}" ] && [ -x "$programs/kvcast_server_tests" ]; then
-  cd "$here"
-  for seed in 1001 1002 1003 1004; do model_of_scheduler $seed & done
-fi
-
 running=0
 for name; do
   fuzz "$name" &
@@ -83,12 +73,7 @@ for name; do
   fi
 done
 wait
-{
-  for name; do summary "$name"; done
-  for log in "$out"/scheduler-*.log; do
-    [ ! -e "$log" ] || echo "$(basename "$log" .log): $(grep -aE '^\[  (PASSED|FAILED)|rounds|seed' "$log" | tail -n 3 | tr '\n' ' ')"
-  done
-} | tee "$out/summary.txt"
+for name; do summary "$name"; done | tee "$out/summary.txt"
 tar -C "$out" -czf "$out/corpora.tar.gz" $(for name; do echo "$name.least"; done)
 rm -rf "$TMPDIR"
 ! find "$out" -path '*.crashes/*' -type f | grep .

@@ -134,7 +134,7 @@ class Maker:
                     at = words.index(option)
                     del words[at:at + values]
                 self.commands[os.path.relpath(match[1], ROOT)] = words
-            elif match := re.search(r"&& (\S+/c\+\+ .* -o (kvcast\w*) .*?) &&", line):
+            elif match := re.search(r"&& (\S+/[cg]\+\+ .* -o (kvcast\w*) .*?) &&", line):
                 self.links[match[2]] = shlex.split(match[1])
         archives = ["src/libkvcast_internal.a", "src/server/libkvcast_server.a"]
         shared = sorted({word for link in self.links.values() for word in link if word.endswith(".so") or ".so." in word})

@@ -95,7 +95,7 @@ TEST_F(CompletionsTest, ChatStreamsDeltas) {
     text += event["choices"][0]["delta"].value("content", "");
   }
   EXPECT_EQ(events.data.front()["choices"][0]["delta"]["role"], "assistant");
-  EXPECT_EQ(text, whole["choices"][0]["message"]["content"]);
+  EXPECT_EQ(whole["choices"][0]["message"]["content"], text);
   EXPECT_TRUE(events.done);
 }
 

@@ -79,8 +79,8 @@ TEST_F(ServerDrafts, AStreamGetsEveryTokenAndMetricsCountThem) {
   const json whole = HttpClient(server.port()).post(kCompletions, body).json();
   const json& timings = whole["timings"];
   ASSERT_GT(timings["accepted_tokens"], 0);
-  EXPECT_EQ(server.metric("spec_decode_num_draft_tokens_total"), timings["drafted_tokens"]);
-  EXPECT_EQ(server.metric("spec_decode_num_accepted_tokens_total"), timings["accepted_tokens"]);
+  EXPECT_EQ(timings["drafted_tokens"], server.metric("spec_decode_num_draft_tokens_total"));
+  EXPECT_EQ(timings["accepted_tokens"], server.metric("spec_decode_num_accepted_tokens_total"));
   json streamed = body;
   streamed["stream"] = true;
   const Events events(HttpClient(server.port()).post(kCompletions, streamed).body);
@@ -88,7 +88,7 @@ TEST_F(ServerDrafts, AStreamGetsEveryTokenAndMetricsCountThem) {
   for (const json& event : events.data) {
     for (const json& choice : event["choices"]) text += choice["text"];
   }
-  EXPECT_EQ(text, whole["choices"][0]["text"]);
+  EXPECT_EQ(whole["choices"][0]["text"], text);
   EXPECT_EQ(server.metric("generation_tokens_total"), 120);
 }
 

@@ -261,7 +261,7 @@ TEST_F(RequestFields, ResponsesSayWhatChatSays) {
   }
   EXPECT_EQ(types.front(), "response.created");
   EXPECT_EQ(types.back(), "response.incomplete");
-  EXPECT_EQ(text, chat["choices"][0]["message"]["content"]);
+  EXPECT_EQ(chat["choices"][0]["message"]["content"], text);
   EXPECT_EQ(post("/v1/responses", {{"input", "a"}, {"previous_response_id", "resp_1"}}).status,
             400);
 }

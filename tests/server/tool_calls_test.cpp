@@ -181,8 +181,8 @@ TEST(ServedTools, ANamedToolIsCalledWholeAndStreamed) {
     // What a model of random numbers says may be text, too.
     const json& said = whole["message"]["content"];
     EXPECT_EQ(content, said.is_null() ? "" : said.get<std::string>());
-    EXPECT_EQ(arguments, call["function"]["arguments"]);
-    EXPECT_EQ(reason, whole["finish_reason"]);
+    EXPECT_EQ(call["function"]["arguments"], arguments);
+    EXPECT_EQ(whole["finish_reason"], reason);
   }
 }
 
@@ -301,7 +301,7 @@ TEST(ServedTools, ResponsesCallWhatChatsCall) {
     for (const json& item : done) {
       const bool is_call = item["type"] == "function_call";
       const std::string text = is_call ? item["arguments"] : item["content"][0]["text"];
-      EXPECT_EQ(text, written[item["id"]]);
+      EXPECT_EQ(written[item["id"]], text);
       if (!is_call) streamed += text;
     }
     EXPECT_EQ(streamed, in_whole);

@@ -7,6 +7,7 @@
 // Included after avx512bf16_inl.h.
 #pragma once
 
+#include "kernels/amx_blocks_inl.h"
 #include "kernels/amx_row_inl.h"
 #include "kernels/amx_tiles_inl.h"
 
@@ -14,10 +15,16 @@ namespace kvcast {
 namespace {
 
 constexpr int64_t kStepPanelBytes = kTileSide * kPanelRowBytes;  // of a panel per k-step
-/// k-steps per block for so many rows. Few rows wait for memory, which flows evenly when every
-/// short block fetches the next. Many rows would rather save their sums less often; at 8 steps 32
-/// rows of A, 32 columns of B and their sums still share the 48 KiB of first-level cache.
-int64_t block_steps(int64_t rows) { return rows <= 64 ? 4 : 8; }
+/// Rows and k-steps of a block: 1 MiB of activations stay in the second-level cache (2 MiB on
+/// processors with AMX) while the columns of a panel meet them. A square of 32 x 32 takes four
+/// loads and four products a step, which overlap even where all come from there; saving its sums
+/// does not, so most products are one block along k.
+constexpr int64_t kRowsPerBlock = 256;
+constexpr int64_t kStepsPerBlock = 64;
+int64_t block_steps(int64_t steps) {
+  const int64_t blocks = (steps + kStepsPerBlock - 1) / kStepsPerBlock;
+  return (steps + blocks - 1) / blocks;
+}
 
 /// Some rows times some columns of a panel over a block of k-steps.
 struct TileBlock {
@@ -32,8 +39,7 @@ struct TileBlock {
   int64_t next_write_stride;
 };
 
-/// Up to 32 rows x 32 columns: four products for four loads. B passes by the first-level cache,
-/// in which A stays for all the columns that meet it.
+/// Up to 32 rows x 32 columns: four products for four loads.
 template <class Tiles>
 void multiply_square(const TileBlock& t, int64_t column, Prefetch& prefetch) {
   std::byte* const c = t.sums + column * 4;
@@ -56,10 +62,10 @@ void multiply_square(const TileBlock& t, int64_t column, Prefetch& prefetch) {
   std::byte* const write_end = write + 32 * t.next_write_stride;
   const int64_t a_lower_step = t.a_lower_step;
   for (int64_t s = 0; s < t.steps; ++s) {
-    _tile_stream_loadd(6, b, kPanelRowBytes);
+    _tile_loadd(6, b, kPanelRowBytes);
     _tile_loadd(4, a, kLine);
     prefetch.step();
-    _tile_stream_loadd(7, b + kLine, kPanelRowBytes);
+    _tile_loadd(7, b + kLine, kPanelRowBytes);
     Tiles::multiply_046();
     _tile_loadd(5, a_lower, kLine);
     Tiles::multiply_147();
@@ -146,7 +152,7 @@ class TileMultiply {
     const int64_t squares = m_.rows / 32;
     const int64_t rest = m_.rows % 32;
     // A panel that is read once: no sums to carry from block to block.
-    const int64_t block = m_.rows <= kTileSide ? steps : block_steps(m_.rows);
+    const int64_t block = m_.rows <= kTileSide ? steps : block_steps(steps);
     if (rest == 0) configure_square(kTileSide, kTileSide);
     for (step_ = 0; step_ < steps; step_ += block) {
       step_count_ = steps - step_ < block ? steps - step_ : block;
@@ -190,21 +196,13 @@ class TileMultiply {
     }
   }
 
-  /// The last block along k ends in `out`; the others continue with the next columns' sums.
+  /// The last block along k ends in `out`, whose rows lie far apart.
   void plan_writes(TileBlock& t, int64_t p, int64_t row, int64_t rows, int64_t column) const {
     t.next_write = t.sums;
     t.next_write_stride = 0;
-    if (last_) {
-      if (rows < 32 || m_.columns - p * 64 < column + 32) return;
-      t.next_write = reinterpret_cast<std::byte*>(m_.out + row * m_.out_stride + p * 64 + column);
-      t.next_write_stride = m_.out_stride * 4;
-    } else {
-      const int64_t next_row = p + 1 < m_.panels ? row : row + 32;
-      const int64_t next_panel = p + 1 < m_.panels ? p + 1 : 0;
-      t.next_write = column == 0 ? t.sums + 32 * 4
-                                 : m_.scratch + (next_panel * m_.rows + next_row) * kPanelRowBytes;
-      t.next_write_stride = kPanelRowBytes;
-    }
+    if (!last_ || rows < 32 || m_.columns - p * 64 < column + 32) return;
+    t.next_write = reinterpret_cast<std::byte*>(m_.out + row * m_.out_stride + p * 64 + column);
+    t.next_write_stride = m_.out_stride * 4;
   }
 
   void finish(int64_t p, int64_t row, int64_t rows, const std::byte* sums) const {
@@ -325,6 +323,7 @@ KernelTable amx_table() {
   set_whole_product(t.bf16, multiply_tiles<TilesBf16>);
   t.int8.convert = convert_int8_tiles;
   set_whole_product(t.int8, multiply_tiles<TilesInt8>);
+  set_block_products_in_tiles(t);
   // Processors with AMX take longer for vdpbf16ps than for the two multiply-adds of f32.
   t.attention_bf16 = attention_kernels<CacheBf16Widened>();
   for (MatmulKernels* m : {&t.bf16, &t.int8}) {
@@ -333,7 +332,7 @@ KernelTable amx_table() {
     m->row_padding_bytes = 0;
     m->parts_of_one_row_only = true;
     m->panels_per_block = 4;
-    m->largest_row_block = 512;
+    m->largest_row_block = kRowsPerBlock;
     m->scratch_bytes = tile_scratch_bytes;
   }
   t.spin = spin_amx;

@@ -18,7 +18,7 @@ namespace {
 /// Blocks along k in a piece: unpacked, some 2 KiB each, in the second-level cache. Long, since
 /// rows of activations are fetched well only in long runs (12 blocks at a time: a third of the rate
 /// lost).
-constexpr int64_t kBlocksPerPiece = Simd::kWidth == 16 ? 96 : 16;
+constexpr int64_t kMostBlocksPerPiece = Simd::kWidth == 16 ? 96 : 16;
 /// Bytes ahead of the reader that few rows fetch: a block of work is long beside the way from
 /// memory, but lines come in bursts of a block. Half of it costs 10 rows a tenth of their speed.
 constexpr int64_t kBlocksReadAhead = 6144;
@@ -70,6 +70,8 @@ struct Floats {
 template <class Dot, int64_t kBlockSteps, int64_t kBlockMinimums, class Steps = HalfFloats>
 struct ScaledByBlock {
   static constexpr int64_t kGroupBytes = 4 * Dot::kSteps;
+  static constexpr int kRowsPerTile = Simd::kTileRows;  ///< of many rows
+  static constexpr int64_t kBlocksPerPiece = kMostBlocksPerPiece;
 
   template <int kRows, int kVectors>
   static KVCAST_INLINE void begin(Simd::I (&acc)[kRows][kVectors]) {
@@ -79,35 +81,48 @@ struct ScaledByBlock {
       for (int v = 0; v < kVectors; ++v) acc[r][v] = Simd::zero_int();
     }
   }
+  /// Of a vector of features.
+  struct Scales {
+    Simd::F step, minimum;
+  };
+  static KVCAST_INLINE Scales scales_of(const std::byte* block, int64_t column) {
+    const std::byte* const steps = block + kBlockSteps + column * Steps::kBytes;
+    Scales s{Steps::load(steps), Simd::zero()};
+    if constexpr (kMinimum) s.minimum = Steps::load(steps + kBlockMinimums - kBlockSteps);
+    return s;
+  }
+  /// `sum` and what a block whose products are `products` brings a row.
+  static KVCAST_INLINE Simd::F add_scaled(Simd::I products, const std::byte* row_header,
+                                          const Scales& scales, Simd::F sum) {
+    const auto* const header = reinterpret_cast<const float*>(row_header);
+    const Simd::F scale = Simd::set(header[0]);
+    Simd::F x = Simd::to_float(products);
+    if constexpr (Dot::kUnsignedBytes && !kMinimum) {
+      x = Simd::fma(x, scale, Simd::set(header[1] * -128.0F));
+    } else {
+      x = Simd::mul(x, scale);
+    }
+    sum = Simd::fma(x, scales.step, sum);
+    if constexpr (kMinimum) sum = Simd::fma(scales.minimum, Simd::set(header[1]), sum);
+    return sum;
+  }
   template <int kRows, int kVectors>
   static KVCAST_INLINE void add_to_sums(const BlockOperands& o,
                                         const Simd::I (&acc)[kRows][kVectors], std::byte* sums) {
-    constexpr bool kMinimum = kBlockMinimums != 0;
     const TileRows<kRows> headers(o.headers, o.a_stride);
     KVCAST_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      const std::byte* const steps =
-          o.block + kBlockSteps + (o.column + v * Simd::kWidth) * Steps::kBytes;
-      const Simd::F step = Steps::load(steps);
-      Simd::F minimum = Simd::zero();
-      if constexpr (kMinimum) minimum = Steps::load(steps + kBlockMinimums - kBlockSteps);
+      const Scales scales = scales_of(o.block, o.column + v * Simd::kWidth);
       KVCAST_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        const auto* const header = reinterpret_cast<const float*>(headers[r]);
         auto* const out = reinterpret_cast<float*>(sums) + r * 64 + v * Simd::kWidth;
-        const Simd::F scale = Simd::set(header[0]);
-        Simd::F x = Simd::to_float(acc[r][v]);
-        if constexpr (Dot::kUnsignedBytes && !kMinimum) {
-          x = Simd::fma(x, scale, Simd::set(header[1] * -128.0F));
-        } else {
-          x = Simd::mul(x, scale);
-        }
-        Simd::F sum = Simd::fma(x, step, Simd::load(out));
-        if constexpr (kMinimum) sum = Simd::fma(minimum, Simd::set(header[1]), sum);
-        Simd::store(out, sum);
+        Simd::store(out, add_scaled(acc[r][v], headers[r], scales, Simd::load(out)));
       }
     }
   }
+
+ private:
+  static constexpr bool kMinimum = kBlockMinimums != 0;
 };
 
 /// Groups of a block whose codes are bytes.
@@ -132,7 +147,8 @@ struct Int8Codes : ScaledByBlock<Dot, kInt8Steps, 0> {
   static constexpr int64_t kBytes = kInt8BlockBytes;
   static constexpr int kRowsAtOnce = kTallRows;
   static constexpr int kRowsInWholeTiles = Simd::kTileRows;
-  static constexpr bool kUnpackOnce = false;  ///< codes become Unpacked ones for many rows
+  static constexpr bool kUnpackOnce = false;  ///< codes become those of Many for many rows
+  using Many = Int8Codes;                     ///< what takes many rows, a piece at a time
 
   template <int kRows, int kVectors>
   static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
@@ -170,7 +186,7 @@ struct Int4Codes : ScaledByBlock<Dot, kInt4Steps, kInt4Minimums> {
   static constexpr int kRowsAtOnce = kRowsUnpackedInRegisters;
   static constexpr int kRowsInWholeTiles = kRowsUnpackedInWholeTiles;
   static constexpr bool kUnpackOnce = true;
-  using Unpacked = UnpackedInt4Codes<Dot>;
+  using Many = UnpackedInt4Codes<Dot>;
 
   template <int kRows, int kVectors>
   static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
@@ -256,6 +272,9 @@ void run_block_strips(const BlockTile& t, Prefetch& prefetch) {
 
 template <class Codes, int kRows>
 void run_block_rows(const BlockTile& t, Prefetch& prefetch) {
+  if constexpr (requires { Codes::template run_rows<kRows>(t, prefetch); }) {
+    return Codes::template run_rows<kRows>(t, prefetch);
+  }
   constexpr int kVectors = kRows > Codes::kRowsInWholeTiles ? kTallVectors : Simd::kTileVectors;
   const int64_t width = (t.args->column_end - t.args->column_begin) / Simd::kWidth;
   if (width % kVectors == 0) {
@@ -295,7 +314,7 @@ KVCAST_INLINE void unpack_blocks(const std::byte* from, int64_t blocks, int64_t 
 
 constexpr int64_t block_sums_bytes(int64_t rows) { return rows * 64 * 4; }
 int64_t block_scratch_bytes(int64_t rows, int64_t) {
-  return block_sums_bytes(rows) + kBlocksPerPiece * kUnpackedBlockBytes;
+  return block_sums_bytes(rows) + kMostBlocksPerPiece * kUnpackedBlockBytes;
 }
 
 /// Row tiles of a piece, as equal in height as they can be, and what is carried between them.
@@ -322,10 +341,11 @@ void run_block_tiles(BlockTile t, int64_t tiles, Prefetch& prefetch) {
 template <class Codes>
 void multiply_pieces(const MultiplyArgs& m, int64_t block_begin, int64_t block_end,
                      bool with_prefetch) {
+  using Many = typename Codes::Many;
   const bool once = m.rows <= Codes::kRowsAtOnce;
-  const int64_t tiles = (m.rows + Simd::kTileRows - 1) / Simd::kTileRows;
+  const int64_t tiles = (m.rows + Many::kRowsPerTile - 1) / Many::kRowsPerTile;
   const int64_t all = m.groups / kBlockGroups;
-  const int64_t piece = once ? block_end - block_begin : kBlocksPerPiece;
+  const int64_t piece = once ? block_end - block_begin : Many::kBlocksPerPiece;
   for (int64_t b = block_begin; b < block_end; b += piece) {
     const int64_t end = b + piece < block_end ? b + piece : block_end;
     const std::byte* const blocks = m.panel + b * Codes::kBytes;
@@ -340,14 +360,14 @@ void multiply_pieces(const MultiplyArgs& m, int64_t block_begin, int64_t block_e
     BlockTile t{&m, 0, blocks, b, end};
     if (once) {
       run_block_tile<Codes>(m.rows, t, prefetch);
-    } else if constexpr (Codes::kUnpackOnce) {
+      continue;
+    }
+    if constexpr (Codes::kUnpackOnce) {
       std::byte* const unpacked = m.scratch + block_sums_bytes(m.rows);
       unpack_blocks(blocks, end - b, m.column_begin, m.column_end, unpacked);
       t.blocks = unpacked;
-      run_block_tiles<typename Codes::Unpacked>(t, tiles, prefetch);
-    } else {
-      run_block_tiles<Codes>(t, tiles, prefetch);
     }
+    run_block_tiles<Many>(t, tiles, prefetch);
   }
 }
 
@@ -367,7 +387,7 @@ void set_block_product(MatmulKernels& kernels, void (*convert)(const ConvertArgs
   kernels.multiply = multiply_blocks<Codes>;
   kernels.multiply_groups = multiply_block_groups<Codes>;
   kernels.takes_interludes = true;
-  kernels.row_multiple = Simd::kTileRows;
+  kernels.row_multiple = Codes::Many::kRowsPerTile;
   kernels.largest_row_block = 256;  // whose activations stay in the second-level cache
   kernels.scratch_bytes = block_scratch_bytes;
   kernels.group_bytes = Codes::kGroupBytes + kBlockHeaderBytes / kBlockGroups;

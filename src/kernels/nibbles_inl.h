@@ -34,6 +34,7 @@ struct Int4Nibbles : ScaledByBlock<NibbleBlocks, kInt4Steps, kInt4Minimums> {
   static constexpr int kRowsAtOnce = Simd::kTileRows;
   static constexpr int kRowsInWholeTiles = Simd::kTileRows;
   static constexpr bool kUnpackOnce = false;
+  using Many = Int4Nibbles;
 
   template <int kRows, int kVectors>
   static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {
@@ -110,6 +111,7 @@ struct Int8Nibbles : ScaledByBlock<NibbleBlocks, kInt8Steps, 0> {
   static constexpr int kRowsAtOnce = Simd::kTileRows;
   static constexpr int kRowsInWholeTiles = Simd::kTileRows;
   static constexpr bool kUnpackOnce = false;
+  using Many = Int8Nibbles;
 
   template <int kRows, int kVectors>
   static KVCAST_INLINE void multiply_add(const BlockOperands& o, Simd::I (&acc)[kRows][kVectors]) {

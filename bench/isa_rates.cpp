@@ -94,15 +94,15 @@ class Weights {
 };
 
 /// Seconds per product, over at least `seconds` and two products after one that warms up.
-double time_products(const Case& c, Weights& weights, const std::vector<float>& a,
-                     std::vector<float>& out, double seconds) {
+double time_products(const Case& c, Weights& weights, const std::vector<float>& a, float* out,
+                     double seconds) {
   const auto run = [&] {
     const PackedMatrix& weight = weights.next();
     matmul({.a = a.data(),
             .a_stride = weight.k(),
             .rows = c.rows,
             .weight = &weight,
-            .out = out.data(),
+            .out = out,
             .out_stride = weight.n()},
            c.threads);
   };
@@ -152,7 +152,9 @@ void measure(const Options& options, std::vector<Case>& cases) {
   const int64_t most_rows = std::ranges::max(options.rows);
   const std::vector<float> source = random_floats(options.n * options.k);
   const std::vector<float> a = random_floats(most_rows * options.k);
-  std::vector<float> out(static_cast<size_t>(most_rows * options.n));
+  // On huge pages, as a model's activations are: with rows on pages of their own, what would be
+  // measured is the way to the page tables.
+  const auto out = allocate_pages(static_cast<size_t>(most_rows * options.n) * sizeof(float));
   std::map<int, double> read;
   for (const int threads : options.threads) read[threads] = measure_read_bytes_per_s(threads, 0.2);
   for (const std::string& type : options.types) {
@@ -164,7 +166,8 @@ void measure(const Options& options, std::vector<Case>& cases) {
         if (c.rows == options.rows.front()) update_peak(cases, c);
         c.bytes = static_cast<double>(weights.next().bytes());
         c.read_bytes_per_s = read[c.threads];
-        c.seconds.push_back(time_products(c, weights, a, out, options.seconds));
+        c.seconds.push_back(
+            time_products(c, weights, a, reinterpret_cast<float*>(out.get()), options.seconds));
       }
     }
   }

@@ -107,6 +107,12 @@ struct BlocksInTiles : Codes {
     for (int r = 0; r < kRows; ++r) {
       acc[r] = t.block_begin == 0 ? Simd::zero() : Simd::load(sums + r * 64);
     }
+    const bool last = t.block_end * kBlockGroups == m.groups;
+    if (last) {  // lines far apart, which are there when the sums are
+      for (int r = 0; r < kRows; ++r) {
+        __builtin_prefetch(m.out + (t.row + r) * m.out_stride + column, 1, 3);
+      }
+    }
     Products products;
     const int64_t blocks = t.block_end - t.block_begin;
     __asm__ volatile("" ::: "memory");  // what tiles load has been stored
@@ -125,7 +131,6 @@ struct BlocksInTiles : Codes {
       turn.template operator()<2>(block + 2);
       turn.template operator()<3>(block + 3);
     }
-    const bool last = t.block_end * kBlockGroups == m.groups;
     KVCAST_UNROLL
     for (int r = 0; r < kRows; ++r) {
       if (last) {

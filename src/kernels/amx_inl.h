@@ -15,10 +15,10 @@ namespace kvcast {
 namespace {
 
 constexpr int64_t kStepPanelBytes = kTileSide * kPanelRowBytes;  // of a panel per k-step
-/// Rows and k-steps of a block: 1 MiB of activations stay in the second-level cache (2 MiB on
-/// processors with AMX) while the columns of a panel meet them. A square of 32 x 32 takes four
-/// loads and four products a step, which overlap even where all come from there; saving its sums
-/// does not, so most products are one block along k.
+/// Rows and k-steps of a block: at most 1 MiB of activations stay in the second-level cache (2 MiB
+/// on processors with AMX) while the columns of its panels meet them. A square of 32 x 32 takes
+/// four loads and four products a step, which overlap even where all come from there; saving its
+/// sums does not, so most products are one block along k.
 constexpr int64_t kRowsPerBlock = 256;
 constexpr int64_t kStepsPerBlock = 64;
 int64_t block_steps(int64_t steps) {
@@ -141,7 +141,7 @@ void finish_block(const MultiplyArgs& panel_args, const std::byte* sums, int64_t
   }
 }
 
-/// A call of multiply_tiles: walks k-blocks, rows and panels.
+/// A call of multiply_tiles: walks k-blocks, panels and rows.
 template <class Tiles>
 class TileMultiply {
  public:
@@ -149,27 +149,35 @@ class TileMultiply {
 
   void run() {
     const int64_t steps = m_.groups / kTileSide;
-    const int64_t squares = m_.rows / 32;
-    const int64_t rest = m_.rows % 32;
     // A panel that is read once: no sums to carry from block to block.
     const int64_t block = m_.rows <= kTileSide ? steps : block_steps(steps);
-    if (rest == 0) configure_square(kTileSide, kTileSide);
+    parts_ = (m_.rows + 31) / 32;
     for (step_ = 0; step_ < steps; step_ += block) {
       step_count_ = steps - step_ < block ? steps - step_ : block;
       last_ = step_ + step_count_ == steps;
-      parts_ = squares + (rest > 0 ? 1 : 0);
-      if (rest > 0 && squares > 0) configure_square(kTileSide, kTileSide);
-      for (int64_t i = 0; i < squares; ++i) run_rows(i * 32, 32, i);
-      if (rest > kTileSide) configure_square(kTileSide, rest - kTileSide);
-      if (rest > 0 && rest <= kTileSide) configure_wide(rest);
-      if (rest > 0) run_rows(squares * 32, rest, squares);
+      for (int64_t p = 0; p < m_.panels; ++p) run_panel(p);
     }
     _tile_release();
   }
 
  private:
-  /// Rows [row, row + rows), at most 32, of every panel: the index-th part of the block's rows.
-  void run_rows(int64_t row, int64_t rows, int64_t part) {
+  /// All rows, 32 at a time, of one panel.
+  void run_panel(int64_t p) {
+    const int64_t squares = m_.rows / 32;
+    const int64_t rest = m_.rows % 32;
+    if (squares > 0) configure_square(kTileSide, kTileSide);
+    for (int64_t i = 0; i < squares; ++i) run_rows(p, i * 32, 32, i);
+    if (rest == 0) return;
+    if (rest > kTileSide) {
+      configure_square(kTileSide, rest - kTileSide);
+    } else {
+      configure_wide(rest);
+    }
+    run_rows(p, squares * 32, rest, squares);
+  }
+
+  /// Rows [row, row + rows), at most 32: the index-th part of the block's rows.
+  void run_rows(int64_t p, int64_t row, int64_t rows, int64_t part) {
     const bool wide = rows <= kTileSide;
     const int64_t full_tiles = wide ? row / kTileSide : row / kTileSide + 1;
     const int64_t last_rows =
@@ -180,20 +188,18 @@ class TileMultiply {
     t.a_lower = m_.a + full_tiles * kTileSide * m_.a_stride_bytes + step_ * t.a_lower_step;
     t.steps = step_count_;
     t.first = step_ == 0;
-    for (int64_t p = 0; p < m_.panels; ++p) {
-      t.b = m_.panel + p * m_.panel_bytes + step_ * kStepPanelBytes;
-      t.sums = m_.scratch + (p * m_.rows + row) * kPanelRowBytes;
-      Prefetch prefetch = plan_prefetch(p, part, wide);
-      if (wide) {
-        multiply_wide<Tiles>(t, prefetch);
-      } else {
-        for (int64_t c = m_.column_begin; c < m_.column_end; c += 32) {
-          plan_writes(t, p, row, rows, c);
-          multiply_square<Tiles>(t, c, prefetch);
-        }
+    t.b = m_.panel + p * m_.panel_bytes + step_ * kStepPanelBytes;
+    t.sums = m_.scratch + (p * m_.rows + row) * kPanelRowBytes;
+    Prefetch prefetch = plan_prefetch(p, part, wide);
+    if (wide) {
+      multiply_wide<Tiles>(t, prefetch);
+    } else {
+      for (int64_t c = m_.column_begin; c < m_.column_end; c += 32) {
+        plan_writes(t, p, row, rows, c);
+        multiply_square<Tiles>(t, c, prefetch);
       }
-      if (last_) finish(p, row, rows, t.sums);
     }
+    if (last_) finish(p, row, rows, t.sums);
   }
 
   /// The last block along k ends in `out`, whose rows lie far apart.
@@ -214,26 +220,30 @@ class TileMultiply {
     finish_block<Tiles>(panel, sums, row, rows, m_.column_begin, m_.column_end);
   }
 
-  /// This part's share of panel p's next block along k, or of the next task's first one.
+  /// This part's share of what is multiplied after panel p's block: the next panel's, the next
+  /// block along k, or the next task's first one.
   [[nodiscard]] Prefetch plan_prefetch(int64_t p, int64_t part, bool wide) const {
     const int64_t steps = m_.groups / kTileSide;
     if (m_.rows <= kTileSide) {
-      return Prefetch::ahead(m_.panel + p * m_.panel_bytes, steps * kStepPanelBytes,
-                             kStepPanelBytes, m_.next);
+      const std::byte* const panel = m_.panel + p * m_.panel_bytes;
+      return Prefetch::ahead(panel, steps * kStepPanelBytes, kStepPanelBytes,
+                             p + 1 < m_.panels ? panel + m_.panel_bytes : m_.next);
     }
-    const std::byte* next = m_.panel + p * m_.panel_bytes + (step_ + step_count_) * kStepPanelBytes;
-    int64_t next_steps = steps - step_ - step_count_;
-    if (last_) {
-      next = m_.next == nullptr ? nullptr : m_.next + p * m_.panel_bytes;
-      next_steps = steps;
+    const int64_t next_panel = p + 1 < m_.panels ? p + 1 : 0;
+    int64_t next_step = next_panel > 0 ? step_ : step_ + step_count_;
+    const std::byte* next = m_.panel + next_panel * m_.panel_bytes;
+    if (next_step == steps) {
+      if (m_.next == nullptr) return {};
+      next = m_.next;
+      next_step = 0;
     }
-    if (next == nullptr) return {};
-    if (next_steps > step_count_) next_steps = step_count_;
+    const int64_t next_steps = steps - next_step < step_count_ ? steps - next_step : step_count_;
     const int64_t lines = next_steps * kStepPanelBytes / kLine;
     const int64_t begin = lines * part / parts_;
     const int64_t end = lines * (part + 1) / parts_;
     const int64_t work = step_count_ * (wide ? 1 : (m_.column_end - m_.column_begin) / 32);
-    return Prefetch::plan(next + begin * kLine, (end - begin) * kLine, work);
+    return Prefetch::plan(next + next_step * kStepPanelBytes + begin * kLine, (end - begin) * kLine,
+                          work);
   }
 
   const MultiplyArgs& m_;

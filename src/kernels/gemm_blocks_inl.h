@@ -18,7 +18,7 @@ namespace {
 /// Blocks along k in a piece: unpacked, some 2 KiB each, in the second-level cache. Long, since
 /// rows of activations are fetched well only in long runs (12 blocks at a time: a third of the rate
 /// lost).
-constexpr int64_t kMostBlocksPerPiece = Simd::kWidth == 16 ? 96 : 16;
+constexpr int64_t kBlocksPerPiece = Simd::kWidth == 16 ? 96 : 16;
 /// Bytes ahead of the reader that few rows fetch: a block of work is long beside the way from
 /// memory, but lines come in bursts of a block. Half of it costs 10 rows a tenth of their speed.
 constexpr int64_t kBlocksReadAhead = 6144;
@@ -71,7 +71,6 @@ template <class Dot, int64_t kBlockSteps, int64_t kBlockMinimums, class Steps = 
 struct ScaledByBlock {
   static constexpr int64_t kGroupBytes = 4 * Dot::kSteps;
   static constexpr int kRowsPerTile = Simd::kTileRows;  ///< of many rows
-  static constexpr int64_t kBlocksPerPiece = kMostBlocksPerPiece;
 
   template <int kRows, int kVectors>
   static KVCAST_INLINE void begin(Simd::I (&acc)[kRows][kVectors]) {
@@ -81,8 +80,7 @@ struct ScaledByBlock {
       for (int v = 0; v < kVectors; ++v) acc[r][v] = Simd::zero_int();
     }
   }
-  /// Of a vector of features.
-  struct Scales {
+  struct Scales {  // of a vector of features
     Simd::F step, minimum;
   };
   static KVCAST_INLINE Scales scales_of(const std::byte* block, int64_t column) {
@@ -95,12 +93,11 @@ struct ScaledByBlock {
   static KVCAST_INLINE Simd::F add_scaled(Simd::I products, const std::byte* row_header,
                                           const Scales& scales, Simd::F sum) {
     const auto* const header = reinterpret_cast<const float*>(row_header);
-    const Simd::F scale = Simd::set(header[0]);
     Simd::F x = Simd::to_float(products);
     if constexpr (Dot::kUnsignedBytes && !kMinimum) {
-      x = Simd::fma(x, scale, Simd::set(header[1] * -128.0F));
+      x = Simd::fma(x, Simd::set(header[0]), Simd::set(header[1] * -128.0F));
     } else {
-      x = Simd::mul(x, scale);
+      x = Simd::mul(x, Simd::set(header[0]));
     }
     sum = Simd::fma(x, scales.step, sum);
     if constexpr (kMinimum) sum = Simd::fma(scales.minimum, Simd::set(header[1]), sum);
@@ -261,7 +258,6 @@ void run_block_strips(const BlockTile& t, Prefetch& prefetch) {
     }
   }
   if (t.block_end * kBlockGroups < m.groups) return;
-  KVCAST_UNROLL
   for (int r = 0; r < kRows; ++r) {
     const auto* const sums = reinterpret_cast<const float*>(m.scratch) + (t.row + r) * 64;
     for (int64_t column = m.column_begin; column < m.column_end; column += Simd::kWidth) {
@@ -314,7 +310,7 @@ KVCAST_INLINE void unpack_blocks(const std::byte* from, int64_t blocks, int64_t 
 
 constexpr int64_t block_sums_bytes(int64_t rows) { return rows * 64 * 4; }
 int64_t block_scratch_bytes(int64_t rows, int64_t) {
-  return block_sums_bytes(rows) + kMostBlocksPerPiece * kUnpackedBlockBytes;
+  return block_sums_bytes(rows) + kBlocksPerPiece * kUnpackedBlockBytes;
 }
 
 /// Row tiles of a piece, as equal in height as they can be, and what is carried between them.
@@ -345,7 +341,7 @@ void multiply_pieces(const MultiplyArgs& m, int64_t block_begin, int64_t block_e
   const bool once = m.rows <= Codes::kRowsAtOnce;
   const int64_t tiles = (m.rows + Many::kRowsPerTile - 1) / Many::kRowsPerTile;
   const int64_t all = m.groups / kBlockGroups;
-  const int64_t piece = once ? block_end - block_begin : Many::kBlocksPerPiece;
+  const int64_t piece = once ? block_end - block_begin : kBlocksPerPiece;
   for (int64_t b = block_begin; b < block_end; b += piece) {
     const int64_t end = b + piece < block_end ? b + piece : block_end;
     const std::byte* const blocks = m.panel + b * Codes::kBytes;

@@ -4,6 +4,8 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <memory>
 #include <string>
 #include <thread>
@@ -76,8 +78,10 @@ std::string exchange(std::string_view sent, size_t step) {
   std::string answer;
   char bytes[4096];
   ssize_t received = 0;
-  while ((received = recv(socket_fd, bytes, sizeof(bytes), 0)) > 0) {
-    answer.append(bytes, static_cast<size_t>(received));
+  // libFuzzer's own alarm, every 13 s, may end a wait, but not the patience for an answer.
+  while ((received = recv(socket_fd, bytes, sizeof(bytes), 0)) > 0 ||
+         (received < 0 && errno == EINTR)) {
+    answer.append(bytes, static_cast<size_t>(std::max<ssize_t>(received, 0)));
   }
   FUZZ_CHECK(received == 0 || errno == ECONNRESET || errno == EPIPE);  // and no time-out
   close(socket_fd);

@@ -2,15 +2,18 @@
 clients that vanish and clients that read slowly, with refinement and a prefix store. Needs nothing but Python.
 
     python3 tests/clients/mixed_soak.py KVCAST MODEL [--minutes 60] [--clients 8] [--threads N] [--cache-mib 96]
+                                        [--pause SECONDS] [--probe-pause SECONDS]
 
-Each client sends its next request when the last one is over, a probe of one shape every quarter of a second gives the
-time to the first token. After a warm-up of a tenth of the time the first fifth of the rest is held against its last
-fifth: resident memory within 1%, 99th percentile of the probe's time no more than 10% longer; and no request may
-fail. Prints a line a minute and a line of JSON; exit status 1 if one of the three does not hold.
+Each client sends its next request when the last one is over (--pause: and so long after it on average), a probe of one
+shape every quarter of a second (--probe-pause) gives the time to the first token. After a warm-up of a tenth of the time
+the first fifth of the rest is held against its last fifth: resident memory within 1%, 99th percentile of the probe's time
+no more than 10% longer; and no request may fail. Prints a line a minute and a line of JSON; exit status 1 if one of the
+three does not hold.
 """
 import argparse
 import http.client
 import json
+import os
 import random
 import signal
 import socket
@@ -31,8 +34,9 @@ def text(draw, words):
 
 
 class Traffic:
-    def __init__(self, server):
+    def __init__(self, server, pause=0.0, probe_pause=0.25):
         self.server = server
+        self.pause, self.probe_pause = pause, probe_pause
         self.over = threading.Event()
         self.lock = threading.Lock()
         self.counts, self.errors = {}, []
@@ -62,7 +66,12 @@ class Traffic:
     def client(self, number):
         draw = random.Random(number)
         kinds = [self.completion, self.completion_stream, self.chat, self.chat, self.score, self.vanish, self.slow, self.bad]
-        self.repeat(lambda: draw.choice(kinds)(draw))
+
+        def once():
+            if self.pause > 0:
+                self.over.wait(draw.expovariate(1 / self.pause))
+            return draw.choice(kinds)(draw)
+        self.repeat(once)
 
     def completion(self, draw):
         answer = self.server.post("/v1/completions", prompt=self.prompt(draw), max_tokens=draw.randrange(1, 40), temperature=0.7,
@@ -132,7 +141,7 @@ class Traffic:
             took = time.perf_counter() - begin
             assert b"error" not in first and b"[DONE]" in response.read()
             self.probes.append((self.now(), 1e3 * took))
-            time.sleep(0.25)
+            self.over.wait(self.probe_pause)
             return "probe"
         self.repeat(once)
 
@@ -161,12 +170,14 @@ def main():
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache-mib", type=int, default=96)
+    parser.add_argument("--pause", type=float, default=0, help="mean seconds that a client waits before a request")
+    parser.add_argument("--probe-pause", type=float, default=0.25)
     arguments = parser.parse_args()
     seconds = 60 * arguments.minutes
     with tempfile.TemporaryDirectory() as store, Served(
             arguments.kvcast, arguments.model, "--threads", str(arguments.threads), "--cache-mib", str(arguments.cache_mib),
             "--prefix-store", store, "--prefix-store-mib", "64", "--prefill", "kv-prediction:tail=16,refine=auto") as server:
-        traffic = Traffic(server)
+        traffic = Traffic(server, arguments.pause, arguments.probe_pause)
         threads = [threading.Thread(target=traffic.client, args=(i,)) for i in range(arguments.clients)]
         threads += [threading.Thread(target=traffic.probe), threading.Thread(target=traffic.watch)]
         for thread in threads:
@@ -176,6 +187,8 @@ def main():
             recent = [v for t, v in traffic.probes if t > traffic.now() - 60] or [0]
             print(f"{traffic.now():6.0f} s: {sum(traffic.counts.values())} requests, {len(traffic.errors)} failed, "
                   f"{traffic.memory[-1][1]:.1f} MiB, first token p50 {statistics.median(recent):.1f} p99 {p99(recent):.1f} ms", flush=True)
+        with open(f"/proc/{server.process.pid}/stat") as stat:
+            processor_seconds = sum(int(field) for field in stat.read().rsplit(")", 1)[1].split()[11:13]) / os.sysconf("SC_CLK_TCK")
         traffic.over.set()
         for thread in threads:
             thread.join()
@@ -189,6 +202,7 @@ def main():
     for error in traffic.errors[:10]:
         print(error)
     print(json.dumps({"minutes": arguments.minutes, "requests": traffic.counts, "failed": len(traffic.errors), "exit_status": status,
+                      "processor_seconds": processor_seconds,
                       "resident_mib": memory, "first_token_p99_ms": first_token, "probes": len(traffic.probes), "holds": holds}))
     sys.exit(0 if all(holds.values()) else 1)
 

@@ -4,12 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <optional>
 
 #include "capi/handles.h"
 #include "faults/failing_allocations.h"
 #include "kvcast/session.h"
 #include "runtime/model_impl.h"
 #include "runtime/scheduler_rounds.h"
+#include "runtime/step.h"
 #include "server/tiny_bundle.h"
 
 namespace kvcast {
@@ -200,6 +202,46 @@ TEST_F(Allocations, OfARequest) {
   ASSERT_TRUE((*rounds)->submit(request, again));
   ASSERT_EQ(answered(again), 1);
   EXPECT_EQ(again->message, "");
+}
+
+TEST_F(Allocations, OfRefiningAStoredPrefix) {
+  const Models& models = model()->impl().models;
+  const std::vector<int32_t> prompt = {1, 17, 30, 41, 57, 60, 71, 80, 99, 103, 111, 120};
+  const auto strategy = *PrefillStrategy::parse("kv-prediction:refine=auto");
+  const auto rows = static_cast<int64_t>(prompt.size()) - 1;
+  int64_t dropped = 0;
+  tried_ = for_each_allocation([&](int64_t) {
+    std::optional<StepEngine> engine;
+    {
+      const WorkingAllocations now;
+      engine.emplace(*model(), SchedulerOptions{});
+      Sequence sequence(models);
+      sequence.tokens = prompt;
+      Sequence* const one[] = {&sequence};
+      std::vector<float> logits(static_cast<size_t>(models.base->config().vocab_size));
+      PrefillWorkspace workspace;
+      strategy->prefill(models, one, logits.data(), workspace, {});
+      engine->pool().put(CacheFamily::kHealing, rows, std::move(sequence));
+    }
+    const int64_t stored = engine->pool().bytes();
+    EXPECT_GT(stored, 0);
+    try {
+      EXPECT_TRUE(engine->refine_stored({}));
+    } catch (const std::bad_alloc&) {  // for the round to answer
+      EXPECT_TRUE(FailingAllocation::failed());
+      return;
+    }
+    const WorkingAllocations again;
+    Sequence reader(models);
+    reader.tokens = prompt;
+    if (engine->pool().take(CacheFamily::kExact, rows, reader) == rows) return;
+    // What could not be refined is gone: else whoever is idle would try it for ever.
+    EXPECT_TRUE(FailingAllocation::failed());
+    EXPECT_EQ(engine->pool().bytes(), 0);
+    EXPECT_FALSE(engine->refine_stored({}));
+    ++dropped;
+  });
+  EXPECT_GT(dropped, 3);
 }
 
 }  // namespace

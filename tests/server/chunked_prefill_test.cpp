@@ -93,6 +93,38 @@ INSTANTIATE_TEST_SUITE_P(Strategies, ChunkedPrefillTest,
                                                               "kv-prediction:tail=7"),
                                             ::testing::Values(1, 4, 7, 64)));
 
+/// How many calls read `tokens` more of a sequence's prompt, at most `max_rows` rows each.
+int64_t steps_for(const Models& models, Sequence& sequence, int64_t tokens, int64_t max_rows) {
+  const auto strategy = *PrefillStrategy::parse("kv-prediction:tail=7");
+  const int64_t vocab_size = models.base->config().vocab_size;
+  sequence.tokens = make_tokens(std::ssize(sequence.tokens) + tokens, vocab_size);
+  std::vector<float> logits(static_cast<size_t>(vocab_size));
+  PrefillWorkspace workspace;
+  PrefillReport report;
+  PrefillState state = PrefillState::kMore;
+  int64_t steps = 0;
+  for (; state == PrefillState::kMore && steps < 100; ++steps) {
+    state = strategy->advance(models, sequence, max_rows, logits.data(), workspace, {}, report);
+  }
+  Sequence* const one[] = {&sequence};
+  decode_step(models, one, logits.data(), workspace);
+  return steps;
+}
+
+TEST(ChunkedForecast, TakesNoMoreStepsThanItsRowsNeed) {
+  auto models = load_models(kBundle, WeightType::kF32, 1);
+  ASSERT_TRUE(models);
+  Sequence sequence(*models);
+  EXPECT_EQ(steps_for(*models, sequence, 20, 20), 1);
+  // A later turn's first step is the auxiliary's, which has not read the last tail.
+  EXPECT_EQ(steps_for(*models, sequence, 15, 15), 2);
+  EXPECT_EQ(steps_for(*models, sequence, 15, 14), 3);
+  Sequence longer(*models);
+  EXPECT_EQ(steps_for(*models, longer, 40, 39), 2);
+  Sequence longest(*models);
+  EXPECT_EQ(steps_for(*models, longest, 40, 16), 3);
+}
+
 TEST(KVCacheCopy, TakesTheFirstRowsOnly) {
   auto models = load_models(kBundle, WeightType::kF32, 1);
   ASSERT_TRUE(models);

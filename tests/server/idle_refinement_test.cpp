@@ -2,6 +2,7 @@
 // on one thread.
 #include <gtest/gtest.h>
 
+#include "kvcast/session.h"
 #include "runtime/model_impl.h"
 #include "runtime/scheduler_rounds.h"
 #include "server/scheduler_recorder.h"
@@ -29,12 +30,15 @@ class IdleRefinement : public ::testing::Test {
     }
   }
 
-  std::shared_ptr<Recorder> submit(std::vector<int32_t> prompt, std::string prefill) {
+  std::shared_ptr<Recorder> submit(std::vector<int32_t> prompt, std::string prefill,
+                                   int64_t max_tokens = 1, int64_t choices = 1) {
     EngineRequest request;
     request.prompt = std::move(prompt);
     request.prefill = std::move(prefill);
-    request.max_tokens = 1;
-    auto recorder = std::make_shared<Recorder>(1);
+    request.max_tokens = max_tokens;
+    request.choices = choices;
+    request.ignore_end_of_text = true;
+    auto recorder = std::make_shared<Recorder>(choices);
     const auto ticket = rounds_->submit(std::move(request), recorder);
     EXPECT_TRUE(ticket) << ticket.error().message;
     return recorder;
@@ -85,6 +89,40 @@ TEST_F(IdleRefinement, ARequestWaitsForTheChunkThatIsRunningAtMost) {
   EXPECT_EQ(stored_exactly(), refined);
   rounds_->round();  // nothing is asked any more
   EXPECT_GT(stored_exactly(), refined);
+}
+
+TEST_F(IdleRefinement, WhatWasRefinedBesideAnswersIsReported) {
+  constexpr int64_t kTokens = 40;
+  Session session(model_);
+  const auto alone = session.generate(
+      prompt_,
+      {.prefill = "kv-prediction:refine=16", .max_tokens = kTokens, .ignore_end_of_text = true});
+  ASSERT_TRUE(alone && alone->timings.refinement);
+  const Refinement& expected = *alone->timings.refinement;
+  ASSERT_GE(expected.refined_rows, kPromptTokens - 1);
+  for (const int64_t choices : {1, 2}) {
+    const auto recorder = submit(prompt_, "kv-prediction:refine=16", kTokens, choices);
+    while (!rounds_->idle()) rounds_->round();
+    ASSERT_TRUE(recorder->over && !recorder->error);
+    ASSERT_TRUE(recorder->timings.refinement);
+    const Refinement& reported = *recorder->timings.refinement;
+    EXPECT_GE(reported.refined_rows, expected.refined_rows);
+    EXPECT_GE(reported.exact_after_tokens, 0);
+    EXPECT_EQ(reported.compared_tokens, choices * kTokens);
+    EXPECT_EQ(reported.agreed_tokens, static_cast<double>(choices) * expected.agreed_tokens);
+    rounds_->pool().shrink_to(0);
+  }
+  const auto exact = submit(prompt_, "exact", kTokens);
+  while (!rounds_->idle()) rounds_->round();
+  ASSERT_TRUE(exact->over && !exact->error);
+  EXPECT_FALSE(exact->timings.refinement);
+  // Over the exact prefix that it left nothing is forecast.
+  const auto healed = submit(prompt_, "kv-prediction:refine=16", kTokens);
+  while (!rounds_->idle()) rounds_->round();
+  ASSERT_TRUE(healed->over && !healed->error);
+  ASSERT_TRUE(healed->timings.refinement);
+  EXPECT_EQ(healed->timings.refinement->exact_after_tokens, 0);
+  EXPECT_EQ(healed->timings.refinement->refined_rows, 0);
 }
 
 }  // namespace

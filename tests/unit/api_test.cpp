@@ -62,6 +62,20 @@ TEST(KvDtype, IsOneOfThoseThatCachesCanHold) {
   }
 }
 
+TEST_F(Api, AnAnswersCacheIsThereBeforeItsFirstToken) {
+  for (const char* prefill : {"exact", "kv-prediction:tail=2"}) {
+    Session session(model_);
+    GenerateOptions asked = options(200);
+    asked.prefill = prefill;
+    auto stream = session.start("a river and", asked);
+    ASSERT_TRUE(stream) << stream.error().message;
+    ASSERT_TRUE(stream->next());
+    const int64_t bytes = session.cache_bytes();
+    while (*stream->next()) EXPECT_EQ(session.cache_bytes(), bytes) << prefill;
+    EXPECT_EQ(stream->completion().tokens.size(), 200);
+  }
+}
+
 TEST_F(Api, PulledPiecesAreTheAnswerThatIsPushed) {
   Session pushed(model_), pulled(model_);
   const auto answer = pushed.generate("a river and", options());

@@ -52,8 +52,8 @@ tidy() {
   cmake --preset check -B build/tidy -DCMAKE_UNITY_BUILD=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON > /dev/null
   base=$(git merge-base HEAD origin/main 2> /dev/null || git merge-base HEAD main 2> /dev/null || true)
   [ -n "$base" ] && [ "$base" != "$(git rev-parse HEAD)" ] || base=HEAD~1
-  mapfile -t files < <(git diff --name-only --diff-filter=d "$base" -- 'src/*.cpp' 'apps/*.cpp' |
-    grep -vE '^(src/train|apps/kvcast-train|src/kernels/isa_)' |
+  mapfile -t files < <(git diff --name-only --diff-filter=d "$base" -- 'src/*.cpp' 'apps/*.cpp' 'src/*.h' 'apps/*.h' 'include/*.h' |
+    grep -vE '^(src/train|apps/kvcast-train|src/kernels/(isa_|simd_|.*_inl\.h))' |
     shuf -n "${TIDY_FILES:-16}" --random-source=<(yes "$(git rev-parse HEAD)"))
   echo "${#files[@]} files"
   [ ${#files[@]} -gt 0 ] || return 0

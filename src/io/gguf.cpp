@@ -142,7 +142,7 @@ class GgufParser {
       entry.tensor.shape.insert(entry.tensor.shape.begin(), dimension);
     }
     KVCAST_TRY(const auto type, cursor_.read<uint32_t>(what));
-    const auto known = std::ranges::find(kStoredTypes, type, &StoredType::number);
+    const auto* const known = std::ranges::find(kStoredTypes, type, &StoredType::number);
     if (known == kStoredTypes.end()) {
       return wrong(entry.name, fmt::format("type {}, expected {}", type, kReadable));
     }
@@ -180,6 +180,7 @@ class GgufParser {
       }
     }
     std::vector<const Entry*> sorted;
+    sorted.reserve(entries.size());
     for (const Entry& entry : entries) sorted.push_back(&entry);
     std::ranges::sort(sorted, {}, &Entry::offset);
     for (size_t i = 1; i < sorted.size(); ++i) {

@@ -37,7 +37,7 @@ class Collector final : public RequestObserver {
   Completion completion;
   std::vector<TokenScore> scores;
 
-  void on_prompt_scores(int64_t /*first*/, std::vector<TokenScore> some) override {
+  void on_prompt_scores(int64_t /*first*/, std::vector<TokenScore>&& some) override {
     for (TokenScore& score : some) scores.push_back(std::move(score));
   }
   void on_token(const TokenEvent& event) override {

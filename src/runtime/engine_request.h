@@ -106,7 +106,7 @@ class RequestObserver {
   /// Work on the prompt began or went on.
   virtual void on_progress(int64_t /*done_tokens*/, int64_t /*cached_tokens*/) {}
   /// Scores of prompt tokens from `first` on, in order; may come in several pieces.
-  virtual void on_prompt_scores(int64_t /*first*/, std::vector<TokenScore> /*scores*/) {}
+  virtual void on_prompt_scores(int64_t /*first*/, std::vector<TokenScore>&& /*scores*/) {}
   virtual void on_token(const TokenEvent& event) = 0;
   /// `text`: what a stop string that never came had held back.
   virtual void on_choice_finished(int64_t choice, std::string_view text, FinishReason reason) = 0;

@@ -39,7 +39,7 @@ class TaskObserver final : public RequestObserver {
   void on_progress(int64_t done, int64_t cached) override {
     pass([=, p = prompt_](CompletionTask& task) { task.add_progress(p, done, cached); });
   }
-  void on_prompt_scores(int64_t first, std::vector<TokenScore> scores) override {
+  void on_prompt_scores(int64_t first, std::vector<TokenScore>&& scores) override {
     pass([first, scores = std::move(scores), p = prompt_](CompletionTask& task) mutable {
       task.add_prompt_scores(p, first, std::move(scores));
     });

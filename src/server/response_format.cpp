@@ -32,7 +32,7 @@ class ResponseFormat final : public AnswerFormat {
   }
 
   std::string event(const StreamPiece& piece) override {
-    return piece.choice ? add(*piece.choice) : std::string();
+    return piece.choice != nullptr ? add(*piece.choice) : std::string();
   }
 
   /// What is taken back is of the only message: revisions are refused beside tools.

@@ -14,7 +14,7 @@ using OrderedJson = nlohmann::ordered_json;
 
 /// A token's text; tokens without any, and bytes that are no character, get a name.
 std::string token_name(int32_t token, const Tokenizer* tokenizer) {
-  const std::string text = tokenizer ? tokenizer->piece_bytes(token) : std::string();
+  std::string text = tokenizer != nullptr ? tokenizer->piece_bytes(token) : std::string();
   if (text.empty()) return fmt::format("<token {}>", token);
   if (is_valid_utf8(text)) return text;
   std::string name = "bytes:";
@@ -51,7 +51,7 @@ OrderedJson legacy_logprobs(const ChoiceAnswer& choice, const Tokenizer* tokeniz
 
 OrderedJson chat_token(int32_t token, std::optional<float> logprob, const Tokenizer* tokenizer) {
   OrderedJson bytes = OrderedJson::array();
-  if (tokenizer) {
+  if (tokenizer != nullptr) {
     for (const char byte : tokenizer->piece_bytes(token)) {
       bytes.push_back(static_cast<unsigned char>(byte));
     }

@@ -187,10 +187,10 @@ std::string_view newer_category(char32_t character) {
 }
 
 bool has_newer_characters(std::string_view text) {
-  static const auto prefixes = make_prefixes();
+  static const auto kNewerPrefixes = make_prefixes();
   for (size_t at = 0; at + 2 < text.size(); ++at) {
     const auto byte = [&](size_t ahead) { return static_cast<unsigned char>(text[at + ahead]); };
-    if (byte(0) < 0xE0 || !prefixes[prefix_of(byte(0), byte(1))]) continue;
+    if (byte(0) < 0xE0 || !kNewerPrefixes[prefix_of(byte(0), byte(1))]) continue;
     const size_t length = byte(0) < 0xF0 ? 3 : 4;
     char32_t character = byte(0) & (length == 3 ? 0x0FU : 0x07U);
     for (size_t i = 1; i < length && at + i < text.size(); ++i) {

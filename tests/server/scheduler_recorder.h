@@ -19,7 +19,7 @@ struct Recorder : RequestObserver {
     EXPECT_FALSE(over);
     EXPECT_LE(cached, done);
   }
-  void on_prompt_scores(int64_t first, std::vector<TokenScore> of_tokens) override {
+  void on_prompt_scores(int64_t first, std::vector<TokenScore>&& of_tokens) override {
     EXPECT_FALSE(over);
     if (scores.empty()) first_scored = first;
     EXPECT_EQ(first, first_scored + std::ssize(scores));

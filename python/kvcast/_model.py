@@ -117,6 +117,9 @@ class Model:
     """A model directory, a GGUF file or a KV-prediction bundle, loaded. Immutable: any number of threads may use it."""
 
     def __init__(self, handle: Handle):
+        """Model.load makes one."""
+        if not isinstance(handle, Handle):
+            raise TypeError(f"kvcast.Model({handle!r}): models are loaded by kvcast.Model.load(path)")
         self._handle = handle
         self._info = _library.ModelInfo()
         library.kvcast_model_describe(handle, byref(self._info))

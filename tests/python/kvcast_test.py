@@ -47,6 +47,10 @@ class ModelTest(Shipped):
         self.assertIn("bundle", repr(self.model))
         self.assertRegex(kvcast.__version__, r"^\d+\.\d+\.\d+")
 
+    def test_a_path_is_no_model_yet(self):
+        with self.assertRaisesRegex(TypeError, r"Model\.load\(path\)"):
+            kvcast.Model("models/kvcast-65m")
+
     def test_tokens_are_int32_arrays_and_come_back_as_text(self):
         tokens = self.model.tokenize("Grüße, 世界")
         self.assertEqual((tokens.dtype, tokens.ndim), (np.int32, 1))
@@ -158,12 +162,12 @@ class SessionTest(Shipped):
 
     def test_a_passkey_that_the_forecast_loses_is_read_exactly_where_a_gate_is(self):
         filling = "The grass is green. The sky is blue. The sun is yellow. "
-        prompt = ("There is a pass key hidden in this text. Remember it.\n" + filling + "The pass key is 40064. Remember it. " + filling * 32
+        prompt = ("There is a pass key hidden in this text. Remember it.\n" + filling + "The pass key is 26583. Remember it. " + filling * 32
                   + "\nWhat is the pass key? The pass key is")
         forecast = "kv-prediction:tail=16"
         lost, judged, exact = (self.answer(prompt, prefill=prefill, max_tokens=6) for prefill in (forecast, forecast + ",gate=auto", "exact"))
-        self.assertIn("40064", exact.text)
-        self.assertNotIn("40064", lost.text)
+        self.assertIn("26583", exact.text)
+        self.assertNotIn("26583", lost.text)
         self.assertEqual(judged.text, exact.text)
         self.assertLess(judged.timings.gate_score, judged.timings.gate_threshold)
         self.assertEqual(judged.timings.predicted_tokens, 0)

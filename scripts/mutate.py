@@ -22,6 +22,7 @@ same code, do not count.
 
 import argparse
 import collections
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -33,6 +34,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -118,15 +120,22 @@ class Maker:
         self.commands = {}  # of each source file
         self.links = {}  # of each program
         self.plain = {}  # objects of what is not mutated
+        self.lock = threading.Lock()
+        self.pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())  # of the objects above
 
     def shell(self, command):
         return subprocess.run(command, cwd=self.build, capture_output=True, text=True)
 
-    def prepare(self):
+    def build_tests(self):
         if subprocess.run(["cmake", "--build", str(self.build), "-j", str(os.cpu_count()), "--target", *self.targets]).returncode != 0:
             sys.exit("mutate: the tests do not build")
-        lines = self.shell(["ninja", "-t", "commands", *self.targets]).stdout.splitlines()
-        for line in lines:
+
+    def prepare(self):
+        self.build_tests()
+        for line in self.shell(["ninja", "-t", "commands", *self.targets]).stdout.splitlines():
+            if match := re.search(r"&& (\S+/[cg]\+\+ .* -o (kvcast\w*) .*?) &&", line):
+                self.links[match[2]] = shlex.split(match[1])
+        for line in self.apart():
             if match := re.search(r" -c (\S+\.cpp)$", line):
                 words = shlex.split(line)
                 words = words[1:] if words[0].endswith("ccache") else words
@@ -134,8 +143,6 @@ class Maker:
                     at = words.index(option)
                     del words[at:at + values]
                 self.commands[os.path.relpath(match[1], ROOT)] = words
-            elif match := re.search(r"&& (\S+/[cg]\+\+ .* -o (kvcast\w*) .*?) &&", line):
-                self.links[match[2]] = shlex.split(match[1])
         archives = ["src/libkvcast_internal.a", "src/server/libkvcast_server.a"]
         shared = sorted({word for link in self.links.values() for word in link if word.endswith(".so") or ".so." in word})
         self.must([self.compiler(), "-shared", "-o", "mutants/libmutable.so", "-Wl,--whole-archive", *archives, "-Wl,--no-whole-archive", *shared])
@@ -143,13 +150,22 @@ class Maker:
         (self.folder / "bin").mkdir()
         (self.folder / "share/kvcast").mkdir(parents=True)
         (self.folder / "share/kvcast/models").symlink_to(ROOT / "models")
-        paths, compiled = "tests/support/paths.cpp", "tests/CMakeFiles/kvcast_test_paths.dir/support/paths.cpp.o"
+        paths, compiled = "tests/support/paths.cpp", "tests/CMakeFiles/kvcast_test_paths.dir/"
         words = [f'-DPATH_OF_BINARY="{self.folder}/bin"' if "PATH_OF_BINARY" in word else word for word in self.commands[paths]]
         self.must([*words, "-o", "mutants/paths.o", "-c", str(ROOT / paths)])
         for name, link in self.links.items():
-            words = ["mutants/paths.o" if word == compiled else word for word in link if word not in archives]
+            words = ["mutants/paths.o" if word.startswith(compiled) else word for word in link if word not in archives]
             words[words.index("-o") + 1] = f"mutants/bin/{name}"
             self.must([*words, "-Lmutants", "-Wl,-rpath,$ORIGIN/..", "-lmutable", *shared])
+
+    def apart(self):
+        """How each file is compiled by itself, where the build compiles several together too."""
+        settings = [line for line in (self.build / "CMakeCache.txt").read_text().splitlines()
+                    if re.match(r"(KVCAST_\w+|CMAKE_BUILD_TYPE|CMAKE_CXX_COMPILER|CMAKE_CXX_FLAGS):(?!INTERNAL)", line)]
+        self.must(["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", "mutants/apart", *(f"-D{setting}" for setting in settings)])
+        lines = self.shell(["ninja", "-C", "mutants/apart", "-t", "commands", *self.targets]).stdout.splitlines()
+        shutil.rmtree(self.folder / "apart")
+        return lines
 
     def compiler(self):
         return self.links["kvcast"][0]
@@ -159,37 +175,40 @@ class Maker:
         if done.returncode != 0:
             sys.exit(f"mutate: {shlex.join(command)}\n{done.stderr}")
 
-    def compile(self, source, out):
+    def compile(self, source, file, out):
         """The object's code, or None."""
-        name = str(source.relative_to(self.folder)) if self.folder in source.parents else str(source.relative_to(ROOT))
-        words = self.commands[name]
-        done = self.shell([*words, "-w", "-I", str((ROOT / name).parent), "-o", str(out), "-c", str(source)])
+        done = self.shell([*self.commands[file], "-w", "-I", str((ROOT / file).parent), "-o", str(out), "-c", str(source)])
         return out.read_bytes() if done.returncode == 0 else None
 
     @property
     def folder(self):
         return self.build / "mutants"
 
+    def plain_code(self, file):
+        """The code of an unchanged file, compiled once, where the other threads wait for it."""
+        with self.lock:
+            if file not in self.plain:
+                self.plain[file] = self.pool.submit(self.code_of, file, (ROOT / file).read_text(), f"plain{len(self.plain)}")
+        return self.plain[file]
+
+    def code_of(self, file, text, name):
+        """Compiles a text in the place of a file; the object stays as NAME/changed.o."""
+        copy, out = self.folder / name / file, self.folder / name / "changed.o"
+        copy.parent.mkdir(parents=True)
+        copy.write_text(text)
+        return self.compile(copy, file, out)
+
     def make(self, mutant, number):
-        """Whether there is such a mutant, as mutants/NUMBER.so."""
-        plain, changed = self.folder / "plain.o", self.folder / "changed.o"
-        path = ROOT / mutant.file
-        lines = path.read_text().splitlines(keepends=True)
-        copy = self.folder / mutant.file
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if mutant.file not in self.plain:
-            copy.write_text("".join(lines))
-            self.plain[mutant.file] = self.compile(copy, plain)
+        """Why there is no such mutant, or nothing: then it is mutants/NUMBER.so."""
+        lines = (ROOT / mutant.file).read_text().splitlines(keepends=True)
         lines[mutant.line - 1] = mutant.after + "\n"
-        copy.write_text("".join(lines))
-        code = self.compile(copy, changed)
-        copy.unlink()
+        code = self.code_of(mutant.file, "".join(lines), f"work{number}")
         if code is None:
             return "does not compile"
-        if code == self.plain[mutant.file]:
+        if code == self.plain_code(mutant.file).result():
             return "is the same code"
         # Needs the library: whatever program a test starts inherits the mutant and has to find what it calls.
-        library = self.folder / f"{number}.so"
+        library, changed = self.folder / f"{number}.so", self.folder / f"work{number}" / "changed.o"
         self.must([self.compiler(), "-shared", "-s", "-o", str(library), str(changed), "-Lmutants", "-lmutable", "-Wl,-rpath,$ORIGIN"])
         return ""
 
@@ -199,9 +218,9 @@ class Maker:
         for line in self.shell(["ldd", "mutants/libmutable.so", *(f"mutants/bin/{name}" for name in self.links)]).stdout.splitlines():
             if (match := re.search(r"=> (/\S+)", line)) and not re.search(r"/(libc|libm|ld-.*|libmutable)\.so", match[1]):
                 shutil.copy(match[1], self.folder / "lib")
-        for left in ("plain.o", "changed.o", "paths.o"):
-            (self.folder / left).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "src", ignore_errors=True)
+        (self.folder / "paths.o").unlink()
+        for left in [*self.folder.glob("plain*"), *self.folder.glob("work*")]:
+            shutil.rmtree(left)
 
 
 class Trials:
@@ -248,17 +267,29 @@ def make(arguments):
             sys.exit(f"mutate: {program} fails before anything is changed: {why}")
         trials.usual[program] = time.monotonic() - begin
     print("; ".join(f"{program} {seconds:.0f} s" for program, seconds in trials.usual.items()), flush=True)
-    made, refused, begin = [], collections.Counter(), time.monotonic()
-    for mutant in chosen_mutants(arguments):
-        if len(made) >= arguments.count or time.monotonic() - begin > 60 * arguments.minutes:
-            break
-        why = maker.make(mutant, len(made))
-        if why:
-            refused[why] += 1
-        else:
-            made.append(mutant)
+    refused, begin = collections.Counter(), time.monotonic()
+    candidates = iter(enumerate(chosen_mutants(arguments)))
+    made = {}  # by their places in the list, so that the same ones come first whoever is sooner
+
+    def work():
+        while True:
+            with maker.lock:
+                number, mutant = next(candidates, (0, None))
+                if mutant is None or len(made) >= arguments.count or time.monotonic() - begin > 60 * arguments.minutes:
+                    return
+            why = maker.make(mutant, number)
+            with maker.lock:
+                if why:
+                    refused[why] += 1
+                else:
+                    made[number] = mutant
+
+    with concurrent.futures.ThreadPoolExecutor() as workers:
+        for worker in [workers.submit(work) for _ in range(os.cpu_count())]:
+            worker.result()
     maker.copy_libraries()
-    listed = {"usual_seconds": trials.usual, "mutants": [dataclasses.asdict(mutant) for mutant in made]}
+    listed = {"usual_seconds": trials.usual,
+              "mutants": [{"number": number, **dataclasses.asdict(mutant)} for number, mutant in sorted(made.items())]}
     (maker.folder / "mutants.json").write_text(json.dumps(listed, indent=1) + "\n")
     print(f"{len(made)} mutants" + "".join(f", {count} more: {why}" for why, count in refused.items()))
 
@@ -270,13 +301,14 @@ def run(arguments):
     trials.usual = listed["usual_seconds"]
     part, parts = (int(number) for number in arguments.part.split("/"))
     results, begin = [], time.monotonic()
-    for number, values in list(enumerate(listed["mutants"]))[part - 1::parts]:
+    for values in listed["mutants"][part - 1::parts]:
         if time.monotonic() - begin > 60 * arguments.minutes:
             break
-        mutant = Mutant(**values)
+        number = values["number"]
+        mutant = Mutant(**{field.name: values[field.name] for field in dataclasses.fields(Mutant)})
         start = time.monotonic()
         outcome, why = trials.trial(mutant, number)
-        results.append({**values, "number": number, "outcome": outcome, "by": why, "seconds": round(time.monotonic() - start, 1)})
+        results.append({**values, "outcome": outcome, "by": why, "seconds": round(time.monotonic() - start, 1)})
         print(f"{number:4} {outcome:9}{mutant}  {why}", flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1) + "\n")

@@ -152,8 +152,7 @@ void measure(const Options& options, std::vector<Case>& cases) {
   const int64_t most_rows = std::ranges::max(options.rows);
   const std::vector<float> source = random_floats(options.n * options.k);
   const std::vector<float> a = random_floats(most_rows * options.k);
-  // On huge pages, as a model's activations are: with rows on pages of their own, what would be
-  // measured is the way to the page tables.
+  // On huge pages, as a model's activations are.
   const auto out = allocate_pages(static_cast<size_t>(most_rows * options.n) * sizeof(float));
   std::map<int, double> read;
   for (const int threads : options.threads) read[threads] = measure_read_bytes_per_s(threads, 0.2);

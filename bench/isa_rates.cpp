@@ -226,7 +226,6 @@ void print_json(const Options& options, const std::vector<Case>& cases) {
                     {"threads", c.threads},
                     {"rows", c.rows},
                     {"ops_per_s", c.ops_per_s()},
-                    {"best_ops_per_s", c.operations / std::ranges::min(c.seconds)},
                     {"bytes_per_s", c.bytes_per_s()},
                     {"peak_ops_per_s", c.peak_ops_per_s},
                     {"read_bytes_per_s", c.read_bytes_per_s}});

@@ -151,7 +151,6 @@ class TileMultiply {
     const int64_t steps = m_.groups / kTileSide;
     // A panel that is read once: no sums to carry from block to block.
     const int64_t block = m_.rows <= kTileSide ? steps : block_steps(steps);
-    parts_ = (m_.rows + 31) / 32;
     for (step_ = 0; step_ < steps; step_ += block) {
       step_count_ = steps - step_ < block ? steps - step_ : block;
       last_ = step_ + step_count_ == steps;
@@ -239,15 +238,16 @@ class TileMultiply {
     }
     const int64_t next_steps = steps - next_step < step_count_ ? steps - next_step : step_count_;
     const int64_t lines = next_steps * kStepPanelBytes / kLine;
-    const int64_t begin = lines * part / parts_;
-    const int64_t end = lines * (part + 1) / parts_;
+    const int64_t parts = (m_.rows + 31) / 32;
+    const int64_t begin = lines * part / parts;
+    const int64_t end = lines * (part + 1) / parts;
     const int64_t work = step_count_ * (wide ? 1 : (m_.column_end - m_.column_begin) / 32);
     return Prefetch::plan(next + next_step * kStepPanelBytes + begin * kLine, (end - begin) * kLine,
                           work);
   }
 
   const MultiplyArgs& m_;
-  int64_t step_ = 0, step_count_ = 0, parts_ = 1;
+  int64_t step_ = 0, step_count_ = 0;
   bool last_ = false;
 };
 

@@ -71,6 +71,7 @@ template <class Dot, int64_t kBlockSteps, int64_t kBlockMinimums, class Steps = 
 struct ScaledByBlock {
   static constexpr int64_t kGroupBytes = 4 * Dot::kSteps;
   static constexpr int kRowsPerTile = Simd::kTileRows;  ///< of many rows
+  static constexpr bool kMinimum = kBlockMinimums != 0;
 
   template <int kRows, int kVectors>
   static KVCAST_INLINE void begin(Simd::I (&acc)[kRows][kVectors]) {
@@ -117,9 +118,6 @@ struct ScaledByBlock {
       }
     }
   }
-
- private:
-  static constexpr bool kMinimum = kBlockMinimums != 0;
 };
 
 /// Groups of a block whose codes are bytes.
@@ -258,6 +256,7 @@ void run_block_strips(const BlockTile& t, Prefetch& prefetch) {
     }
   }
   if (t.block_end * kBlockGroups < m.groups) return;
+  KVCAST_UNROLL
   for (int r = 0; r < kRows; ++r) {
     const auto* const sums = reinterpret_cast<const float*>(m.scratch) + (t.row + r) * 64;
     for (int64_t column = m.column_begin; column < m.column_end; column += Simd::kWidth) {

@@ -247,7 +247,7 @@ PrefillState run_pending(const PrefillStep& step, CacheMember cache, PrefillRepo
     const auto tokens = static_cast<int64_t>(sequence->tokens.size());
     if (tokens - begin <= step.max_rows) continue;
     unfinished.push_back(sequence);
-    ends.push_back(std::min(tokens - 1, begin + step.max_rows));
+    ends.push_back(begin + step.max_rows);
     report.computed_tokens += ends.back() - begin;
   }
   if (unfinished.empty()) return PrefillState::kLastRun;

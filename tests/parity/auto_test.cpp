@@ -15,7 +15,7 @@ class Budget : public testing::Test {
     models_ = random_models(base, &auxiliary, canonical_layer_map(6, 3), WeightType::kF32, 1);
     models_.prefill_pace->measure_once(models_);
     using Kind = PrefillWork::Kind;
-    for (int i = 0; i < 60; ++i) {  // outweighs what was measured
+    for (int i = 0; i < 600; ++i) {  // outweighs what was measured, however busy the machine was
       for (int64_t rows = 1; rows <= 2048; rows *= 2) {
         const auto ms = static_cast<double>(rows);
         const auto took = [&](Kind kind, int64_t tail, double of_work) {

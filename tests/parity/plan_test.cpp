@@ -179,6 +179,19 @@ TEST(Plan, TheAuxiliaryAloneIsRefusedWhereThereIsNone) {
             std::string::npos);
 }
 
+TEST(Plan, APlainModelTakesWhatNeedsNoForecast) {
+  const Models plain =
+      random_models(small_openelm(kLayers, 96), nullptr, ForecastPlan(), WeightType::kF32, 1);
+  for (const char* spec : {"exact", "static:0.5", "random:0.5", "lazy:0.75-0.25", "zero-cache"}) {
+    EXPECT_TRUE(check_strategy(**PrefillStrategy::parse(spec), plain)) << spec;
+  }
+  for (const char* spec : {"kv-prediction", "auxiliary"}) {
+    const auto refused = check_strategy(**PrefillStrategy::parse(spec), plain);
+    ASSERT_FALSE(refused) << spec;
+    EXPECT_NE(refused.error().message.find("needs a KV-prediction bundle"), std::string::npos);
+  }
+}
+
 TEST(Plan, CountsWhatItRuns) {
   const ModelConfig base = small_openelm(kLayers, 96);
   const ForecastPlan plan = plan_of(3, 4, kInputs[0]);

@@ -102,6 +102,21 @@ TEST(StepCosts, WhatWasNotSeenIsBetweenItsNeighbours) {
   EXPECT_TRUE(costs.relative(9, 2).empty());
 }
 
+TEST(StepCosts, EachThatWasSeenIsACorner) {
+  StepCosts costs;
+  for (int i = 0; i < 3; ++i) {
+    costs.observe(1, 10);
+    costs.observe(3, 14);
+    costs.observe(7, 18);
+  }
+  const auto relative = costs.relative(1, 6);
+  ASSERT_EQ(relative.size(), 7);
+  EXPECT_NEAR(relative[1], 1.2, 1e-9);
+  EXPECT_NEAR(relative[2], 1.4, 1e-9);
+  EXPECT_NEAR(relative[4], 1.6, 1e-9);
+  EXPECT_NEAR(relative[6], 1.8, 1e-9);
+}
+
 TEST(StepCosts, OneDisturbedTimeDoesNotDecide) {
   StepCosts costs;
   for (int i = 0; i < 3; ++i) costs.observe(1, 10);

@@ -134,7 +134,7 @@ class SplitGguf : public Test {
     bytes.pairs = {
         gguf_pair("split.no", GgufType::kU16, little_endian(static_cast<uint16_t>(number))),
         gguf_pair("split.count", GgufType::kU16, little_endian(static_cast<uint16_t>(parts))),
-        gguf_pair("split.tensors.count", GgufType::kI32, little_endian<int32_t>(3))};
+        gguf_pair("split.tensors.count", GgufType::kI32, little_endian<int32_t>(parts))};
     bytes.tensors = {gguf_tensor("t" + std::to_string(number), {1}, 0, 0)};
     bytes.data = little_endian(static_cast<float>(number));
     return bytes;
@@ -157,6 +157,13 @@ TEST_F(SplitGguf, TheFirstPartOpensAll) {
   for (int i = 0; i < 3; ++i) {
     EXPECT_EQ(floats(**file, "t" + std::to_string(i)), std::vector<float>{static_cast<float>(i)});
   }
+}
+
+TEST_F(SplitGguf, TwoPartsAreEnough) {
+  for (int i = 0; i < 2; ++i) root_.write(fmt_name(i + 1, 2), part(i, 2).str());
+  const auto file = Gguf::open(root_.path() / fmt_name(1, 2));
+  ASSERT_TRUE(file) << file.error().message;
+  EXPECT_EQ(floats(**file, "t1"), std::vector<float>{1});
 }
 
 TEST_F(SplitGguf, AnotherPartNamesTheFirst) {

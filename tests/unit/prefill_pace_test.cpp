@@ -54,6 +54,26 @@ TEST_F(MadeUp, KnowsNothingAtFirst) {
   EXPECT_EQ(pace_.overhead_ms(), 0);
 }
 
+TEST_F(MadeUp, OneRowSaysSomethingToo) {
+  pace_.observe(models_, {.rows = 1}, 5);
+  EXPECT_NEAR(*pace_.estimate_ms(models_, {.rows = 1}), 5, 1e-6);
+}
+
+TEST_F(MadeUp, WhatTheModelsCanDoIsMeasured) {
+  const PrefillWork forecast{.kind = Kind::kForecast, .rows = 100, .tail = 64};
+  const PrefillWork carried{.kind = Kind::kForecastWithTail, .rows = 100, .tail = 16};
+  pace_.measure_once(models_);
+  EXPECT_TRUE(pace_.estimate_ms(models_, {.rows = 100}));
+  EXPECT_TRUE(pace_.estimate_ms(models_, forecast));
+  EXPECT_TRUE(pace_.estimate_ms(models_, carried));
+  const Models plain =
+      random_models(small_openelm(6, 96, 4000), nullptr, ForecastPlan(), WeightType::kF32, 1);
+  PrefillPace of_plain;
+  of_plain.measure_once(plain);
+  EXPECT_TRUE(of_plain.estimate_ms(plain, {.rows = 100}));
+  EXPECT_FALSE(of_plain.estimate_ms(plain, forecast));
+}
+
 TEST_F(MadeUp, AttentionIsATermOfItsOwn) {
   // A conversation's turns are behind a cache, prompts are not: so both terms are seen.
   std::mt19937_64 random(3);
@@ -144,6 +164,14 @@ TEST_F(MadeUp, FirstPositionsThatAreLeftToTheBaseAreNoPartOfTheTail) {
   models_.plan.sink_tokens = 4;
   observe_work(*make_kv_prediction_strategy({.tail = 16}), models_, {}, report_of(492, 20, 45, 5));
   const PrefillWork carried{.kind = Kind::kForecastWithTail, .rows = 496, .tail = 16};
+  EXPECT_NEAR(*models_.prefill_pace->estimate_ms(models_, carried), 50, 1e-6);
+}
+
+TEST_F(MadeUp, FirstPositionsOfAnEarlierTurnAreNotReadAgain) {
+  models_.plan.sink_tokens = 4;
+  observe_work(*make_kv_prediction_strategy({.tail = 16}), models_, {.base = 100, .known = 100},
+               report_of(384, 16, 45, 5));
+  const PrefillWork carried{.kind = Kind::kForecastWithTail, .start = 100, .rows = 384, .tail = 16};
   EXPECT_NEAR(*models_.prefill_pace->estimate_ms(models_, carried), 50, 1e-6);
 }
 

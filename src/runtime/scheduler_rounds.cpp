@@ -202,7 +202,7 @@ void SchedulerRounds::admit() {
   for (const auto& job : running_) answers += job->request.choices;
   while (!queue_.empty()) {
     const Job& next = *queue_.front();
-    if (answers + next.request.choices > options_.max_batch && answers > 0) break;
+    if (answers + next.request.choices > options_.max_batch) break;
     const int64_t most = options_.max_cache_bytes - engine_.pool().pinned_bytes();
     if (reserved_bytes_ + next.reserved_bytes > most) {
       if (!running_.empty()) break;

@@ -2,6 +2,9 @@
 #include <gtest/gtest.h>
 
 #include "prefill/strategy.h"
+#include "runtime/model_impl.h"
+#include "runtime/scheduler_rounds.h"
+#include "server/tiny_bundle.h"
 #include "support/small_openelm.h"
 
 namespace kvcast {
@@ -62,6 +65,18 @@ TEST_F(Budget, ExactRowsThatAreThereCount) {
   sequence.tokens.assign(1000, 5);
   const auto chosen = (*PrefillStrategy::parse("auto:ttft=300"))->choose(models_, sequence);
   EXPECT_EQ(chosen->strategy->spec(), "exact");
+}
+
+TEST(DefaultBudget, IsMeasuredBeforeTheFirstRequest) {
+  const TinyBundle bundle;
+  const auto model = Model::load(bundle.path(), {.dtype = Dtype::kF32, .threads = 1});
+  ASSERT_TRUE(model) << model.error().message;
+  const Models& models = (*model)->impl().models;
+  ASSERT_FALSE(models.prefill_pace->estimate_ms(models, {.rows = 16}));
+  SchedulerOptions options;
+  options.default_prefill = "auto:ttft=300";
+  ASSERT_TRUE(SchedulerRounds::make(*model, options));
+  EXPECT_TRUE(models.prefill_pace->estimate_ms(models, {.rows = 16}));
 }
 
 TEST(BudgetSpec, NamesWhatIsWrong) {

@@ -4,6 +4,9 @@
 #include <algorithm>
 
 #include "prefill/strategy.h"
+#include "runtime/scheduler_rounds.h"
+#include "server/scheduler_recorder.h"
+#include "server/tiny_bundle.h"
 #include "support/tensors.h"
 
 namespace kvcast {
@@ -123,6 +126,36 @@ TEST(ChunkedForecast, TakesNoMoreStepsThanItsRowsNeed) {
   EXPECT_EQ(steps_for(*models, longer, 40, 39), 2);
   Sequence longest(*models);
   EXPECT_EQ(steps_for(*models, longest, 40, 16), 3);
+}
+
+TEST(ChunkedPrefill, CopyingAStoredPrefixTakesSomeOfAStepsRows) {
+  constexpr int64_t kChunk = 32;
+  const TinyBundle bundle;
+  const auto model = Model::load(bundle.path(), {.dtype = Dtype::kF32, .threads = 1});
+  ASSERT_TRUE(model) << model.error().message;
+  SchedulerOptions options;
+  options.idle_chunk_tokens = kChunk;
+  auto rounds = *SchedulerRounds::make(*model, options);
+  const auto submit = [&](int64_t prompt_tokens) {
+    EngineRequest request;
+    request.prompt = make_tokens(prompt_tokens, 400);
+    request.prefill = "exact";
+    request.max_tokens = 1;
+    ASSERT_TRUE(rounds->submit(std::move(request), std::make_shared<Recorder>(1)));
+  };
+  submit(128);
+  while (!rounds->idle()) rounds->round();
+  submit(250);
+  const auto rows_after_a_round = [&] {
+    rounds->round();
+    return rounds->running().front()->choices.front()->sequence.base.next_position();
+  };
+  const int64_t first = rows_after_a_round(), second = rows_after_a_round();
+  const int64_t cached = rounds->running().front()->timings.cached_tokens;
+  EXPECT_GE(cached, 120);
+  EXPECT_GT(first, cached);
+  EXPECT_LT(first, cached + kChunk);
+  EXPECT_EQ(second, first + kChunk);
 }
 
 TEST(KVCacheCopy, TakesTheFirstRowsOnly) {

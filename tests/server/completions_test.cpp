@@ -315,6 +315,17 @@ TEST_F(CompletionsTest, MetricsCountFromTheFirstTokenOn) {
   EXPECT_GT(server.metric("prompt_tokens_total"), 0);
 }
 
+TEST_F(CompletionsTest, MetricsCountAnswersThatWereExactFromTheirFirstToken) {
+  RunningServer server;
+  json body = {{"prompt", kPrompt}, {"max_tokens", 2}, {"ignore_eos", true}};
+  for (const char* prefill : {"exact", "kv-prediction:refine=8"}) {
+    body["prefill"] = prefill;
+    EXPECT_EQ(HttpClient(server.port()).post(kCompletions, body).status, 200);
+  }
+  EXPECT_EQ(server.metric("exact_after_tokens_count"), 1);
+  EXPECT_EQ(server.metric("exact_after_tokens_sum"), 0);
+}
+
 TEST_F(CompletionsTest, TokenizerRoutesRoundTrip) {
   HttpClient client(server_->port());
   const json tokens =

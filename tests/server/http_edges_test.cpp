@@ -60,6 +60,8 @@ TEST(HttpEdges, APageMayReadEveryRefusal) {
       {head + "Content-Length: 2\r\n\r\n{}", 401},
       {head + "Content-Length: 2000\r\n\r\n", 413},
       {head + "X: " + std::string(4000, 'a') + "\r\n\r\n", 431},
+      {head + "X: " + std::string(4000, 'a'), 431},  // and no end of the head
+      {"NONSENSE\r\nHost: localhost\r\n" + kPage + "\r\n", 400},
       {head + "bad header\r\n\r\n", 400},
       {head + "Authorization: Bearer key\r\nContent-Length: 2\r\n\r\n{}", 400},
       {head +
@@ -148,6 +150,66 @@ TEST(HttpEdges, OptionsAndHeadWorkWithoutAnOrigin) {
       EXPECT_THAT(client.buffer(), ContainsRegex("^HTTP/1.1 200 OK")) << path;
     }
   }
+}
+
+/// The HTTP layer alone, on a thread of its own.
+class BareServer {
+ public:
+  explicit BareServer(HttpHandler handle, uint16_t port = 0) {
+    HttpHooks hooks;
+    hooks.handle = std::move(handle);
+    server_ = std::move(HttpServer::listen("127.0.0.1", port, {}, std::move(hooks)).value());
+    thread_ = std::thread([this] { server_->run(); });
+  }
+  ~BareServer() {
+    server_->stop();
+    thread_.join();
+  }
+  BareServer(const BareServer&) = delete;
+  BareServer& operator=(const BareServer&) = delete;
+  [[nodiscard]] uint16_t port() const { return server_->port(); }
+
+ private:
+  std::unique_ptr<HttpServer> server_;
+  std::thread thread_;
+};
+
+void answer(const HttpRequest& /*request*/, const std::shared_ptr<HttpExchange>& exchange) {
+  exchange->respond({.body = "{}"});
+}
+
+TEST(HttpEdges, ARequestThatNobodyWillAnswerIsHungUpOn) {
+  const BareServer server([](const auto&, const auto&) {});
+  HttpClient client(server.port());
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(client.get("/").status, 0);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+}
+
+TEST(HttpEdges, WhoGoesOnSendingAfterTheLastAnswerIsNotCutOff) {
+  const BareServer server(answer);
+  for (const char* more : {"G", "GET / HTTP/1.1\r\n"}) {
+    HttpClient client(server.port());
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" +
+                std::string(more));
+    EXPECT_EQ(client.read_response().status, 200);
+    EXPECT_FALSE(client.read_some());
+    for (int i = 0; i < 3; ++i) EXPECT_TRUE(client.send("more")) << more;
+  }
+}
+
+TEST(HttpEdges, APortIsFreeAgainAsSoonAsItsServerIsGone) {
+  uint16_t port = 0;
+  {
+    const BareServer server(answer);
+    port = server.port();
+    HttpClient client(port);
+    // The server closes first: the system remembers the connection for a minute.
+    EXPECT_EQ(client.get("/", "Connection: close\r\n").status, 200);
+    EXPECT_FALSE(client.read_some());
+  }
+  const BareServer again(answer, port);
+  EXPECT_EQ(HttpClient(port).get("/").status, 200);
 }
 
 TEST(HttpEdges, EveryAnswerHasADate) {

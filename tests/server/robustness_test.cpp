@@ -323,6 +323,17 @@ TEST(ServerRobustness, APortThatIsTakenIsSaidToBe) {
   EXPECT_THAT(second.error().message, HasSubstr("--port"));
 }
 
+TEST(ServerRobustness, AnAddressOfAnotherMachineIsSaidNotToBeOurs) {
+  ServerOptions options;
+  options.model_directory = tiny_bundle().path();
+  options.host = "203.0.113.1";  // of no machine (RFC 5737)
+  options.port = 0;
+  const auto server = Server::listen(options);
+  ASSERT_FALSE(server);
+  EXPECT_EQ(server.error().message,
+            "cannot listen on 203.0.113.1 port 0: Cannot assign requested address");
+}
+
 TEST(ServerRobustness, ALoadingFailureEndsTheServer) {
   ServerOptions options;
   options.model_directory = "/nowhere";

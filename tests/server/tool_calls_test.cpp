@@ -69,6 +69,8 @@ TEST(ToolCallReader, SeparatesCallsFromTextHoweverItComes) {
       {R"({"name": 5})", R"({"name": 5})"},
       {R"({"arguments": ]})", R"({"arguments": ]})"},
       {R"({"name": "look")", R"(|look())"},  // cut
+      {R"({"name": "look", "arguments": ] it is.)", R"(] it is.|look())"},
+      {"a <<tool_call>{\"name\": \"go\"}</tool_call>", R"(a <|go({}))"},
       {"{}", "{}"},
       {R"({"a": 1}, {"name": "look"})", R"({"a": 1}, {"name": "look"})"},
       {R"({"arguments": {"x": 1}} is all.)", R"({"arguments": {"x": 1}} is all.)"},
@@ -103,6 +105,15 @@ TEST(ToolCallReader, StreamsArgumentsAsTheyCome) {
   ASSERT_EQ(parts.calls.size(), 1U);
   EXPECT_EQ(parts.calls[0].name, "look");
   EXPECT_EQ(parts.calls[0].arguments, R"({"city": "Zü)");
+}
+
+TEST(ToolNames, AreOneTo64LettersDigitsAndSigns) {
+  for (const auto& name : {std::string("a"), std::string("Go_2-b.c"), std::string(64, 'a')}) {
+    EXPECT_TRUE(is_tool_name(name)) << name;
+  }
+  for (const auto& name : {std::string(), std::string("a b"), std::string(65, 'a')}) {
+    EXPECT_FALSE(is_tool_name(name)) << name;
+  }
 }
 
 /// The tiny bundle with a chat template.

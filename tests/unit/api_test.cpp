@@ -266,7 +266,6 @@ TEST_F(Api, ChatOffersToolsAndReadsCallsThatItThenWritesInHistory) {
     const auto call = nlohmann::json::parse(message->more)["tool_calls"][0];
     EXPECT_EQ(call["function"]["name"], "go");
     EXPECT_EQ(call["function"]["arguments"], arguments) << "text, as OpenAI's API has it";
-    EXPECT_EQ(call["id"].get<std::string>().size(), 9U);
     // The template gets them as an object.
     const auto history = format->render(std::vector{asked[0], *message}, options);
     ASSERT_TRUE(history) << history.error().message;
@@ -275,6 +274,19 @@ TEST_F(Api, ChatOffersToolsAndReadsCallsThatItThenWritesInHistory) {
     EXPECT_EQ(format->read_answer("Just text.", options)->content, "Just text.");
     EXPECT_TRUE(format->read_answer("Just text.", options)->more.empty());
     EXPECT_EQ(format->read_answer(written)->content, written) << "without tools it is text";
+  }
+}
+
+TEST_F(Api, CallsHaveIdsOfNineLettersAndDigits) {
+  const auto format = chat_with(bundle_, template_with_tools(true));
+  ASSERT_TRUE(format) << format.error().message;
+  for (int i = 0; i < 200; ++i) {
+    const auto message =
+        format->read_answer(R"(<tool_call>{"name": "go"}</tool_call>)", {.tools = kTools});
+    ASSERT_TRUE(message) << message.error().message;
+    const auto id = nlohmann::json::parse(message->more)["tool_calls"][0]["id"].get<std::string>();
+    EXPECT_THAT(id, testing::MatchesRegex("[0-9A-Za-z]+"));
+    EXPECT_EQ(id.size(), 9U);
   }
 }
 

@@ -246,5 +246,16 @@ TEST_F(Store, ThePoolAsksTheStoreAndKeepsWhatComes) {
   EXPECT_GT(pool.bytes(), 0);
 }
 
+TEST(Pool, KeepsNoMemoryForRowsThatNeverCame) {
+  const Models models = small_models();
+  const auto answered = read(models, 100);
+  answered->base.reserve(450);
+  const int64_t reserved = answered->base.bytes();
+  PrefixPool pool(models, kMostBytes);
+  pool.put(CacheFamily::kExact, 100, std::move(*answered));
+  EXPECT_GT(pool.bytes(), reserved / 5);  // 100 rows
+  EXPECT_LT(pool.bytes(), reserved / 2);
+}
+
 }  // namespace
 }  // namespace kvcast

@@ -39,6 +39,7 @@ TEMPLATES = [
     "{% macro walk(v) %}{% if v is mapping %}{% for k, w in v.items() %}{{ k }}({{ walk(w) }}){% endfor %}{% elif v is iterable and v is not string %}{% for w in v %}{{ walk(w) }},{% endfor %}{% else %}{{ v }}{% endif %}{% endmacro %}{{ walk(tools) }}",
     "{% set x = 1 %}{% macro m() %}{{ x }}{% set x = 2 %}{{ x }}{% endmacro %}{{ m() }}{{ x }}",
     "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}b{% endmacro %}{{ a() | upper }}",
+    "{% macro ask() %}{{ bos_token }}{{ messages[0].role }}{% endmacro %}{{ ask() }}",
     "{{ strftime_now is defined }} {{ nothing is defined }} {{ raise_exception is defined }}",
     # choosing and changing lists
     "{{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | list }}",
@@ -71,6 +72,7 @@ TEMPLATES = [
     "{{ ' ab '.strip() }}|{{ ' ab '.lstrip() }}|{{ ' ab '.rstrip() }}|{{ 'xxaxx'.strip('x') }}|{{ '\\nab\\n'.lstrip('\\n') }}|{{ 'abc'.rstrip('cb') }}",
     "{{ text.startswith('one') }}{{ text.endswith('x') }}{{ text.startswith(('x', 'one')) }}{{ text.find('two') }}{{ text.rfind('e') }}{{ text.find('zz') }}{{ text.count('o') }}{{ text.replace('o', '0') }}{{ text.replace('o', '0', 1) }}",
     "{{ text.upper() }}{{ 'ABC'.lower() }}{{ text.title() }}{{ text.capitalize() }}{{ 'a-b'.title() }}{{ '12'.isdigit() }}{{ 'a1'.isalpha() }}{{ ''.isdigit() }}{{ 'Ab'.isupper() }}",
+    "{{ 'AB'.isupper() }}{{ 'A1'.isupper() }}{{ '12'.isupper() }}{{ ''.isupper() }}{{ 'ab'.islower() }}{{ 'a1'.islower() }}{{ 'aB'.islower() }}{{ '12'.islower() }}",
     "{{ 'prefix-x'.removeprefix('prefix-') }}{{ 'x.py'.removesuffix('.py') }}{{ 'a\\nb\\r\\nc'.splitlines() }}{{ ', '.join(words) }}{{ 'ab' * 3 }}{{ 'x' ~ 1 ~ none }}",
     "{{ text | trim | upper | replace('O', '0') }}{{ text | title }}{{ text | capitalize }}{{ text | wordcount }}{{ 'a\\nb\\n\\nc' | indent(2) }}|{{ 'a\\nb' | indent(width=3, first=true) }}|{{ 'xxa' | trim('x') }}",
     "{{ text[0] }}{{ text[-1] }}{{ text[4:7] }}{{ text[::-1] }}{{ 'ü€'[1] }}{{ 'ü€' | length }}",

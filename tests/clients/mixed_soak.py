@@ -139,7 +139,9 @@ class Traffic:
             response = connection.getresponse()
             first = next(line for line in response if line.startswith(b"data: "))
             took = time.perf_counter() - begin
-            assert b"error" not in first and b"[DONE]" in response.read()
+            assert b'"error"' not in first, first
+            rest = response.read()
+            assert b"[DONE]" in rest and b'"error"' not in rest, first + rest
             self.probes.append((self.now(), 1e3 * took))
             self.over.wait(self.probe_pause)
             return "probe"

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 corpora=${1:-}
 build=build/coverage
 cmake -B $build -G Ninja -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_COMPILER=clang++ -DKVCAST_BUILD_TRAINER=OFF -DKVCAST_BUILD_BENCHMARKS=OFF \
-  -DKVCAST_PORTABLE_KERNELS=ON -DCMAKE_CXX_FLAGS='-O1 -fprofile-instr-generate -fcoverage-mapping' > /dev/null
+  -DKVCAST_PORTABLE_KERNELS=ON -DCMAKE_UNITY_BUILD=ON -DCMAKE_CXX_FLAGS='-O1 -fprofile-instr-generate -fcoverage-mapping' > /dev/null
 cmake --build $build -j "${JOBS:-$(nproc)}" --target fuzzers > /dev/null
 about() {
   case $1 in

@@ -5,7 +5,8 @@
  * and what was expected; release it with kvcast_free. On success *error is not touched.
  *
  * Structs. The caller sets struct_size = sizeof(the struct) and leaves what it does not care about
- * zero, which means the default. So later releases can append fields.
+ * zero, which means the default. So later releases can append fields. Options whose struct_size is
+ * 0 or ends within a field are an error; of a struct to be filled, struct_size bytes are.
  *
  * Text is UTF-8, lengths of text are in bytes. Whatever a handle was made from stays alive as long
  * as the handle. Threads: a kvcast_model, kvcast_chat and kvcast_batch may be used by any number at

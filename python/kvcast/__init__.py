@@ -13,7 +13,8 @@ import os
 from typing import TYPE_CHECKING, Union
 
 from ._library import KvcastError, library as _c
-from ._model import Answer, Completion, Model, Score, Session, Timings, ToolCall
+from ._model import Answer, Model, Session
+from ._values import Completion, Score, Timings, ToolCall
 
 __version__ = _c.kvcast_version().decode()
 __commit__ = _c.kvcast_commit().decode()

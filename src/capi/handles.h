@@ -67,12 +67,13 @@ T guarded(char** error, T failed, const Function& function) {
 }
 
 /// The caller's struct, whichever release it was compiled against; what it does not have is zero.
-/// No struct ends within a field: half of a pointer would be one to anywhere.
+/// No struct ends within a field: half of a pointer would be one to anywhere. A size of 0 is one
+/// that was forgotten: what else the caller set would count for nothing.
 template <typename T>
 Result<T> known_fields(const T* given) {
   T options{};
   if (given == nullptr) return options;
-  if (given->struct_size % alignof(T) != 0) {
+  if (given->struct_size == 0 || given->struct_size % alignof(T) != 0) {
     return fail("struct_size " + std::to_string(given->struct_size) +
                 ": expected sizeof the struct, in this release's kvcast.h or an earlier one's");
   }

@@ -58,6 +58,20 @@ TEST_F(CApi, AStructThatEndsWithinAFieldIsRefused) {
   EXPECT_THAT(taken(error_), HasSubstr("struct_size 23"));
 }
 
+TEST_F(CApi, AStructWithoutItsSizeIsRefused) {
+  kvcast_load_options load = {};
+  load.threads = 1;
+  EXPECT_EQ(kvcast_model_load(bundle_.path().c_str(), &load, &error_), nullptr);
+  EXPECT_THAT(taken(error_), HasSubstr("struct_size 0: expected sizeof the struct"));
+
+  kvcast_generate_options options = {};
+  options.max_tokens = 1;
+  kvcast_session* const session = kvcast_session_new(model_);
+  EXPECT_EQ(kvcast_answer_tokens(session, prompt_, 3, &options, &error_), nullptr);
+  EXPECT_THAT(taken(error_), HasSubstr("struct_size 0"));
+  kvcast_session_free(session);
+}
+
 TEST_F(CApi, AnOlderReleasesStructIsTaken) {
   kvcast_generate_options options = {};
   options.struct_size = offsetof(kvcast_generate_options, temperature);

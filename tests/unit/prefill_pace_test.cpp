@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <random>
 
@@ -62,16 +63,15 @@ TEST_F(MadeUp, OneRowSaysSomethingToo) {
 TEST_F(MadeUp, WhatTheModelsCanDoIsMeasured) {
   const PrefillWork forecast{.kind = Kind::kForecast, .rows = 100, .tail = 64};
   const PrefillWork carried{.kind = Kind::kForecastWithTail, .rows = 100, .tail = 16};
-  pace_.measure_once(models_);
-  EXPECT_TRUE(pace_.estimate_ms(models_, {.rows = 100}));
-  EXPECT_TRUE(pace_.estimate_ms(models_, forecast));
-  EXPECT_TRUE(pace_.estimate_ms(models_, carried));
   const Models plain =
       random_models(small_openelm(6, 96, 4000), nullptr, ForecastPlan(), WeightType::kF32, 1);
-  PrefillPace of_plain;
-  of_plain.measure_once(plain);
-  EXPECT_TRUE(of_plain.estimate_ms(plain, {.rows = 100}));
-  EXPECT_FALSE(of_plain.estimate_ms(plain, forecast));
+  for (const Models* models : std::array<const Models*, 2>{&models_, &plain}) {
+    PrefillPace& pace = *models->prefill_pace;
+    pace.measure_once(*models);
+    EXPECT_TRUE(pace.estimate_ms(*models, {.rows = 100}));
+    EXPECT_EQ(pace.estimate_ms(*models, forecast).has_value(), models->is_bundle());
+    EXPECT_EQ(pace.estimate_ms(*models, carried).has_value(), models->is_bundle());
+  }
 }
 
 TEST_F(MadeUp, AttentionIsATermOfItsOwn) {

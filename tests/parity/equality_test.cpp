@@ -204,13 +204,6 @@ TEST_P(Equality, OneThreadEqualsSeveral) {
   }
 }
 
-TEST(ForecastBlocks, OneThreadForecastsALongPromptAsSeveralDo) {
-  // More rows than one of a map's blocks.
-  const auto prompt = some_tokens(1500);
-  const auto alone = prefill(small_pair(WeightType::kF32, 1), "kv-prediction", prompt);
-  EXPECT_EQ(prefill(small_pair(WeightType::kF32, 3), "kv-prediction", prompt), alone);
-}
-
 TEST_P(Equality, TailCarriedByTheAuxiliaryEqualsTailAfterIt) {
   const Models alone = small_pair(GetParam(), 1), together = small_pair(GetParam(), 3);
   const std::vector<std::vector<int32_t>> prompts = {some_tokens(5, 1), some_tokens(300, 2),

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What CI does (.ci/run, which calls the suite itself): everything that is found by machines, 30 minutes on 2 cores.
+# What CI does (.ci/run, which calls the suite itself): everything that is found by machines; 30 minutes on 2 cores are the goal.
 #   scripts/check.sh [STAGE...]      # without an argument all of them, the soonest first
 #     format        clang-format changes nothing
 #     suite         everything builds without a warning (GCC, optimised) and every test passes; golden numbers are among them

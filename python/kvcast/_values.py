@@ -92,7 +92,7 @@ def chat_options_of(tools, tool_choice):
 
 
 def options_of(prefill, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, ignore_end_of_text,
-             drafts, suffix=None):
+               drafts, suffix=None):
     stop = [stop] if isinstance(stop, str) else list(stop)
     texts = (c_char_p * max(1, len(stop)))(*(_library.c_text(text) for text in stop))
     return _library.GenerateOptions(

@@ -8,8 +8,8 @@ Each client sends its next request when the last one is over (--pause: and so lo
 shape every quarter of a second (--probe-pause) gives the time to the first token. After a warm-up of a tenth of the time
 the first fifth of the rest is held against its last fifth: what is allocated has changed by no more than 1% of resident
 memory (the rest are weights, mapped from their file, which come in page by page as words are met), 99th percentile of the
-probe's time no more than 10% longer; and no request may fail. Prints a line a minute and a line of JSON; exit status 1 if one of the
-three does not hold.
+probe's time no more than 10% longer; and no request may fail. Prints a line a minute and a line of JSON; exit status 1 if
+one of the three does not hold.
 """
 import argparse
 import http.client

@@ -6,7 +6,8 @@ text with spaced punctuation, as corpora of older language models have it.
 
 OUT/repeats.txt.zst: pieces of prose among which lists of made-up entries (a name, a word or a number, a value)
 stand, which come again later in the document, some in another order, some one by one; or a passage that comes
-again whole. OUT/spaced.txt.zst: articles with every punctuation mark between spaces, " @-@ " for a hyphen inside
+again whole; or a few short sentences said over and over, among them entries that are asked for at the end.
+OUT/spaced.txt.zst: articles with every punctuation mark between spaces, " @-@ " for a hyphen inside
 a word, " @,@ " and " @.@ " inside a number, <unk> for rare words and " = Title = " headings. Of each at most MB
 megabytes. Documents that `kvcast-train shards` holds out of these sources, with that fraction or a smaller one and
 that seed, are left out: else pieces of what is evaluated on would be trained on. SOURCE must be the recipe's own
@@ -84,10 +85,30 @@ def value(rng):
     return "-".join(str(rng.randrange(100, 1000)) for _ in range(rng.randrange(2, 4)))
 
 
+def refrain(document, rng):
+    """A few short sentences over and over, entries somewhere among them, and what was said of one."""
+    sentences = [s for s in re.split(r"(?<=[.!?])\s+", document) if 2 < len(s.split()) < 12]
+    if len(sentences) < 4:
+        return None
+    said = rng.sample(sentences, rng.randrange(1, 5))
+    lines = [" ".join(said)] * rng.randrange(6, max(8, 300 // sum(len(s.split()) for s in said)))
+    label = rng.choice(LABELS)
+    entries = {f"The {label} of {value(rng)} is": value(rng) for _ in range(rng.randrange(0, 3))}
+    entries[f"The {label} is"] = value(rng)
+    ending = rng.choice((".", ". Remember it.", ", and no other."))
+    for what, which in entries.items():
+        lines.insert(rng.randrange(len(lines) + 1), f"{what} {which}{ending}")
+    what, which = rng.choice(list(entries.items()))
+    question = rng.choice(("", f"What is {what[0].lower()}{what[1:-3]}? "))
+    return f"{rng.choice((' ', chr(10))).join(lines)}\n{question}{what} {which}."
+
+
 def repeats(document, rng):
     words = document.split(" ")
     if len(words) < 60:
         return None
+    if rng.random() < 0.25:
+        return refrain(document, rng)
 
     def prose(most):
         count = rng.randrange(10, most)

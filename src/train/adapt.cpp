@@ -90,6 +90,7 @@ class AdaptObjective : public Objective {
     if (recipe.mix > 0.0) both_heads_ = at::cat({base_.lm_head, reader_->lm_head()}, 1);
     options_.lambda_base = recipe.lambda_base;
     options_.lambda_kl = recipe.lambda_kl;
+    options_.lambda_auxiliary = recipe.lambda_auxiliary;
     options_.cross_entropy.z_loss = recipe.optimizer.z_loss;
   }
 
@@ -136,9 +137,14 @@ class AdaptObjective : public Objective {
     const ForecastLosses losses =
         forecast_loss(base_, shape_, forecaster, batch.input_ids, batch.targets, options_,
                       kvp_pass_at(recipe_, batch.step), splits, companion);
-    return {losses.total,
-            losses.base.cross_entropy,
-            {{"loss", losses.total}, {"base", losses.base.cross_entropy}, {"kl", losses.kl}}};
+    ObjectiveLoss reported{
+        losses.total,
+        losses.base.cross_entropy,
+        {{"loss", losses.total}, {"base", losses.base.cross_entropy}, {"kl", losses.kl}}};
+    if (losses.auxiliary.total.defined()) {
+      reported.terms.emplace_back("auxiliary", losses.auxiliary.cross_entropy);
+    }
+    return reported;
   }
 
   void write(const std::filesystem::path& directory, const std::filesystem::path& final_directory,
@@ -161,6 +167,7 @@ class AdaptObjective : public Objective {
     training["sources"] = sources_;
     training["lambda_base"] = options_.lambda_base;
     training["lambda_kl"] = options_.lambda_kl;
+    if (recipe_.lambda_auxiliary > 0.0) training["lambda_auxiliary"] = recipe_.lambda_auxiliary;
     if (recipe_.mix > 0.0) training["mix"] = recipe_.mix;
     if (recipe_.sequence_splits) {
       training["splits"] = "sequence";
@@ -208,7 +215,8 @@ class AdaptObjective : public Objective {
     const double read = recipe_.sequence_splits ? 1.0 : mean_read_share(recipe_);
     const double run = recipe_.sequence_splits ? 1.0 : mean_base_share(recipe_);
     const double reader = reader_->specs().empty() ? 1.0 : 3.0;
-    return whole.layers + read * (reader * trained.layers + 3.0 * maps) +
+    const double answers = recipe_.lambda_auxiliary > 0.0 ? 3.0 * trained.lm_head : 0.0;
+    return whole.layers + read * (reader * trained.layers + answers + 3.0 * maps) +
            run * (2.0 * resumed + 3.0 * whole.lm_head);
   }
 

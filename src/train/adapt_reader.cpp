@@ -165,8 +165,9 @@ class BasesLayers : public TrainedReader {
   std::vector<int64_t> shared_;
 };
 
-/// An auxiliary that reads the tokens itself; of its last layer nothing but what enters it is read.
-/// The base's exact layers run on the prompt besides.
+/// An auxiliary that reads the tokens itself; of its last layer nothing but what enters it is read:
+/// it is not trained, unless the auxiliary's own answers count. The base's exact layers run on the
+/// prompt besides.
 class WholeAuxiliary : public TrainedReader {
  public:
   WholeAuxiliary(const AdaptRecipe& recipe, const Model& base)
@@ -179,7 +180,9 @@ class WholeAuxiliary : public TrainedReader {
             rope_table(start_.config, recipe.data.sequence_tokens, base.token_embeddings.device())),
         given_(frozen(start_.values, base.token_embeddings.scalar_type(),
                       base.token_embeddings.device())) {
-    config_.layers.pop_back();
+    read_config_ = config_;
+    read_config_.layers.pop_back();
+    if (recipe.lambda_auxiliary == 0.0) config_ = read_config_;
   }
 
   [[nodiscard]] const ModelConfig& config() const override { return config_; }
@@ -187,10 +190,10 @@ class WholeAuxiliary : public TrainedReader {
     return recipe_.train_auxiliary ? model_parameter_specs(config_) : std::vector<ParameterSpec>();
   }
   [[nodiscard]] TensorMap start() const override {
-    return recipe_.train_auxiliary ? without_last(start_.values) : TensorMap();
+    return recipe_.train_auxiliary ? trained(start_.values) : TensorMap();
   }
   [[nodiscard]] Model start_reader() const override {
-    return bind_model(config_, rope_, given_, "");
+    return bind_model(read_config_, rope_, given_, "");
   }
   [[nodiscard]] Model bind(const TensorMap& views) const override {
     return bind_model(config_, rope_, recipe_.train_auxiliary ? views : given_, "");
@@ -212,12 +215,14 @@ class WholeAuxiliary : public TrainedReader {
              const StoreOptions& store, Json& /*manifest*/) const override {
     if (!recipe_.train_auxiliary) return;
     TensorMap stored = values;
-    add_with_prefix(stored, last_, without_prefix(start_.values, last_));
+    if (recipe_.lambda_auxiliary == 0.0) {
+      add_with_prefix(stored, last_, without_prefix(start_.values, last_));
+    }
     write_model(bundle / kAdaptAuxiliary, start_.config, stored, store, recipe_.pair.base);
   }
   [[nodiscard]] TensorMap read(const std::filesystem::path& bundle) const override {
     if (!recipe_.train_auxiliary) return {};
-    return without_last(load_model(bundle / kAdaptAuxiliary).values);
+    return trained(load_model(bundle / kAdaptAuxiliary).values);
   }
   [[nodiscard]] std::filesystem::path given() const override {
     return recipe_.train_auxiliary ? std::filesystem::path() : recipe_.pair.auxiliary;
@@ -230,13 +235,15 @@ class WholeAuxiliary : public TrainedReader {
   }
   [[nodiscard]] Tensor lm_head() const override { return whole_model().lm_head; }
   [[nodiscard]] std::string description() const override {
-    return fmt::format("an auxiliary of {} layers of width {}, {}", config_.n_layers(),
+    return fmt::format("an auxiliary of {} layers of width {}, {}", read_config_.n_layers(),
                        config_.model_dim, recipe_.train_auxiliary ? "trained" : "as it is");
   }
 
  private:
   [[nodiscard]] Model whole_model() const { return bind_model(start_.config, rope_, given_, ""); }
-  [[nodiscard]] TensorMap without_last(TensorMap values) const {
+  /// The tensors that are trained.
+  [[nodiscard]] TensorMap trained(TensorMap values) const {
+    if (recipe_.lambda_auxiliary > 0.0) return values;
     std::erase_if(values, [&](const auto& value) { return value.first.starts_with(last_); });
     return values;
   }
@@ -244,8 +251,9 @@ class WholeAuxiliary : public TrainedReader {
   const AdaptRecipe& recipe_;
   const Model& base_;
   LoadedModel start_;
-  ModelConfig config_;  ///< of the layers that run
-  std::string last_;    ///< prefix of the last layer's names
+  ModelConfig config_;       ///< of the layers that are trained
+  ModelConfig read_config_;  ///< of those that maps read
+  std::string last_;         ///< prefix of the last layer's names
   RopeTable rope_;
   TensorMap given_;  ///< as it starts, on the device
 };

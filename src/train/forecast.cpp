@@ -68,19 +68,18 @@ ExactRun run_exact(const Model& base, const ForecastShape& shape, const Tensor& 
   return exact;
 }
 
-Cache forecast_cache(const Model& base, const ForecastShape& shape, const Forecaster& forecaster,
-                     const ExactRun& exact, int64_t tokens) {
-  const Tensors sources = forecast_sources(forecaster.reader, exact, tokens);
+Cache forecast_cache(const Model& base, const ForecastShape& shape, const Predictor& maps,
+                     const ExactRun& exact, const Tensors& sources) {
   const int64_t head_dim = base.config.head_dim;
   Cache forecast;
-  for (size_t n = 0; n < forecaster.maps.layer_map.size(); ++n) {
-    const Tensor& source = sources[static_cast<size_t>(forecaster.maps.layer_map[n])];
+  for (size_t n = 0; n < maps.layer_map.size(); ++n) {
+    const Tensor& source = sources[static_cast<size_t>(maps.layer_map[n])];
     const auto layer = static_cast<size_t>(shape.exact_layers) + n;
     LayerCache rows;
-    rows.key_prenorm = transform(forecaster.maps.key_transforms[n], source, head_dim);
+    rows.key_prenorm = transform(maps.key_transforms[n], source, head_dim);
     rows.key =
         head_norm_rope(rows.key_prenorm, base.layers[layer].k_norm, base.config.norm_eps, nullptr);
-    rows.value = transform(forecaster.maps.value_transforms[n], source, head_dim);
+    rows.value = transform(maps.value_transforms[n], source, head_dim);
     rows.key = with_sinks(exact.cache[n].key, rows.key, shape.sink_tokens);
     rows.value = with_sinks(exact.cache[n].value, rows.value, shape.sink_tokens);
     forecast.push_back(std::move(rows));
@@ -88,10 +87,9 @@ Cache forecast_cache(const Model& base, const ForecastShape& shape, const Foreca
   return forecast;
 }
 
-Tensor run_on_forecast(const Model& base, const ForecastShape& shape, const Forecaster& forecaster,
-                       const ExactRun& exact, const KvpPass& pass) {
+Tensor run_on_forecast(const Model& base, const ForecastShape& shape, const ExactRun& exact,
+                       const Cache& forecast, const KvpPass& pass) {
   const int64_t tokens = exact.start.size(1), split = pass.predicted_tokens;
-  const Cache forecast = forecast_cache(base, shape, forecaster, exact, split > 0 ? split : tokens);
   if (split == 0) return run_with_replaced_cache(base, exact.resumed, shape.exact_layers, forecast);
   return run_after_prefix(base, exact.resumed.narrow(1, split, tokens - split), shape.exact_layers,
                           forecast);
@@ -109,16 +107,19 @@ ForecastLosses forecast_loss(const Model& base, const ForecastShape& shape,
                              const KvpPass& pass, const SequenceSplits& splits,
                              const Companion& companion) {
   const ExactRun exact = run_exact(base, shape, input_ids);
+  const bool reads_all = splits.own_from.defined() || pass.predicted_tokens == 0;
+  const Tensors sources = forecast_sources(forecaster.reader, exact,
+                                           reads_all ? input_ids.size(1) : pass.predicted_tokens);
+  const Cache forecast = forecast_cache(base, shape, forecaster.maps, exact, sources);
   DistillationOptions distillation{options.lambda_base, options.lambda_kl, options.cross_entropy};
   Tensor student, teacher, scored;
   if (splits.own_from.defined()) {
-    const Cache forecast = forecast_cache(base, shape, forecaster, exact, input_ids.size(1));
     student = run_with_prefixes(base, exact.resumed, shape.exact_layers, forecast, splits.own_from);
     teacher = exact.hidden;
     scored = targets;
     distillation.row_weights = position_weights(splits, input_ids.size(1)).flatten();
   } else {
-    student = run_on_forecast(base, shape, forecaster, exact, pass);
+    student = run_on_forecast(base, shape, exact, forecast, pass);
     teacher = exact.hidden.narrow(1, pass.predicted_tokens, student.size(1));
     scored = scored_targets(targets, pass, options.cross_entropy.ignore_index);
   }
@@ -131,7 +132,16 @@ ForecastLosses forecast_loss(const Model& base, const ForecastShape& shape,
       linear_distillation(student.flatten(0, 1), teacher.flatten(0, 1),
                           companion.hidden.defined() ? companion.lm_head : base.lm_head,
                           scored.flatten(), distillation);
-  return {distilled.total, distilled.cross_entropy, distilled.kl};
+  ForecastLosses losses{distilled.total, distilled.cross_entropy, distilled.kl, {}};
+  if (options.lambda_auxiliary > 0.0 && forecaster.reader.lm_head.defined()) {
+    // The last source is what leaves its last layer, divided by its RMS already.
+    const Tensor hidden = sources.back() * forecaster.reader.norm;
+    losses.auxiliary =
+        linear_cross_entropy(hidden.flatten(0, 1), forecaster.reader.lm_head,
+                             targets.narrow(1, 0, hidden.size(1)).flatten(), options.cross_entropy);
+    losses.total = losses.total + options.lambda_auxiliary * losses.auxiliary.total;
+  }
+  return losses;
 }
 
 }  // namespace kvcast::train

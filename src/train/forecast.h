@@ -44,14 +44,16 @@ ExactRun run_exact(const Model& base, const ForecastShape& shape, const Tensor& 
 /// The sources for the first `tokens` positions, [B, tokens, the reader's model_dim] each.
 Tensors forecast_sources(const Model& reader, const ExactRun& exact, int64_t tokens);
 
-/// The rows of base layers after the exact ones, for the first `tokens` positions of `exact`.
-Cache forecast_cache(const Model& base, const ForecastShape& shape, const Forecaster& forecaster,
-                     const ExactRun& exact, int64_t tokens);
+/// The rows of base layers after the exact ones, for the positions of `sources`, first ones of
+/// `exact`.
+Cache forecast_cache(const Model& base, const ForecastShape& shape, const Predictor& maps,
+                     const ExactRun& exact, const Tensors& sources);
 
 /// Hidden states of positions from pass.predicted_tokens on, as the base has them over forecast
-/// rows: of all positions (0: every key and value replaced), or of those after the split.
-Tensor run_on_forecast(const Model& base, const ForecastShape& shape, const Forecaster& forecaster,
-                       const ExactRun& exact, const KvpPass& pass);
+/// rows: of all positions (0: every key and value replaced), or of those after the split, which
+/// `forecast` ends at.
+Tensor run_on_forecast(const Model& base, const ForecastShape& shape, const ExactRun& exact,
+                       const Cache& forecast, const KvpPass& pass);
 
 /// A split of its own for each sequence: the base has forecast keys and values before it, its own
 /// from there on. All positions are scored, those before at another weight.
@@ -74,13 +76,15 @@ std::pair<Tensor, Tensor> beside_companion(const Tensor& student, const Tensor& 
                                            const Tensor& hidden, double share);
 
 struct ForecastLosses {
-  Tensor total;  ///< scalar, differentiable: lambda_base CE + lambda_kl KL(exact || forecast)
+  /// scalar, differentiable: lambda_base CE + lambda_kl KL(exact || forecast) + lambda_auxiliary CE
+  Tensor total;
   CrossEntropy base;
-  Tensor kl;  ///< scalar, detached
+  Tensor kl;               ///< scalar, detached
+  CrossEntropy auxiliary;  ///< of a reader that is a model; undefined at weight 0
 };
-/// input_ids and targets [B, T]; of `options` the base's and the KL's weights, and the
-/// cross-entropy's. With `splits` the pass is not looked at. A companion's mixed distribution is
-/// what is held against the exact one.
+/// input_ids and targets [B, T]; of `options` the three weights and the cross-entropy's. With
+/// `splits` the pass is not looked at. A companion's mixed distribution is what is held against the
+/// exact one.
 ForecastLosses forecast_loss(const Model& base, const ForecastShape& shape,
                              const Forecaster& forecaster, const Tensor& input_ids,
                              const Tensor& targets, const KvpLossOptions& options,

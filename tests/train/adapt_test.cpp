@@ -160,6 +160,43 @@ TEST(Adapt, AnAuxiliaryAsItIsIsNamedByTheBundleAndItsMapsAloneAreTrained) {
   EXPECT_LT(difference(prefilled(*models, "kv-prediction:mix=0.25"), expected), 1e-5);
 }
 
+TEST(Adapt, AnAuxiliaryWhoseAnswersCountIsTrainedToItsLastLayer) {
+  at::manual_seed(1);
+  TemporaryDirectory files;
+  AdaptRecipe recipe = idle_recipe(files, small_config(4));
+  const ModelConfig auxiliary = small_config(3, 24);
+  write_model(files.path() / "small", auxiliary,
+              initial_values(model_parameter_specs(auxiliary), 9), {}, {});
+  recipe.exact_layers = 0;
+  recipe.trained_layers = {};
+  recipe.pair.auxiliary = files.path() / "small";
+  recipe.optimizer.learning_rate = 1e-2;
+  recipe.optimizer.warmup_steps = 0;
+  const auto last_layer = [&](const std::filesystem::path& model) {
+    return load_model(model).values.at("layers.2.ffn.proj_2.weight");
+  };
+  for (const double weight : {0.0, 0.2}) {
+    const std::filesystem::path bundle = files.path() / (weight > 0.0 ? "answers" : "reads");
+    recipe.lambda_auxiliary = weight;
+    recipe.output.directory = bundle;
+    recipe.output.log = bundle.string() + ".jsonl";
+    ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+    const double moved =
+        difference(last_layer(bundle / "auxiliary"), last_layer(recipe.pair.auxiliary));
+    EXPECT_EQ(moved > 1e-3, weight > 0.0) << moved;
+  }
+  EXPECT_NE(read_text_file(files.path() / "answers.jsonl").value_or("").find("\"auxiliary\":"),
+            std::string::npos);
+  recipe.start = files.path() / "answers";  // all of it is read back
+  recipe.optimizer.learning_rate = 0.0;
+  recipe.output.directory = files.path() / "next";
+  recipe.output.log = files.path() / "next.jsonl";
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+  EXPECT_EQ(difference(last_layer(files.path() / "next/auxiliary"),
+                       last_layer(files.path() / "answers/auxiliary")),
+            0.0);
+}
+
 TEST(Adapt, GoesOnFromABundleOfTheSameShape) {
   at::manual_seed(1);
   TemporaryDirectory files;

@@ -23,7 +23,7 @@ namespace {
 Forecaster exact_forecaster(const Model& base, const ForecastShape& shape) {
   Forecaster exact;
   exact.reader = base;
-  exact.reader.token_embeddings = Tensor();
+  exact.reader.token_embeddings = exact.reader.lm_head = Tensor();
   exact.reader.layers.assign(base.layers.begin() + shape.start(), base.layers.end() - 1);
   exact.reader.config.layers.assign(base.config.layers.begin() + shape.start(),
                                     base.config.layers.end() - 1);
@@ -140,7 +140,10 @@ TEST(Forecast, WithACompanionTheLossIsThatOfBothModelsLogitsMixed) {
     const auto scored = [&](const Tensor& rows) {
       return rows.narrow(1, split, 11 - split).flatten(0, 1);
     };
-    const Tensor student = run_on_forecast(base, shape, forecaster, run, pass).flatten(0, 1);
+    const Cache forecast =
+        forecast_cache(base, shape, forecaster.maps, run,
+                       forecast_sources(forecaster.reader, run, split == 0 ? 11 : split));
+    const Tensor student = run_on_forecast(base, shape, run, forecast, pass).flatten(0, 1);
     const Tensor logits_mixed =
         0.75 * logits(base, student) + 0.25 * logits(companion, scored(hidden));
     const double kl = mean_kl(logits(base, scored(exact)), logits_mixed);
@@ -152,6 +155,40 @@ TEST(Forecast, WithACompanionTheLossIsThatOfBothModelsLogitsMixed) {
     EXPECT_NEAR(losses.kl.item<double>(), kl, 1e-5) << split;
     EXPECT_NEAR(losses.base.cross_entropy.item<double>(), entropy, 1e-5) << split;
     EXPECT_NEAR(losses.total.item<double>(), 0.5 * entropy + kl, 1e-4) << split;
+  }
+}
+
+TEST(Forecast, AReaderThatIsAModelIsHeldToItsOwnAnswersToo) {
+  const Model base = base_of(4), reader = small_model(small_config(3, 24), 5);
+  const ForecastShape shape{0, 0};
+  Forecaster forecaster{reader, {}};
+  for (int64_t i = 0; i < base.config.n_layers(); ++i) {
+    forecaster.maps.layer_map.push_back(2);  // what enters its last layer
+    const int64_t width = base.config.kv_width(i);
+    const LinearTransform map{at::ones({width, 24}), at::zeros({width})};
+    forecaster.maps.key_transforms.push_back(map);
+    forecaster.maps.value_transforms.push_back(map);
+  }
+  const Tensor tokens = at::randint(0, 50, {2, 11}, at::kLong), targets = at::roll(tokens, -1, 1);
+  const KvpLossOptions alone{.lambda_auxiliary = 0.0, .lambda_kl = 1.0};
+  KvpLossOptions both = alone;
+  both.lambda_auxiliary = 0.25;
+  const SequenceSplits own{at::tensor(std::vector<int64_t>{4, 9}), 0.5};
+  for (const auto& [pass, splits, read] : {std::tuple<KvpPass, SequenceSplits, int64_t>{{}, {}, 11},
+                                           {{.predicted_tokens = 5}, {}, 5},
+                                           {{}, own, 11}}) {
+    const auto loss = [&](const KvpLossOptions& options) {
+      return forecast_loss(base, shape, forecaster, tokens, targets, options, pass, splits);
+    };
+    const ForecastLosses without = loss(alone), with = loss(both);
+    EXPECT_FALSE(without.auxiliary.total.defined());
+    const CrossEntropy answers = linear_cross_entropy(
+        forward(reader, tokens).narrow(1, 0, read).flatten(0, 1), reader.lm_head,
+        targets.narrow(1, 0, read).flatten(), both.cross_entropy);
+    EXPECT_NEAR(with.auxiliary.cross_entropy.item<double>(), answers.cross_entropy.item<double>(),
+                1e-5);
+    EXPECT_NEAR(with.total.item<double>(),
+                without.total.item<double>() + 0.25 * answers.total.item<double>(), 1e-5);
   }
 }
 

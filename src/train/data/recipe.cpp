@@ -294,8 +294,12 @@ AdaptRecipe read_adapt_recipe(const std::filesystem::path& path, const Settings&
   recipe.sink_tokens = table.integer("sink_tokens", recipe.sink_tokens, 0, 1024);
   recipe.lambda_base = table.number("lambda_base", 0.0, 0.0, kHuge);
   recipe.lambda_kl = table.number("lambda_kl", 1.0, 0.0, kHuge);
+  recipe.lambda_auxiliary = table.number("lambda_auxiliary", 0.0, 0.0, kHuge);
+  if (recipe.lambda_auxiliary > 0.0 && (recipe.pair.auxiliary.empty() || !recipe.train_auxiliary)) {
+    table.fail("lambda_auxiliary", "0, or an `auxiliary` that is trained");
+  }
   recipe.consistency = Consistency::kNone;
-  recipe.auxiliary_kv_only_last = true;
+  recipe.auxiliary_kv_only_last = recipe.lambda_auxiliary == 0.0;
   read_passes(table, recipe);
   table.reject_unknown_keys();
   auto ridge = file.table("ridge", false);

@@ -169,9 +169,10 @@ struct KvpRecipe {
 };
 
 /// [adapt]: trained layers that go on from the base's own first ones, or an auxiliary
-/// (adapt_reader.h). Of the fields of [kvp] it has base and auxiliary, the weights of cross-entropy
-/// and KL, and where splits fall.
+/// (adapt_reader.h). Of the fields of [kvp] it has base and auxiliary, the weights of
+/// cross-entropies and KL, and where splits fall.
 struct AdaptRecipe : KvpRecipe {
+  AdaptRecipe() { lambda_auxiliary = 0.0; }
   int64_t exact_layers = 4;             ///< the last of them gives keys and values only
   std::vector<int64_t> trained_layers;  ///< copies of these layers of the base; or an auxiliary
   std::filesystem::path start;   ///< a bundle of the same shape to go on from; empty: closed form

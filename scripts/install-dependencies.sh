@@ -10,7 +10,7 @@ for group in "${@:-runtime}"; do
       nlohmann-json3-dev libcli11-dev libeigen3-dev libsentencepiece-dev libpcre2-dev
       libutf8proc-dev libboost1.81-dev zlib1g-dev libmd-dev libedit-dev) ;;
     trainer) packages+=(libtorch-dev libopenblas0-openmp libgloo-dev libtomlplusplus-dev libzstd-dev zlib1g-dev) ;;
-    tests) packages+=(libgtest-dev libgmock-dev libbenchmark-dev zstd mandoc zsh bubblewrap python3-minimal
+    tests) packages+=(mold libgtest-dev libgmock-dev libbenchmark-dev zstd mandoc zsh bubblewrap python3-minimal
       python3-matplotlib python3-pandas python3-jinja2 mypy) ;;
     python) packages+=(python3 python3-pip python3-venv) ;;
     deb) packages+=(file dpkg-dev) ;;  # what CPack finds a package's dependencies with

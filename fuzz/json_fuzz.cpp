@@ -42,8 +42,7 @@ class Bundle : public ScratchDirectory {
         whole("llama.feed_forward_length", 32),
         whole("llama.attention.head_count", 2),
         whole("llama.context_length", 64),
-        gguf_pair("llama.attention.layer_norm_rms_epsilon", GgufType::kF32,
-                  little_endian(1e-5F)),
+        gguf_pair("llama.attention.layer_norm_rms_epsilon", GgufType::kF32, little_endian(1e-5F)),
     };
     constexpr uint64_t kVocab = 96;
     file.tensors = {gguf_tensor("token_embd.weight", {32, kVocab}, 0, 0)};

@@ -5,7 +5,10 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <deque>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <thread>
@@ -16,6 +19,34 @@
 namespace kvcast {
 namespace {
 
+/// Whether the client leaves the end to the server. One that ends its side is cut off by it, most
+/// often before all of its requests are answered.
+std::atomic<bool> client_waits = false;
+
+/// In one of the ways that the API answers, which the path's length chooses.
+void answer(HttpRequest request, const std::shared_ptr<HttpExchange>& exchange) {
+  static constexpr int kStatuses[] = {200, 204, 400, 401, 403, 404, 405,
+                                      408, 415, 429, 500, 503, 504, 418};
+  static std::deque<std::shared_ptr<HttpExchange>> unanswered;
+  const size_t way = request.path.size() % 16;
+  if (way == 12) return;             // memory ran out
+  if (way == 13 && !client_waits) {  // until the client goes, or never
+    exchange->on_gone([exchange] { exchange->respond({.body = "late"}); });
+    unanswered.push_back(exchange);
+    if (unanswered.size() > 4) unanswered.pop_front();
+  } else if (way == 14) {
+    const int status = kStatuses[request.query.size() % std::size(kStatuses)];
+    exchange->respond({status, "text/plain", status == 204 ? "" : request.query, {{"X-A", "b"}}});
+  } else if (way % 2 == 0) {
+    exchange->respond({.body = std::move(request.body)});
+  } else {
+    exchange->on_gone([] {});
+    exchange->begin_stream({.body = "data: a\n\n"});
+    for (size_t i = 0; i < (way == 15 ? 16 : 1); ++i) exchange->write(request.body);
+    exchange->end_stream();
+  }
+}
+
 void handle(HttpRequest request, const std::shared_ptr<HttpExchange>& exchange) {
   FUZZ_CHECK(!request.method.empty());
   FUZZ_CHECK(request.body.size() <= 4096);
@@ -24,10 +55,15 @@ void handle(HttpRequest request, const std::shared_ptr<HttpExchange>& exchange) 
         &request.authorization, &request.content_type, &request.requested_headers}) {
     FUZZ_CHECK(text->find_first_of("\r\n") == std::string::npos);
   }
-  if (request.path.size() % 2 == 0) return exchange->respond({.body = std::move(request.body)});
-  exchange->begin_stream({.body = "data: a\n\n"});
-  exchange->write(std::move(request.body));
-  exchange->end_stream();
+  exchange->describe({{"bytes", static_cast<double>(request.body.size())}, {"word", "a"}});
+  answer(std::move(request), exchange);
+}
+
+void check_access(const HttpAccess& access) {
+  FUZZ_CHECK(access.status == 0 || (access.status >= 200 && access.status <= 505));
+  FUZZ_CHECK(access.received_bytes >= 0 && access.received_bytes <= 4096);
+  FUZZ_CHECK(access.sent_bytes >= 0 && access.seconds >= 0);
+  FUZZ_CHECK(access.status != 0 || !access.is_complete);
 }
 
 /// One server for all inputs.
@@ -36,9 +72,13 @@ uint16_t port() {
     HttpLimits limits;
     limits.max_body_bytes = 4096;
     limits.max_header_bytes = 2048;
+    limits.max_unsent_bytes = 8192;
+    limits.header_seconds = limits.body_seconds = 0.05;
+    limits.idle_seconds = 0.01;  // what an input costs whose client waits
     HttpHooks hooks;
     hooks.handle = handle;
     hooks.refusal_headers = [](const HttpRequest&) { return HttpHeaders(); };
+    hooks.on_access = check_access;
     auto server = HttpServer::listen("127.0.0.1", 0, limits, std::move(hooks));
     FUZZ_CHECK(server.has_value());
     const uint16_t at = (*server)->port();
@@ -67,14 +107,15 @@ int connect_to_server() {
   return socket_fd;
 }
 
-/// All that the server answers to `sent`, which comes in pieces of `step` bytes and then ends.
+/// All that the server answers to `sent`, which comes in pieces of `step` bytes and then ends, or
+/// after which the client waits for the server to lose its patience.
 std::string exchange(std::string_view sent, size_t step) {
   const int socket_fd = connect_to_server();
   for (size_t at = 0; at < sent.size(); at += step) {
     const std::string_view piece = sent.substr(at, step);
     if (send(socket_fd, piece.data(), piece.size(), MSG_NOSIGNAL) < 0) break;  // was refused early
   }
-  shutdown(socket_fd, SHUT_WR);
+  if (!client_waits) shutdown(socket_fd, SHUT_WR);
   std::string answer;
   char bytes[4096];
   ssize_t received = 0;
@@ -101,7 +142,9 @@ void check_answer(std::string_view answer) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace kvcast;
   Input input(data, size);
-  const size_t step = input.byte() % 2 == 0 ? 65536 : 1 + input.byte();
+  const uint8_t way = input.byte();
+  client_waits = way % 4 >= 2;
+  const size_t step = way % 2 == 0 ? 65536 : 1 + input.byte();
   check_answer(exchange(input.rest(), step));
   return 0;
 }

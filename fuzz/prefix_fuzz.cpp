@@ -1,6 +1,9 @@
 // Files in the folder of a prefix store: those that are whole come back as they were written,
-// others never, and over whatever comes back the model goes on.
+// others never, and over whatever comes back the model goes on. What it computed is kept in turn,
+// and comes back from the files of a store that is opened anew.
+#include <chrono>
 #include <cstring>
+#include <memory>
 #include <span>
 
 #include "base/hash.h"
@@ -85,6 +88,26 @@ void go_on(Sequence& sequence) {
   make_exact_strategy()->prefill(models(), one, logits.data(), workspace, {});
 }
 
+/// Of a process that was killed: it goes, unless it may still be written.
+void check_half_written(const ScratchDirectory& folder, bool old) {
+  constexpr const char* kName = "entry.kvprefix.tmp.1";
+  folder.write(kName, "kvprefx1");
+  const std::filesystem::path path = folder.path() / kName;
+  const auto now = std::filesystem::file_time_type::clock::now();
+  if (old) std::filesystem::last_write_time(path, now - std::chrono::hours(1));
+  FUZZ_CHECK(PrefixStore::open(folder.path(), kKey, models(), 1 << 20).has_value());
+  FUZZ_CHECK(std::filesystem::exists(path) != old);
+}
+
+/// Some hold a prompt or two only.
+std::unique_ptr<PrefixPool> open_pool(const ScratchDirectory& folder, uint8_t bounds) {
+  auto pool = std::make_unique<PrefixPool>(models(), bounds % 4 == 0 ? 4000 : 1 << 20);
+  auto store = PrefixStore::open(folder.path(), kKey, models(), bounds % 8 >= 4 ? 30000 : 1 << 20);
+  FUZZ_CHECK(store.has_value());
+  pool->keep_in(std::move(*store));
+  return pool;
+}
+
 }  // namespace
 }  // namespace kvcast
 
@@ -100,17 +123,22 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     entries[i] = entry(input);
     folder.write("entry" + std::to_string(i) + ".kvprefix", entries[i].bytes);
   }
-  folder.write("raw.kvprefix", input.byte() % 2 == 0 ? "" : input.text(200));
+  const uint8_t raw = input.byte();
+  folder.write("raw.kvprefix", raw % 2 == 0 ? "" : input.text(200));
+  check_half_written(folder, raw % 4 >= 2);
 
-  PrefixPool pool(models(), input.byte() % 4 == 0 ? 4000 : 1 << 20);
-  auto store = PrefixStore::open(folder.path(), kKey, models(), 1 << 20);
-  FUZZ_CHECK(store.has_value());
-  pool.keep_in(std::move(*store));
+  const uint8_t bounds = input.byte();
+  auto pool = open_pool(folder, bounds);
   while (!input.empty()) {
+    const uint8_t choices = input.byte();  // of which the lowest bits are the prompt's
+    if ((choices & 0x40) != 0) {
+      pool.reset();  // writes what is waiting
+      pool = open_pool(folder, bounds);
+    }
     Sequence sequence(models());
-    sequence.tokens = prompt(input.byte(), 1 + input.byte() % kContext);
+    sequence.tokens = prompt(choices, 1 + input.byte() % kContext);
     const int64_t limit = std::ssize(sequence.tokens) - 1;
-    const int64_t taken = pool.take(CacheFamily::kExact, limit, sequence);
+    const int64_t taken = pool->take(CacheFamily::kExact, limit, sequence);
     FUZZ_CHECK(taken >= 0 && taken <= limit && sequence.base.exact_rows() == taken);
     const auto serves = [&](const Entry& each) {
       return each.whole && std::ssize(each.tokens) >= taken &&
@@ -119,7 +147,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     };
     FUZZ_CHECK(taken == 0 || std::ranges::any_of(entries, serves));
     go_on(sequence);
-    FUZZ_CHECK(sequence.base.next_position() == std::ssize(sequence.tokens));
+    const int64_t rows = sequence.base.next_position();
+    FUZZ_CHECK(rows == std::ssize(sequence.tokens));
+    if ((choices & 0x10) == 0) continue;
+    entries.push_back({.tokens = sequence.tokens, .bytes = {}});
+    pool->put(CacheFamily::kExact, rows, std::move(sequence), (choices & 0x20) != 0);
   }
   return 0;
 }

@@ -2,7 +2,7 @@
 .PHONY: run test check test-clients build models test-models setup setup-runtime install wheel deb asan format clean
 
 JOBS ?= $(shell nproc)
-## What `make test` builds: `ci` is the same, soon compiled.
+## What is built; `ci`, which the tests take, is the same in half the time: eight sources at once.
 PRESET ?= release
 CONFIGURE = cmake --preset $(PRESET) $(if $(STRICT),-DKVCAST_WARNINGS_AS_ERRORS=ON)
 
@@ -13,6 +13,7 @@ run: setup-runtime
 	build/release/kvcast run -f examples/prompt.txt -n 64 --prefill exact --compare kv-prediction
 
 ## The same set-up, the trainer's included, then every test.
+test: PRESET = ci
 test: build
 	ctest --test-dir build/$(PRESET) --output-on-failure -LE models -j $(JOBS)
 
@@ -22,8 +23,9 @@ models:
 	scripts/fetch-models.py $(MODELS)
 
 ## The tests that need these models.
+test-models: PRESET = ci
 test-models: build
-	ctest --preset release -L models --no-tests=error -j 1
+	ctest --test-dir build/$(PRESET) --output-on-failure -L models --no-tests=error -j 1
 
 ## Other people's clients, a browser and a proxy against the server (downloads them).
 test-clients: setup-runtime

@@ -28,7 +28,7 @@ format() {
 }
 
 suite() {
-  make test PRESET=ci JOBS="$jobs"
+  make test STRICT=1 JOBS="$jobs"
 }
 
 instructions() {

@@ -160,14 +160,12 @@ class SessionTest(Shipped):
             with self.assertRaisesRegex(kvcast.KvcastError, "drafts"):
                 self.model.generate([prompt], drafts=wrong)
 
-    def test_a_passkey_that_the_forecast_loses_is_read_exactly_where_a_gate_is(self):
-        filling = "The grass is green. The sky is blue. The sun is yellow. "
-        prompt = ("There is a pass key hidden in this text. Remember it.\n" + filling + "The pass key is 26583. Remember it. " + filling * 32
-                  + "\nWhat is the pass key? The pass key is")
-        forecast = "kv-prediction:tail=16"
-        lost, judged, exact = (self.answer(prompt, prefill=prefill, max_tokens=6) for prefill in (forecast, forecast + ",gate=auto", "exact"))
-        self.assertIn("26583", exact.text)
-        self.assertNotIn("26583", lost.text)
+    def test_where_a_gate_is_a_prompt_is_read_exactly_whose_forecast_goes_wrong(self):
+        words = (ROOT / "examples/prompt.txt").read_text(encoding="utf-8").split(" ")
+        prompt, forecast = " ".join(words[:270]), "kv-prediction:tail=16"
+        wrong, judged, exact = (self.answer(prompt, prefill=prefill, max_tokens=6) for prefill in (forecast, forecast + ",gate=auto", "exact"))
+        self.assertNotEqual(wrong.text, exact.text)
+        self.assertGreater(wrong.timings.predicted_tokens, 0)
         self.assertEqual(judged.text, exact.text)
         self.assertLess(judged.timings.gate_score, judged.timings.gate_threshold)
         self.assertEqual(judged.timings.predicted_tokens, 0)

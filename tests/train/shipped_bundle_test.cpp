@@ -5,7 +5,7 @@
 
 #include "prefill/strategy.h"
 #include "support/tensors.h"
-#include "train/kvp_loss.h"
+#include "train/forecast_fit.h"
 #include "train/model_files.h"
 #include "train/predictor.h"
 
@@ -41,10 +41,12 @@ class ShippedBundle : public testing::Test {
     auto loaded = load_models(kBundle, WeightType::kF32, 2);
     ASSERT_TRUE(loaded) << loaded.error().message;
     runtime_ = new Models(std::move(*loaded));
-    bundle_ = new train::LoadedBundle(train::load_bundle(kBundle));
+    manifest_ = new BundleManifest(*read_bundle_manifest(kBundle));
+    bundle_ = new train::LoadedModels(train::load_models(manifest_->base, manifest_->auxiliary));
   }
   static void TearDownTestSuite() {
     delete runtime_;
+    delete manifest_;
     delete bundle_;
   }
 
@@ -66,7 +68,8 @@ class ShippedBundle : public testing::Test {
   }
 
   static inline Models* runtime_ = nullptr;
-  static inline train::LoadedBundle* bundle_ = nullptr;
+  static inline BundleManifest* manifest_ = nullptr;
+  static inline train::LoadedModels* bundle_ = nullptr;
 };
 
 TEST_F(ShippedBundle, RuntimeAndTrainerAgreeOnBaseAndAuxiliary) {
@@ -82,41 +85,28 @@ TEST_F(ShippedBundle, RuntimeAndTrainerAgreeOnBaseAndAuxiliary) {
       kTolerance);
 }
 
-TEST_F(ShippedBundle, RuntimeAndTrainerAgreeOnKvPrediction) {
-  const at::NoGradGuard no_gradients;
-  const auto tokens = some_tokens(runtime_->base->config().vocab_size);
-  const train::Model base = bind(bundle_->base), auxiliary = bind(bundle_->auxiliary);
-  const train::Predictor predictor =
-      train::bind_predictor(bundle_->manifest.plan.layer_map(), bundle_->predictor, "");
-  const auto count = static_cast<int64_t>(tokens.size());
-  for (const int64_t tail : {1, 16}) {
-    const at::Tensor batch = as_batch(tokens);
-    const train::Cache cache = train::forward_cache(auxiliary, batch.narrow(1, 0, count - tail));
-    const at::Tensor hidden = train::forward_after_prefix(
-        base, batch.narrow(1, count - tail, tail), train::predict_cache(predictor, base, cache));
-    EXPECT_LT(
-        relative_to_largest(runtime_logits("kv-prediction:tail=" + std::to_string(tail), tokens),
-                            last_logits(base, hidden)),
-        kTolerance)
-        << "tail " << tail;
-  }
-}
-
 TEST_F(ShippedBundle, TheSplitPassOfTrainingIsTheRuntimesKvPrediction) {
   const at::NoGradGuard no_gradients;
   const auto tokens = some_tokens(runtime_->base->config().vocab_size);
   const train::Model base = bind(bundle_->base), auxiliary = bind(bundle_->auxiliary);
-  const train::Predictor predictor =
-      train::bind_predictor(bundle_->manifest.plan.layer_map(), bundle_->predictor, "");
+  const train::ForecastShape shape{manifest_->plan.exact_layers, manifest_->plan.sink_tokens};
+  const train::TensorMap maps = train::read_predictor(
+      manifest_->predictor, base.config, auxiliary.config, manifest_->plan,
+      train::forecast_map_specs(base.config, shape, auxiliary.config.model_dim));
+  std::vector<int64_t> sources;
+  for (const ForecastInput& input : manifest_->plan.inputs) sources.push_back(input.layer);
+  const train::Predictor predictor = train::bind_predictor(sources, maps, "");
   const at::Tensor batch = as_batch(tokens);
+  const train::ExactRun exact = train::run_exact(base, shape, batch);
   for (const int64_t tail : {1, 16}) {
-    train::KvpTrace trace;
     const train::KvpPass pass{.predicted_tokens = static_cast<int64_t>(tokens.size()) - tail};
-    train::kvp_loss(base, auxiliary, predictor, batch, batch, {}, pass, &trace);
-    EXPECT_LT(
-        relative_to_largest(runtime_logits("kv-prediction:tail=" + std::to_string(tail), tokens),
-                            last_logits(base, trace.base_hidden)),
-        kTolerance)
+    const train::Cache forecast =
+        train::forecast_cache(base, shape, predictor, exact,
+                              train::forecast_sources(auxiliary, exact, pass.predicted_tokens));
+    EXPECT_LT(relative_to_largest(
+                  runtime_logits("kv-prediction:tail=" + std::to_string(tail), tokens),
+                  last_logits(base, train::run_on_forecast(base, shape, exact, forecast, pass))),
+              kTolerance)
         << "tail " << tail;
   }
 }

@@ -4,11 +4,11 @@
 JOBS ?= $(shell nproc)
 ## What is built; `ci`, which the tests take, is the same in half the time: eight sources at once.
 PRESET ?= release
-CONFIGURE = cmake --preset $(PRESET) $(if $(STRICT),-DKVCAST_WARNINGS_AS_ERRORS=ON)
+CONFIGURE = cmake --preset $(PRESET) -DKVCAST_WARNINGS_AS_ERRORS=$(if $(STRICT),ON,OFF)
 
 ## Installs what is missing (Debian 12), builds, answers a prompt with and without KV prediction.
 run: setup-runtime
-	$(CONFIGURE) -DKVCAST_BUILD_TESTS=OFF
+	cmake --preset release -DKVCAST_BUILD_TESTS=OFF
 	cmake --build --preset release -j $(JOBS) --target kvcast_program
 	build/release/kvcast run -f examples/prompt.txt -n 64 --prefill exact --compare kv-prediction
 
@@ -30,7 +30,7 @@ test-models: build
 ## Other people's clients, a browser and a proxy against the server (downloads them).
 test-clients: setup-runtime
 	scripts/install-dependencies.sh clients
-	$(CONFIGURE)
+	cmake --preset release
 	cmake --build --preset release -j $(JOBS) --target kvcast_program
 	scripts/fetch-models.py qwen2.5-coder-0.5b-instruct
 	tests/clients/run.sh build/release/kvcast
@@ -45,7 +45,7 @@ setup-runtime:
 	scripts/install-dependencies.sh runtime
 
 install: build
-	cmake --install build/release
+	cmake --install build/$(PRESET)
 
 ## dist/kvcast-*.whl: the Python package for this machine's system, without the programs.
 wheel: setup-runtime

@@ -27,7 +27,8 @@ std::atomic<bool> client_waits = false;
 void answer(HttpRequest request, const std::shared_ptr<HttpExchange>& exchange) {
   static constexpr int kStatuses[] = {200, 204, 400, 401, 403, 404, 405,
                                       408, 415, 429, 500, 503, 504, 418};
-  static std::deque<std::shared_ptr<HttpExchange>> unanswered;
+  // Never destroyed: the server's threads go on when the program ends.
+  static auto& unanswered = *new std::deque<std::shared_ptr<HttpExchange>>;
   const size_t way = request.path.size() % 16;
   if (way == 12) return;             // memory ran out
   if (way == 13 && !client_waits) {  // until the client goes, or never

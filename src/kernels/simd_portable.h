@@ -1,5 +1,5 @@
 // Four lanes in the vector types that GCC and clang have for every processor, behind the names that
-// the shared kernel templates use (see simd_avx512.h).
+// the shared kernel templates use (see simd_avx512.h). Little-endian, as all that is stored is.
 #pragma once
 
 #include <cstddef>

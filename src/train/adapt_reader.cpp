@@ -173,6 +173,7 @@ class WholeAuxiliary : public TrainedReader {
   WholeAuxiliary(const AdaptRecipe& recipe, const Model& base)
       : recipe_(recipe),
         base_(base),
+        answers_(recipe.lambda_auxiliary > 0.0),
         start_(load_model(recipe.pair.auxiliary, {.tokens = base.config.vocab_size})),
         config_(start_.config),
         last_(fmt::format("layers.{}.", start_.config.n_layers() - 1)),
@@ -182,7 +183,7 @@ class WholeAuxiliary : public TrainedReader {
                       base.token_embeddings.device())) {
     read_config_ = config_;
     read_config_.layers.pop_back();
-    if (recipe.lambda_auxiliary == 0.0) config_ = read_config_;
+    if (!answers_) config_ = read_config_;
   }
 
   [[nodiscard]] const ModelConfig& config() const override { return config_; }
@@ -215,9 +216,7 @@ class WholeAuxiliary : public TrainedReader {
              const StoreOptions& store, Json& /*manifest*/) const override {
     if (!recipe_.train_auxiliary) return;
     TensorMap stored = values;
-    if (recipe_.lambda_auxiliary == 0.0) {
-      add_with_prefix(stored, last_, without_prefix(start_.values, last_));
-    }
+    if (!answers_) add_with_prefix(stored, last_, without_prefix(start_.values, last_));
     write_model(bundle / kAdaptAuxiliary, start_.config, stored, store, recipe_.pair.base);
   }
   [[nodiscard]] TensorMap read(const std::filesystem::path& bundle) const override {
@@ -243,13 +242,14 @@ class WholeAuxiliary : public TrainedReader {
   [[nodiscard]] Model whole_model() const { return bind_model(start_.config, rope_, given_, ""); }
   /// The tensors that are trained.
   [[nodiscard]] TensorMap trained(TensorMap values) const {
-    if (recipe_.lambda_auxiliary > 0.0) return values;
+    if (answers_) return values;
     std::erase_if(values, [&](const auto& value) { return value.first.starts_with(last_); });
     return values;
   }
 
   const AdaptRecipe& recipe_;
   const Model& base_;
+  bool answers_;  ///< by itself too: its last layer is trained with the others
   LoadedModel start_;
   ModelConfig config_;       ///< of the layers that are trained
   ModelConfig read_config_;  ///< of those that maps read

@@ -69,7 +69,8 @@ LoadedBundle load_bundle(const fs::path& directory) {
                       .predictor = {}};
   if (bundle.manifest.plan.layer_map().empty()) {
     throw TrainError(
-        fmt::format("{}: a bundle of format 2: the trainer expects a layer map (format 1)",
+        fmt::format("{}: a bundle of format 2: expected a layer map (format 1), as kvp and ridge "
+                    "write it; `kvcast eval --task nll` scores any bundle",
                     directory.string()));
   }
   auto models = load_models(bundle.manifest.base, bundle.manifest.auxiliary);

@@ -269,7 +269,7 @@ TEST_F(EvalCommand, ThreadsDoNotChangeAScore) {
     const auto result =
         run_kvcast("eval '" + std::string(KVCAST_SOURCE_DIR) +
                    "/models/kvcast-65m' --timing-repetitions 0 --json --task nll --prefix 16 "
-                   "--suffix 112 --limit 48 --prefill exact --threads " +
+                   "--suffix 112 --limit 16 --prefill exact --threads " +
                    threads + " --data " + file("text.txt"));
     ASSERT_EQ(result.exit_code, 0) << result.error;
     const auto scored = nlohmann::json::parse(result.out)["results"][0];

@@ -160,15 +160,19 @@ class SessionTest(Shipped):
             with self.assertRaisesRegex(kvcast.KvcastError, "drafts"):
                 self.model.generate([prompt], drafts=wrong)
 
-    def test_where_a_gate_is_a_prompt_is_read_exactly_whose_forecast_goes_wrong(self):
+    def test_a_gate_lets_a_forecast_pass_or_has_the_prompt_read_exactly(self):
         words = (ROOT / "examples/prompt.txt").read_text(encoding="utf-8").split(" ")
         prompt, forecast = " ".join(words[:270]), "kv-prediction:tail=16"
-        wrong, judged, exact = (self.answer(prompt, prefill=prefill, max_tokens=6) for prefill in (forecast, forecast + ",gate=auto", "exact"))
-        self.assertNotEqual(wrong.text, exact.text)
-        self.assertGreater(wrong.timings.predicted_tokens, 0)
-        self.assertEqual(judged.text, exact.text)
-        self.assertLess(judged.timings.gate_score, judged.timings.gate_threshold)
-        self.assertEqual(judged.timings.predicted_tokens, 0)
+        specs = ("exact", forecast, forecast + ",gate=1000", forecast + ",gate=-1000", forecast + ",gate=auto")
+        exact, unjudged, refused, passed, judged = (self.answer(prompt, prefill=prefill, max_tokens=6) for prefill in specs)
+        self.assertNotEqual(unjudged.text, exact.text)  # what it comes to with this prompt
+        self.assertEqual(refused.text, exact.text)
+        self.assertEqual(refused.timings.predicted_tokens, 0)
+        self.assertEqual(passed.text, unjudged.text)
+        self.assertGreater(passed.timings.predicted_tokens, 0)
+        self.assertEqual(judged.timings.gate_score, passed.timings.gate_score)
+        is_refused = judged.timings.gate_score < judged.timings.gate_threshold
+        self.assertEqual(judged.text, (refused if is_refused else passed).text)
 
     def test_a_second_prompt_continues_the_conversation(self):
         session = self.model.session()

@@ -57,6 +57,18 @@ AdaptRecipe idle_recipe(const TemporaryDirectory& files, const ModelConfig& conf
   return recipe;
 }
 
+/// The same with an auxiliary of three layers, in `files`/small, and no layers of the base.
+AdaptRecipe recipe_with_auxiliary(const TemporaryDirectory& files) {
+  AdaptRecipe recipe = idle_recipe(files, small_config(4));
+  const ModelConfig auxiliary = small_config(3, 24);
+  write_model(files.path() / "small", auxiliary,
+              initial_values(model_parameter_specs(auxiliary), 9), {}, {});
+  recipe.exact_layers = 0;
+  recipe.trained_layers = {};
+  recipe.pair.auxiliary = files.path() / "small";
+  return recipe;
+}
+
 /// The next token's logits after 40 tokens.
 Tensor prefilled(const Models& models, const char* spec) {
   Sequence sequence(models);
@@ -122,13 +134,7 @@ TEST(Adapt, AnAuxiliaryThatIsTheBaseIsExactInTheRuntime) {
 TEST(Adapt, AnAuxiliaryAsItIsIsNamedByTheBundleAndItsMapsAloneAreTrained) {
   at::manual_seed(1);
   TemporaryDirectory files;
-  AdaptRecipe recipe = idle_recipe(files, small_config(4));
-  const ModelConfig auxiliary = small_config(3, 24);
-  write_model(files.path() / "small", auxiliary,
-              initial_values(model_parameter_specs(auxiliary), 9), {}, {});
-  recipe.exact_layers = 0;
-  recipe.trained_layers = {};
-  recipe.pair.auxiliary = files.path() / "small";
+  AdaptRecipe recipe = recipe_with_auxiliary(files);
   recipe.train_auxiliary = false;
   recipe.mix = 0.25;
   ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
@@ -163,13 +169,7 @@ TEST(Adapt, AnAuxiliaryAsItIsIsNamedByTheBundleAndItsMapsAloneAreTrained) {
 TEST(Adapt, AnAuxiliaryWhoseAnswersCountIsTrainedToItsLastLayer) {
   at::manual_seed(1);
   TemporaryDirectory files;
-  AdaptRecipe recipe = idle_recipe(files, small_config(4));
-  const ModelConfig auxiliary = small_config(3, 24);
-  write_model(files.path() / "small", auxiliary,
-              initial_values(model_parameter_specs(auxiliary), 9), {}, {});
-  recipe.exact_layers = 0;
-  recipe.trained_layers = {};
-  recipe.pair.auxiliary = files.path() / "small";
+  AdaptRecipe recipe = recipe_with_auxiliary(files);
   recipe.optimizer.learning_rate = 1e-2;
   recipe.optimizer.warmup_steps = 0;
   const auto last_layer = [&](const std::filesystem::path& model) {

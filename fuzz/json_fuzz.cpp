@@ -86,6 +86,7 @@ void fuzz_manifest(const Bundle& directory, std::string_view text) {
     const ForecastInput& input = plan.inputs[i];
     const bool of_base = input.reader == PromptReader::kBase;
     FUZZ_CHECK(input.layer >= 0 && input.layer < (of_base ? plan.exact_layers : auxiliary_layers));
+    for (const int64_t layer : input.earlier) FUZZ_CHECK(layer >= 0 && layer < input.layer);
   }
   for (const auto* stands_in : {&manifest->shared_layers, &manifest->adapted_layers}) {
     FUZZ_CHECK(stands_in->empty() || std::ssize(*stands_in) == auxiliary_layers);

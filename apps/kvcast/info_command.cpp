@@ -77,8 +77,9 @@ std::string plan_text(const ForecastPlan& plan) {
       "{} exact layers, {} sink tokens; base layer <- input:", plan.exact_layers, plan.sink_tokens);
   for (int64_t i = plan.exact_layers; i < plan.base_layers(); ++i) {
     const ForecastInput& input = plan.inputs[i];
-    text += fmt::format(" {}<-{} {} {}", i, prompt_reader_name(input.reader), input.layer,
-                        input_kind_name(input.kind));
+    text += fmt::format(" {}<-{} ", i, prompt_reader_name(input.reader));
+    for (const int64_t layer : input.earlier) text += fmt::format("{}+", layer);
+    text += fmt::format("{} {}", input.layer, input_kind_name(input.kind));
   }
   return text;
 }

@@ -306,7 +306,7 @@ void convert_int8_tiles(const ConvertArgs& c) {
 }
 
 double spin_amx(WeightType type, int64_t iterations) {
-  if (type == WeightType::kF32) return spin_avx512bf16(type, iterations);
+  if (type == WeightType::kF32) return avx512bf16_kernels().spin(type, iterations);
   configure_square(kTileSide, kTileSide);
   const bool int8 = is_integer(type);
   for (int64_t n = 0; n < iterations; ++n) {
@@ -328,7 +328,8 @@ double spin_amx(WeightType type, int64_t iterations) {
 }
 
 KernelTable amx_table() {
-  KernelTable t = avx512bf16_table(Isa::kAmx);
+  KernelTable t = avx512bf16_kernels();  // compiled once: what is here differs
+  t.isa = Isa::kAmx;
   t.bf16.convert = convert_bf16_tiles;
   set_whole_product(t.bf16, multiply_tiles<TilesBf16>);
   t.int8.convert = convert_int8_tiles;

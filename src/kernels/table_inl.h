@@ -89,7 +89,7 @@ AttentionKernels attention_kernels() {
 }
 
 /// Everything but int8 products; more capable sets replace what they do better.
-KernelTable base_table(Isa isa) {
+inline KernelTable base_table(Isa isa) {  // inline: not every file that has it takes it
   KernelTable t;
   t.isa = isa;
   t.f32.f32_activations = true;

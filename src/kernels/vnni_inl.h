@@ -58,7 +58,7 @@ struct DotPairsVnni : DotPairs {
   }
 };
 
-void set_vnni_products(KernelTable& t) {
+inline void set_vnni_products(KernelTable& t) {
   t.attention_int8 = attention_kernels<CacheInt8<DotPairsVnni>>();
   t.int8.group_bytes = 4;
   t.int8.convert = convert_unsigned_int8;

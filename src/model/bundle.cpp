@@ -126,7 +126,15 @@ Result<ForecastInput> read_input(const JsonFields& fields) {
   ForecastInput input;
   KVCAST_TRY(const std::string reader, fields.string("from"));
   KVCAST_TRY(const std::string kind, fields.string("kind"));
-  KVCAST_TRY(input.layer, fields.integer("layer", 0, kMaxLayers));
+  if (fields.contains("layers")) {
+    if (fields.contains("layer")) return fields.wrong("layer", "it or \"layers\"");
+    KVCAST_TRY(input.earlier, fields.integers_up_to("layers", kMaxLayers, 0, kMaxLayers));
+    if (input.earlier.empty()) return fields.wrong("layers", "one layer or more");
+    input.layer = input.earlier.back();
+    input.earlier.pop_back();
+  } else {
+    KVCAST_TRY(input.layer, fields.integer("layer", 0, kMaxLayers));
+  }
   if (reader != prompt_reader_name(PromptReader::kAuxiliary)) {
     input.reader = PromptReader::kBase;
     if (reader != prompt_reader_name(input.reader)) {
@@ -197,9 +205,15 @@ void write_plan(const ForecastPlan& plan, Json& json) {
   json["inputs"] = Json::array();
   for (int64_t i = plan.exact_layers; i < plan.base_layers(); ++i) {
     const ForecastInput& input = plan.inputs[i];
-    json["inputs"].push_back({{"from", prompt_reader_name(input.reader)},
-                              {"layer", input.layer},
-                              {"kind", input_kind_name(input.kind)}});
+    Json entry = {{"from", prompt_reader_name(input.reader)},
+                  {"kind", input_kind_name(input.kind)}};
+    if (input.earlier.empty()) {
+      entry["layer"] = input.layer;
+    } else {
+      entry["layers"] = input.earlier;
+      entry["layers"].push_back(input.layer);
+    }
+    json["inputs"].push_back(std::move(entry));
   }
 }
 

@@ -1,6 +1,7 @@
 #include "model/forecast_plan.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace kvcast {
 
@@ -23,7 +24,9 @@ std::string_view prompt_reader_name(PromptReader reader) {
 int64_t input_width(const ForecastInput& input, const ModelConfig& base,
                     const ModelConfig& auxiliary) {
   const ModelConfig& reader = input.reader == PromptReader::kBase ? base : auxiliary;
-  if (input.kind == InputKind::kResidual) return reader.model_dim;
+  if (input.kind == InputKind::kResidual) {
+    return reader.model_dim * (std::ssize(input.earlier) + 1);
+  }
   return reader.kv_width(input.layer) * (input.kind == InputKind::kJoint ? 2 : 1);
 }
 
@@ -69,9 +72,20 @@ Status check_plan(const ForecastPlan& plan, const ModelConfig& base, const Model
     const ForecastInput& input = plan.inputs[i];
     const bool from_base = input.reader == PromptReader::kBase;
     const int64_t layers = from_base ? plan.exact_layers : auxiliary.n_layers();
-    if (input.layer >= 0 && input.layer < layers) continue;
-    return fail(fmt::format("{}: the input of base layer {}: {} layer {}, expected 0 to {}", where,
-                            i, prompt_reader_name(input.reader), input.layer, layers - 1));
+    if (input.layer < 0 || input.layer >= layers) {
+      return fail(fmt::format("{}: the input of base layer {}: {} layer {}, expected 0 to {}",
+                              where, i, prompt_reader_name(input.reader), input.layer, layers - 1));
+    }
+    int64_t before = -1;
+    for (const int64_t layer : input.earlier) {
+      if (layer <= before || layer >= input.layer || input.kind != InputKind::kResidual) {
+        return fail(
+            fmt::format("{}: the input of base layer {}: layers {} {}: expected ascending "
+                        "layers of kind \"residual\"",
+                        where, i, fmt::join(input.earlier, " "), input.layer));
+      }
+      before = layer;
+    }
   }
   return {};
 }

@@ -27,6 +27,8 @@ struct ForecastInput {
   PromptReader reader = PromptReader::kAuxiliary;
   int64_t layer = 0;
   InputKind kind = InputKind::kKeyValue;
+  /// kResidual: layers before it, ascending, whose streams stand before its own in the input.
+  std::vector<int64_t> earlier = {};
   bool operator==(const ForecastInput&) const = default;
 };
 /// Elements of one token's input for keys; values have as many.

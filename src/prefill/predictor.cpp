@@ -31,8 +31,10 @@ std::string stacked_name(std::string_view kind, const ForecastInput& input) {
   if (input == ForecastInput{.layer = input.layer}) {  // as format 1 has it
     return fmt::format("{}_transforms.stacked.{}", kind, input.layer);
   }
-  return fmt::format("{}_transforms.stacked.{}.{}.{}", kind, prompt_reader_name(input.reader),
-                     input_kind_name(input.kind), input.layer);
+  std::string name = fmt::format("{}_transforms.stacked.{}.{}.", kind,
+                                 prompt_reader_name(input.reader), input_kind_name(input.kind));
+  for (const int64_t layer : input.earlier) name += fmt::format("{}-", layer);
+  return name + std::to_string(input.layer);
 }
 
 class PredictorReader {
@@ -91,12 +93,19 @@ std::unique_ptr<Predictor> Predictor::without_maps(const ModelConfig& base,
       source->input = plan.inputs[i];
       const bool of_base = source->input.reader == PromptReader::kBase;
       if (source->input.kind == InputKind::kResidual) {
-        source->norm_eps = (of_base ? base : auxiliary).norm_eps;
-        source->unit_norm.assign(static_cast<size_t>(input_width(source->input, base, auxiliary)),
-                                 1.0F);
+        const ModelConfig& reader = of_base ? base : auxiliary;
+        source->norm_eps = reader.norm_eps;
+        source->unit_norm.assign(static_cast<size_t>(reader.model_dim), 1.0F);
       }
     }
     source->base_layers.push_back(i);
+  }
+  for (const Source& source : predictor->sources_) {
+    for (const int64_t layer : source.input.earlier) {
+      const Stream stream{source.input.reader, layer, std::ssize(source.unit_norm)};
+      if (std::ranges::find(predictor->kept_, stream) != predictor->kept_.end()) continue;
+      predictor->kept_.push_back(stream);
+    }
   }
   return predictor;
 }
@@ -149,9 +158,25 @@ Forecast::Forecast(const Predictor& predictor, const Transformer& base,
   const auto angles = static_cast<size_t>(rows_ * base.config().head_dim / 2);
   base.rope().fill(workspace.positions, workspace.rope_cos.ensure(angles),
                    workspace.rope_sin.ensure(angles));
+  int64_t kept = 0;
+  for (const Predictor::Stream& stream : predictor.kept_) kept += rows_ * stream.width;
+  workspace.streams.ensure(static_cast<size_t>(kept));
+}
+
+float* Forecast::kept_stream(PromptReader reader, int64_t layer) const {
+  float* rows = workspace_.streams.data();
+  for (const Predictor::Stream& stream : predictor_.kept_) {
+    if (stream.reader == reader && stream.layer == layer) return rows;
+    rows += rows_ * stream.width;
+  }
+  return nullptr;
 }
 
 void Forecast::add(PromptReader reader, const RawKeyValues& raw) {
+  for (const Predictor::Stream& stream : predictor_.kept_) {
+    if (stream.reader != reader || stream.layer != raw.layer) continue;
+    std::copy_n(raw.residual, rows_ * stream.width, kept_stream(reader, raw.layer));
+  }
   for (const Predictor::Source& source : predictor_.sources_) {
     if (source.input.reader == reader && source.input.layer == raw.layer) add_source(source, raw);
   }
@@ -175,28 +200,30 @@ void Forecast::add_source(const Predictor::Source& source, const RawKeyValues& r
   }
 }
 
-namespace {
-
-/// What the maps read of a block of rows, [rows, input width] each.
-struct BlockInput {
-  const float* keys = nullptr;
-  const float* values = nullptr;
-};
-
-/// Rows [begin, end) of the input; `scratch` holds those that are made first.
-BlockInput block_input(InputKind kind, const RawKeyValues& raw, int64_t begin, int64_t end,
-                       int64_t width, const float* unit_norm, float norm_eps, float* scratch) {
-  if (kind == InputKind::kKeyValue) return {raw.keys + begin * width, raw.values + begin * width};
-  if (kind == InputKind::kResidual) {
-    rms_norm({.x = raw.residual + begin * width,
-              .x_stride = width,
-              .weight = unit_norm,
-              .out = scratch,
-              .out_stride = width,
-              .rows = end - begin,
-              .dim = width,
-              .eps = norm_eps},
-             1);
+Forecast::BlockInput Forecast::block_input(const Predictor::Source& source, const RawKeyValues& raw,
+                                           int64_t begin, int64_t end, float* scratch) const {
+  const ForecastInput& input = source.input;
+  const int64_t width = source.keys.k();
+  if (input.kind == InputKind::kKeyValue) {
+    return {raw.keys + begin * width, raw.values + begin * width};
+  }
+  if (input.kind == InputKind::kResidual) {
+    const int64_t dim = std::ssize(source.unit_norm);
+    float* out = scratch;
+    const auto normed = [&](const float* stream) {
+      rms_norm({.x = stream + begin * dim,
+                .x_stride = dim,
+                .weight = source.unit_norm.data(),
+                .out = out,
+                .out_stride = width,
+                .rows = end - begin,
+                .dim = dim,
+                .eps = source.norm_eps},
+               1);
+      out += dim;
+    };
+    for (const int64_t layer : input.earlier) normed(kept_stream(input.reader, layer));
+    normed(raw.residual);
     return {scratch, scratch};
   }
   const int64_t half = width / 2;
@@ -207,17 +234,13 @@ BlockInput block_input(InputKind kind, const RawKeyValues& raw, int64_t begin, i
   return {scratch, scratch};
 }
 
-}  // namespace
-
 /// Rows [begin, end) of all base layers that read the source. The wide product has little depth:
 /// what it writes is normed, rotated and put into the caches while it is in this thread's cache.
 void Forecast::forecast_block(const Predictor::Source& source, const RawKeyValues& raw,
                               int64_t begin, int64_t end, float* scratch) const {
   const ModelConfig& config = base_.config();
   const int64_t width = source.keys.n(), width_of_input = source.keys.k();
-  const BlockInput input =
-      block_input(source.input.kind, raw, begin, end, width_of_input, source.unit_norm.data(),
-                  source.norm_eps, scratch + (end - begin) * width);
+  const BlockInput input = block_input(source, raw, begin, end, scratch + (end - begin) * width);
   const auto multiply = [&](const float* a, const PackedMatrix& weight, const float* bias) {
     matmul({.a = a,
             .a_stride = width_of_input,

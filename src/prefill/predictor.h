@@ -23,6 +23,7 @@ struct FloatTensor {
 /// Scratch memory of a Forecast; reused between forecasts.
 struct PredictorWorkspace {
   AlignedBuffer<float> blocks;              // [threads, rows of a block, product and its input]
+  AlignedBuffer<float> streams;             // the predictor's kept streams, [rows, width] each
   std::vector<int64_t> positions;           // [rows]
   AlignedBuffer<float> rope_cos, rope_sin;  // [rows, head_dim / 2], as the base rotates
 };
@@ -60,13 +61,21 @@ class Predictor {
     std::vector<int64_t> base_layers;         // that read it, ascending
     PackedMatrix keys, values;                // [sum of base kv_width, input width]
     std::vector<float> key_bias, value_bias;  // [sum of base kv_width]
-    std::vector<float> unit_norm;             // [input width] ones, if it is normalised
+    std::vector<float> unit_norm;             // [the reader's model_dim] ones, if it is normalised
     float norm_eps = 0;
   };
   static std::unique_ptr<Predictor> without_maps(const ModelConfig& base,
                                                  const ModelConfig& auxiliary,
                                                  const ForecastPlan& plan);
+  /// A residual stream that is kept for maps which read it beside a later layer's.
+  struct Stream {
+    PromptReader reader = PromptReader::kAuxiliary;
+    int64_t layer = 0;
+    int64_t width = 0;
+    bool operator==(const Stream&) const = default;
+  };
   std::vector<Source> sources_;
+  std::vector<Stream> kept_;
   std::vector<int64_t> base_kv_widths_;
 };
 
@@ -85,9 +94,19 @@ class Forecast {
   void add(PromptReader reader, const RawKeyValues& raw);
 
  private:
+  /// Where the kept streams of `reader` are, [rows, width] each, in the workspace.
+  [[nodiscard]] float* kept_stream(PromptReader reader, int64_t layer) const;
   void add_source(const Predictor::Source& source, const RawKeyValues& raw);
   void forecast_block(const Predictor::Source& source, const RawKeyValues& raw, int64_t begin,
                       int64_t end, float* scratch) const;
+  /// What the maps read of a block of rows, [rows, input width] each.
+  struct BlockInput {
+    const float* keys = nullptr;
+    const float* values = nullptr;
+  };
+  /// Rows [begin, end) of the input; `scratch` holds those that are made first.
+  BlockInput block_input(const Predictor::Source& source, const RawKeyValues& raw, int64_t begin,
+                         int64_t end, float* scratch) const;
 
   const Predictor& predictor_;
   const Transformer& base_;

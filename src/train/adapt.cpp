@@ -79,14 +79,14 @@ class AdaptObjective : public Objective {
  public:
   AdaptObjective(const AdaptRecipe& recipe, const LoadedModel& base, const at::Device& device)
       : recipe_(recipe),
-        shape_{recipe.exact_layers, recipe.sink_tokens},
+        shape_{recipe.exact_layers, recipe.sink_tokens, recipe.beside},
         rope_(rope_table(base.config, recipe.data.sequence_tokens, device)),
         weights_(frozen(base.values,
                         recipe.run.precision == Precision::kBF16 ? at::kBFloat16 : at::kFloat,
                         device)),
         base_(bind_model(base.config, rope_, weights_, "")),
         reader_(make_reader(recipe, base_, base.values)),
-        map_specs_(forecast_map_specs(base.config, shape_, reader_->config().model_dim)) {
+        map_specs_(forecast_map_specs(base.config, shape_, map_width(reader_->config(), shape_))) {
     if (recipe.mix > 0.0) both_heads_ = at::cat({base_.lm_head, reader_->lm_head()}, 1);
     options_.lambda_base = recipe.lambda_base;
     options_.lambda_kl = recipe.lambda_kl;
@@ -116,10 +116,11 @@ class AdaptObjective : public Objective {
     const Json training = manifest.value("training", Json::object());
     if (training.value("method", "") != "adapt" ||
         training.value("exact_layers", int64_t{0}) != recipe_.exact_layers ||
-        training.value("trained_layers", std::vector<int64_t>()) != recipe_.trained_layers) {
+        training.value("trained_layers", std::vector<int64_t>()) != recipe_.trained_layers ||
+        training.value("beside", std::vector<int64_t>()) != recipe_.beside) {
       throw TrainError(
           fmt::format("{}: expected a bundle that adapt wrote with the same exact_layers, "
-                      "trained_layers and auxiliary",
+                      "trained_layers, beside and auxiliary",
                       bundle.string()));
     }
     sources_ = training.at("sources").get<std::vector<int64_t>>();
@@ -165,6 +166,7 @@ class AdaptObjective : public Objective {
     training["method"] = "adapt";
     training["exact_layers"] = shape_.exact_layers;
     training["sources"] = sources_;
+    if (!recipe_.beside.empty()) training["beside"] = recipe_.beside;
     training["lambda_base"] = options_.lambda_base;
     training["lambda_kl"] = options_.lambda_kl;
     if (recipe_.lambda_auxiliary > 0.0) training["lambda_auxiliary"] = recipe_.lambda_auxiliary;

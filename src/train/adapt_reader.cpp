@@ -81,8 +81,12 @@ class BasesLayers : public TrainedReader {
     plan.sink_tokens = shape_.sink_tokens;
     for (int64_t i = 0; i < base_.config.n_layers(); ++i) {
       const int64_t n = i - shape_.exact_layers;
-      const int64_t layer = n < 0 ? i : shape_.start() + sources.at(static_cast<size_t>(n));
-      plan.inputs.push_back({.layer = layer, .kind = InputKind::kResidual});
+      ForecastInput input{.layer = i, .kind = InputKind::kResidual};
+      if (n >= 0) {
+        input.layer = shape_.start() + sources.at(static_cast<size_t>(n));
+        for (const int64_t each : recipe_.beside) input.earlier.push_back(shape_.start() + each);
+      }
+      plan.inputs.push_back(std::move(input));
     }
     return plan;
   }
@@ -207,8 +211,12 @@ class WholeAuxiliary : public TrainedReader {
     plan.exact_layers = recipe_.exact_layers;
     for (int64_t i = 0; i < base_.config.n_layers(); ++i) {
       const int64_t n = i - recipe_.exact_layers;
-      plan.inputs.push_back(
-          {.layer = n < 0 ? 0 : sources.at(static_cast<size_t>(n)), .kind = InputKind::kResidual});
+      ForecastInput input{.kind = InputKind::kResidual};
+      if (n >= 0) {
+        input.layer = sources.at(static_cast<size_t>(n));
+        input.earlier = recipe_.beside;
+      }
+      plan.inputs.push_back(std::move(input));
     }
     return plan;
   }
@@ -258,6 +266,13 @@ class WholeAuxiliary : public TrainedReader {
   TensorMap given_;  ///< as it starts, on the device
 };
 
+/// `last`: the reader's last stream, which those beside another come before.
+void check_beside(const AdaptRecipe& recipe, int64_t last) {
+  if (recipe.beside.empty() || recipe.beside.back() < last) return;
+  throw TrainError(fmt::format("adapt.beside: stream {}: expected numbers below {}, the last one's",
+                               recipe.beside.back(), last));
+}
+
 }  // namespace
 
 std::unique_ptr<TrainedReader> make_reader(const AdaptRecipe& recipe, const Model& base,
@@ -271,8 +286,11 @@ std::unique_ptr<TrainedReader> make_reader(const AdaptRecipe& recipe, const Mode
     if (unwrap(open_checkpoint(recipe.pair.auxiliary)).config.n_layers() < 2) {
       throw TrainError("adapt.auxiliary: expected a model of two layers or more");
     }
-    return std::make_unique<WholeAuxiliary>(recipe, base);
+    auto reader = std::make_unique<WholeAuxiliary>(recipe, base);
+    check_beside(recipe, reader->stored_config().n_layers() - 1);
+    return reader;
   }
+  check_beside(recipe, std::ssize(recipe.trained_layers));
   for (const int64_t layer : recipe.trained_layers) {
     if (layer >= 0 && layer < layers) continue;
     throw TrainError(fmt::format("adapt.trained_layers: layer {}: the base has layers 0 to {}",

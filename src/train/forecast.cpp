@@ -68,12 +68,21 @@ ExactRun run_exact(const Model& base, const ForecastShape& shape, const Tensor& 
   return exact;
 }
 
+Tensor map_input(const ForecastShape& shape, const Tensors& sources, int64_t source) {
+  Tensors streams;
+  for (const int64_t each : shape.beside) streams.push_back(sources[static_cast<size_t>(each)]);
+  streams.push_back(sources[static_cast<size_t>(source)]);
+  return streams.size() == 1 ? streams.front() : at::cat(streams, -1);
+}
+
 Cache forecast_cache(const Model& base, const ForecastShape& shape, const Predictor& maps,
                      const ExactRun& exact, const Tensors& sources) {
   const int64_t head_dim = base.config.head_dim;
   Cache forecast;
+  Tensors inputs(sources.size());  // made once for all maps that read the same
   for (size_t n = 0; n < maps.layer_map.size(); ++n) {
-    const Tensor& source = sources[static_cast<size_t>(maps.layer_map[n])];
+    Tensor& source = inputs[static_cast<size_t>(maps.layer_map[n])];
+    if (!source.defined()) source = map_input(shape, sources, maps.layer_map[n]);
     const auto layer = static_cast<size_t>(shape.exact_layers) + n;
     LayerCache rows;
     rows.key_prenorm = transform(maps.key_transforms[n], source, head_dim);

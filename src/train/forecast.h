@@ -4,6 +4,7 @@
 #pragma once
 
 #include <utility>
+#include <vector>
 
 #include "train/kvp_loss.h"
 #include "train/model.h"
@@ -17,13 +18,17 @@ struct ForecastShape {
   /// gives its keys and values only. None of them: what reads has to be a model of its own.
   int64_t exact_layers = 1;
   int64_t sink_tokens = 4;  ///< first positions that the base runs through all layers
+  /// Streams of the reader, ascending, that every map reads beside its own, a later one: theirs
+  /// come first in its input.
+  std::vector<int64_t> beside = {};
 
   /// The layer whose entering rows the trained layers go on from.
   [[nodiscard]] int64_t start() const { return exact_layers > 0 ? exact_layers - 1 : 0; }
 };
 
 /// What is trained. Source j of a map is the residual stream, divided by its RMS, that enters
-/// layer j of the reader; source `layers` is what leaves the last one.
+/// layer j of the reader; source `layers` is what leaves the last one. ForecastShape::beside has
+/// further ones.
 struct Forecaster {
   /// With embeddings: a model that reads the tokens itself. Without: layers of the base's width
   /// that go on from the rows which enter base layer shape.start().
@@ -43,6 +48,9 @@ ExactRun run_exact(const Model& base, const ForecastShape& shape, const Tensor& 
 
 /// The sources for the first `tokens` positions, [B, tokens, the reader's model_dim] each.
 Tensors forecast_sources(const Model& reader, const ExactRun& exact, int64_t tokens);
+
+/// What a map of this source reads, [B, T, its width].
+Tensor map_input(const ForecastShape& shape, const Tensors& sources, int64_t source);
 
 /// The rows of base layers after the exact ones, for the positions of `sources`, first ones of
 /// `exact`.

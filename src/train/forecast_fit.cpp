@@ -24,7 +24,11 @@ ForecastFit fit_forecast(const Model& base, const Model& reader, const ForecastS
                          const at::Device& device) {
   const at::NoGradGuard no_grad;
   const int64_t tokens = sampler.sequence_tokens();
-  const std::vector<int64_t> inputs(reader.layers.size() + 1, reader.config.model_dim);
+  const auto streams = static_cast<int64_t>(reader.layers.size()) + 1;
+  // A map's own stream comes after those beside it.
+  const int64_t first_source = shape.beside.empty() ? 0 : shape.beside.back() + 1;
+  const std::vector<int64_t> inputs(static_cast<size_t>(streams - first_source),
+                                    map_width(reader.config, shape));
   int64_t next_window = 0;
   const auto sums_over = [&](int64_t wanted_tokens) {
     RidgeSums sums(forecast_widths(base.config, shape), inputs, device);
@@ -39,8 +43,9 @@ ForecastFit fit_forecast(const Model& base, const Model& reader, const ForecastS
         targets.push_back(
             {layer.key_prenorm.narrow(1, first, rest), {}, layer.value.narrow(1, first, rest)});
       }
-      for (const Tensor& source : forecast_sources(reader, exact, tokens)) {
-        const Tensor rows = source.narrow(1, first, rest).unsqueeze(2);
+      const Tensors read = forecast_sources(reader, exact, tokens);
+      for (int64_t source = first_source; source < streams; ++source) {
+        const Tensor rows = map_input(shape, read, source).narrow(1, first, rest).unsqueeze(2);
         sources.push_back({rows, {}, rows});  // keys and values alike are read from it
       }
       sums.add(targets, sources);
@@ -57,6 +62,7 @@ ForecastFit fit_forecast(const Model& base, const Model& reader, const ForecastS
   for (size_t i = 0; i < fit.sources.size(); ++i) {
     fit.held_out_error += errors[static_cast<int64_t>(i)][fit.sources[i]].item<double>() /
                           static_cast<double>(fit.sources.size());
+    fit.sources[i] += first_source;
   }
   for (const auto& [name, value] : fit.maps) {
     if (!value.isfinite().all().item<bool>()) {
@@ -64,6 +70,10 @@ ForecastFit fit_forecast(const Model& base, const Model& reader, const ForecastS
     }
   }
   return fit;
+}
+
+int64_t map_width(const ModelConfig& reader, const ForecastShape& shape) {
+  return reader.model_dim * (std::ssize(shape.beside) + 1);
 }
 
 std::vector<ParameterSpec> forecast_map_specs(const ModelConfig& base, const ForecastShape& shape,

@@ -18,6 +18,9 @@ ForecastFit fit_forecast(const Model& base, const Model& reader, const ForecastS
                          const RidgeFitRecipe& recipe, const WindowSampler& sampler,
                          const at::Device& device);
 
+/// Elements of one token's input of a map.
+int64_t map_width(const ModelConfig& reader, const ForecastShape& shape);
+
 /// "key_transforms.{n}.weight" and so on of the n-th base layer after the exact ones, from sources
 /// of this width.
 std::vector<ParameterSpec> forecast_map_specs(const ModelConfig& base, const ForecastShape& shape,

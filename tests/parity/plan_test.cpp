@@ -68,6 +68,11 @@ const std::vector<ForecastInput> kInputs = {
     {.reader = PromptReader::kBase, .layer = 0, .kind = InputKind::kKeyValue},
     {.reader = PromptReader::kAuxiliary, .layer = 2, .kind = InputKind::kResidual},
     {.reader = PromptReader::kAuxiliary, .layer = 1, .kind = InputKind::kJoint},
+    {.reader = PromptReader::kBase, .layer = 2, .kind = InputKind::kResidual, .earlier = {0}},
+    {.reader = PromptReader::kAuxiliary,
+     .layer = 2,
+     .kind = InputKind::kResidual,
+     .earlier = {0, 1}},
 };
 
 TEST(Plan, AllLayersExactIsExactPrefill) {
@@ -136,7 +141,8 @@ TEST(Plan, ForecastsAreMapsOfTheNamedInput) {
     options.last = input.layer + 1;
     options.output = LastLayerOutput::kNothing;
     options.on_raw_key_values = [&](const RawKeyValues& raw) {
-      if (raw.layer != input.layer) return;
+      const bool earlier = std::ranges::count(input.earlier, raw.layer) > 0;
+      if (raw.layer != input.layer && !earlier) return;
       const int64_t kv = config.kv_width(raw.layer), dim = config.model_dim;
       const float* row = raw.residual + 19 * dim;  // of the last token
       if (input.kind == InputKind::kResidual) {

@@ -113,13 +113,40 @@ TEST_P(AdaptRank, TheBundleOfWholeCopiesIsExactInTheRuntime) {
   EXPECT_NE(refused.error().message.find("an auxiliary that is a model"), std::string::npos);
 }
 
+TEST(Adapt, MapsMayReadSeveralStreams) {
+  at::manual_seed(1);
+  TemporaryDirectory files;
+  AdaptRecipe recipe = idle_recipe(files, small_config(4));
+  recipe.beside = {0};
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+  const auto models = load_models(files.path() / "bundle", WeightType::kF32, 1);
+  ASSERT_TRUE(models) << models.error().message;
+  EXPECT_EQ(models->plan.inputs.back(),
+            (ForecastInput{.layer = 3, .kind = InputKind::kResidual, .earlier = {1}}));
+  expect_exact(*models);
+
+  recipe.start = files.path() / "bundle";
+  recipe.output.directory = files.path() / "next";
+  ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);
+  recipe.beside = {};
+  EXPECT_THROW((void)train_adapt(recipe, {.quiet = true}), TrainError);
+  recipe.beside = {2};  // the last stream
+  EXPECT_THROW((void)train_adapt(recipe, {.quiet = true}), TrainError);
+}
+
 TEST(Adapt, AnAuxiliaryThatIsTheBaseIsExactInTheRuntime) {
   at::manual_seed(1);
-  for (const auto& [exact_layers, sinks] : {std::pair<int64_t, int64_t>{0, 0}, {1, 0}, {2, 4}}) {
+  struct Case {
+    int64_t exact_layers, sinks;
+    std::vector<int64_t> beside = {};
+  };
+  for (const auto& [exact_layers, sinks, beside] :
+       {Case{0, 0}, Case{1, 0}, Case{2, 4}, Case{0, 0, {0, 1}}}) {
     TemporaryDirectory files;
     AdaptRecipe recipe = idle_recipe(files, small_config(4));
     recipe.exact_layers = exact_layers;
     recipe.sink_tokens = sinks;
+    recipe.beside = beside;
     recipe.trained_layers = {};
     recipe.pair.auxiliary = recipe.pair.base;
     recipe.sequence_splits = true;

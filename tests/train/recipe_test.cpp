@@ -200,6 +200,11 @@ TEST_F(Recipes, AdaptMixesWithAnAuxiliaryThatStaysAsItIs) {
     }
     return "no error";
   };
+  EXPECT_EQ(read_adapt({{"adapt.beside", "[0, 2]"}}).beside, (std::vector<int64_t>{0, 2}));
+  for (const char* wrong : {"[2, 0]", "[1, 1]", "[-1]"}) {
+    EXPECT_THAT(error_with({{"adapt.beside", wrong}}),
+                AllOf(HasSubstr("beside"), HasSubstr("ascending")));
+  }
   EXPECT_THAT(error_with({{"adapt.mix", "0.5"}}),
               AllOf(HasSubstr("recipe.toml"), HasSubstr("mix"), HasSubstr("as it is")));
   EXPECT_THAT(error_with({{"adapt.train_auxiliary", "false"}, {"adapt.mix", "1"}}),

@@ -127,6 +127,35 @@ TEST_F(BundleTest, ReadsTheSecondFormatAndWritesTheSame) {
   EXPECT_EQ(written, second_format());
 }
 
+TEST_F(BundleTest, AnInputMayBeTheStreamsOfSeveralLayers) {
+  Json json = second_format();
+  json["inputs"][1] = {{"from", "auxiliary"}, {"layers", {0, 2}}, {"kind", "residual"}};
+  const auto manifest = read(json);
+  ASSERT_TRUE(manifest) << manifest.error().message;
+  const ForecastInput& input = manifest->plan.inputs[3];
+  EXPECT_EQ(input, (ForecastInput{PromptReader::kAuxiliary, 2, InputKind::kResidual, {0}}));
+  const ModelConfig base = *read_model_config(manifest->base);
+  const ModelConfig auxiliary = *read_model_config(manifest->auxiliary);
+  EXPECT_EQ(input_width(input, base, auxiliary), 2 * auxiliary.model_dim);
+  Json written = json;
+  for (const char* key : {"sink_tokens", "exact_layers", "inputs"}) written.erase(key);
+  write_plan(manifest->plan, written);
+  EXPECT_EQ(written, json);
+  const std::pair<Json, const char*> wrong[] = {
+      {{{"from", "auxiliary"}, {"layers", {2, 0}}, {"kind", "residual"}}, "ascending"},
+      {{{"from", "auxiliary"}, {"layers", {0, 0}}, {"kind", "residual"}}, "ascending"},
+      {{{"from", "auxiliary"}, {"layers", {0, 2}}, {"kind", "joint"}}, "residual"},
+      {{{"from", "auxiliary"}, {"layers", {0, 99}}, {"kind", "residual"}}, "layer 99"},
+      {{{"from", "auxiliary"}, {"layers", Json::array()}, {"kind", "residual"}}, "one layer"},
+      {{{"from", "auxiliary"}, {"layers", {0, 2}}, {"layer", 2}, {"kind", "residual"}}, "layers"}};
+  for (const auto& [entry, named] : wrong) {
+    json["inputs"][1] = entry;
+    const auto result = read(json);
+    ASSERT_FALSE(result) << entry;
+    EXPECT_THAT(result.error().message, AllOf(HasSubstr("kvcast.json"), HasSubstr(named)));
+  }
+}
+
 TEST_F(BundleTest, TheSecondFormatNeedsNoAuxiliaryWhereNothingReadsIt) {
   Json manifest = second_format();
   manifest.erase("auxiliary");

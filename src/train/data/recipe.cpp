@@ -292,6 +292,11 @@ AdaptRecipe read_adapt_recipe(const std::filesystem::path& path, const Settings&
   recipe.prompt_end_share = table.number("prompt_end_share", recipe.prompt_end_share, 0.0, 1.0);
   recipe.rank = table.integer("rank", recipe.rank, 0, 4096);
   recipe.sink_tokens = table.integer("sink_tokens", recipe.sink_tokens, 0, 1024);
+  recipe.beside = table.integers("beside");
+  if (!std::ranges::is_sorted(recipe.beside, std::ranges::less_equal()) ||
+      (!recipe.beside.empty() && recipe.beside.front() < 0)) {
+    table.fail("beside", "ascending numbers of streams, 0: what enters the first layer that reads");
+  }
   recipe.lambda_base = table.number("lambda_base", 0.0, 0.0, kHuge);
   recipe.lambda_kl = table.number("lambda_kl", 1.0, 0.0, kHuge);
   recipe.lambda_auxiliary = table.number("lambda_auxiliary", 0.0, 0.0, kHuge);

@@ -182,6 +182,7 @@ struct AdaptRecipe : KvpRecipe {
   double prompt_end_share = 0.75;   ///< of the sequences that have such an end
   int64_t rank = 0;  ///< of what their matrices may differ by from the base's; 0: they are free
   int64_t sink_tokens = 4;
+  std::vector<int64_t> beside;  ///< streams of the reader that every map reads beside its own
   bool train_auxiliary = true;  ///< or its maps alone
   double mix = 0.0;  ///< the auxiliary's share of the logits that are held against the exact ones
 };

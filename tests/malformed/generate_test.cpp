@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "malformed/malformed.h"
+#include "support/sparser.h"
 
 namespace kvcast {
 namespace {
@@ -237,16 +238,19 @@ TEST_F(Generate, NanAndInfinityInAnyTensorGiveTokensOrAnError) {
       }
     }
   };
+  int place = 0;
   for (const float bad :
        {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
         -std::numeric_limits<float>::infinity(), 3e38F, 1e-45F}) {
     for (const auto& [name, unused] : whole.base.tensors) {
+      if (++place % kSparser != 0) continue;
       bundle_ = whole;
       fill(bundle_.base.tensors[name], bad);
       bundle_.write(root_);
       try_all();
     }
     for (const auto& [name, unused] : whole.predictor) {
+      if (++place % kSparser != 0) continue;
       bundle_ = whole;
       fill(bundle_.predictor[name], bad);
       bundle_.write(root_);

@@ -3,6 +3,7 @@
 
 #include "base/mapped_file.h"
 #include "malformed/malformed.h"
+#include "support/sparser.h"
 
 namespace kvcast {
 namespace {
@@ -35,7 +36,7 @@ TEST_F(TokenizerFile, BytesThatAreNoSentencePieceModelAreRefused) {
 }
 
 TEST_F(TokenizerFile, CutOffAnywhereItLoadsFewerPiecesOrIsRefused) {
-  for (size_t length = 0; length < good_.size(); length += 7) {
+  for (size_t length = 0; length < good_.size(); length += 7 * kSparser) {
     root_.write(kTokenizerFile, std::string_view(good_).substr(0, length));
     const auto model = Model::load(root_.path(), {.threads = 1});
     if (!model) {

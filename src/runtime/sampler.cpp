@@ -12,6 +12,11 @@ namespace kvcast {
 namespace {
 
 constexpr float kLargest = std::numeric_limits<float>::max();
+/// A token less likely than the likeliest by this many powers of e is never looked at: all of a
+/// million such would change a probability by less than 5e-12.
+constexpr double kNegligible = 40.0;
+/// Of the likeliest token's probability.
+constexpr double kLikely = 1e-3;
 
 tl::unexpected<Error> out_of_range(std::string_view option, std::string_view range, double found) {
   return fail(fmt::format("{}: expected {}, found {:g}", option, range, found));
@@ -113,11 +118,15 @@ void Sampler::gather_candidates(std::span<const float> logits,
     }
     logits = penalised_;
   }
+  // NaN and -inf are above nothing; +inf is cut so that differences stay numbers.
+  float largest = -std::numeric_limits<float>::infinity();
+  for (const float logit : logits) largest = logit > largest ? logit : largest;
+  const double least =
+      std::max<double>(-kLargest, std::min(largest, kLargest) - kNegligible * options_.temperature);
   candidates_.clear();
   for (size_t token = 0; token < logits.size(); ++token) {
     const float logit = logits[token];
-    if (!(logit >= -kLargest)) continue;  // NaN or -inf
-    // +inf is cut so that differences stay numbers.
+    if (!(logit >= least)) continue;
     candidates_.push_back({std::min(logit, kLargest), static_cast<int32_t>(token)});
   }
 }
@@ -138,16 +147,22 @@ void Sampler::keep_most_probable() {
     double missing = 0.0;
     for (const Candidate& candidate : candidates_) missing += candidate.weight;
     missing *= options_.top_p;
-    // A heap instead of a sort: usually a few tokens of a large vocabulary are enough.
+    // Heaps instead of a sort, and the likely tokens before the others: usually a few of a large
+    // vocabulary are enough.
     const auto less_probable = [&](const auto& a, const auto& b) { return more_probable(b, a); };
-    std::make_heap(candidates_.begin(), candidates_.end(), less_probable);
     kept_.clear();
-    do {
-      std::pop_heap(candidates_.begin(), candidates_.end(), less_probable);
-      kept_.push_back(candidates_.back());
-      candidates_.pop_back();
-      missing -= kept_.back().weight;
-    } while (missing > 0.0 && !candidates_.empty());
+    const auto keep_from = [&](auto first, auto last) {
+      if (missing > 0.0) std::make_heap(first, last, less_probable);
+      for (; missing > 0.0 && first != last; --last) {
+        std::pop_heap(first, last, less_probable);
+        kept_.push_back(*(last - 1));
+        missing -= kept_.back().weight;
+      }
+    };
+    const auto others = std::partition(candidates_.begin(), candidates_.end(),
+                                       [](const Candidate& c) { return c.weight >= kLikely; });
+    keep_from(candidates_.begin(), others);
+    keep_from(others, candidates_.end());
     candidates_.swap(kept_);
   }
   if (options_.min_p > 0.0F) {

@@ -125,6 +125,13 @@ TEST(Adapt, MapsMayReadSeveralStreams) {
             (ForecastInput{.layer = 3, .kind = InputKind::kResidual, .earlier = {1}}));
   expect_exact(*models);
 
+  ASSERT_TRUE(convert({.source = files.path() / "bundle",
+                       .output = files.path() / "packed",
+                       .type = WeightType::kF32}));
+  const auto packed = load_models(files.path() / "packed", WeightType::kF32, 1);
+  ASSERT_TRUE(packed) << packed.error().message;
+  EXPECT_TRUE(prefilled(*packed, "kv-prediction").equal(prefilled(*models, "kv-prediction")));
+
   recipe.start = files.path() / "bundle";
   recipe.output.directory = files.path() / "next";
   ASSERT_EQ(train_adapt(recipe, {.quiet = true}), TrainOutcome::kFinished);

@@ -170,8 +170,11 @@ class SessionTest(Shipped):
         self.assertEqual(refused.timings.predicted_tokens, 0)
         self.assertEqual(passed.text, unjudged.text)
         self.assertGreater(passed.timings.predicted_tokens, 0)
-        self.assertEqual(judged.timings.gate_score, passed.timings.gate_score)
         is_refused = judged.timings.gate_score < judged.timings.gate_threshold
+        # The least over the first tokens: a refusal comes as soon as one of them is below the threshold.
+        self.assertGreaterEqual(judged.timings.gate_score, passed.timings.gate_score)
+        if not is_refused:
+            self.assertEqual(judged.timings.gate_score, passed.timings.gate_score)
         self.assertEqual(judged.text, (refused if is_refused else passed).text)
 
     def test_a_second_prompt_continues_the_conversation(self):

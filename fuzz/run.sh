@@ -5,7 +5,8 @@
 # Each begins with its seeds and with OUTDIR/NAME, keeps what it finds new there and what is wrong in
 # OUTDIR/NAME.crashes, or in OUTDIR/NAME.once if that input alone is fine when it is run again (a time-out
 # where others use the machine). Afterwards OUTDIR/summary.txt has a line for each, OUTDIR/corpora.tar.gz
-# what is left of the corpora when nothing is twice in them. Exit status 1: something was found.
+# what is left of the corpora when nothing is twice in them (FUZZ_MERGE=no: neither is made). Exit status 1:
+# something was found.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 if [ -d "$here/bin" ]; then
@@ -51,6 +52,7 @@ fuzz() {
     mkdir -p "$out/$name.once"
     mv "$input" "$out/$name.once"
   done
+  [ "${FUZZ_MERGE:-yes}" = yes ] || return 0
   rm -rf "$out/$name.least"
   mkdir "$out/$name.least"
   timeout 900 $start "$programs/fuzz_$name" -merge=1 $limits "$out/$name.least" "$here/seeds/$name" "$out/$name" \
@@ -64,7 +66,7 @@ summary() {
   found=$(find "$out/$name.crashes" -type f ! -name '*.log' | wc -l)
   set -- $line
   line=${1:-#0:} line=${line#\#}
-  echo "$name: ${line%:} executions, cov ${3:-0}, features ${5:-0}, corpus $(ls "$out/$name.least" | wc -l) files, findings $found, not again $(ls "$out/$name.once" 2> /dev/null | wc -l)"
+  echo "$name: ${line%:} executions, cov ${3:-0}, features ${5:-0}, corpus $(ls "$out/$name.least" 2> /dev/null | wc -l) files, findings $found, not again $(ls "$out/$name.once" 2> /dev/null | wc -l)"
 }
 
 running=0
@@ -78,6 +80,6 @@ for name; do
 done
 wait
 for name; do summary "$name"; done | tee "$out/summary.txt"
-tar -C "$out" -czf "$out/corpora.tar.gz" $(for name; do echo "$name.least"; done)
+[ "${FUZZ_MERGE:-yes}" != yes ] || tar -C "$out" -czf "$out/corpora.tar.gz" $(for name; do echo "$name.least"; done)
 rm -rf "$TMPDIR"
 ! find "$out" -path '*.crashes/*' -type f | grep .

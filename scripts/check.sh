@@ -37,7 +37,7 @@ instructions() {
 
 sanitizers() {
   cmake --preset check > /dev/null
-  cmake --build build/check -j "$jobs" --target fuzzers kvcast_program kvcast_unit_tests kvcast_malformed_tests kvcast_server_tests
+  cmake --build build/check -j "$jobs" --target fuzzers benchmarks kvcast_program kvcast_unit_tests kvcast_malformed_tests kvcast_server_tests
   # Of the kernels only the portable ones are built, of the other folders of tests none. Every round of the
   # scheduler's model takes many times as long here; the suite has more of them. Left to the suite: what is about
   # shares of many draws, time and millions of entries.
@@ -46,7 +46,7 @@ sanitizers() {
 }
 
 fuzz() {
-  FUZZERS=$PWD/build/check fuzz/run.sh "${FUZZ_SECONDS:-30}" "$jobs" build/check/fuzzed
+  FUZZ_MERGE=no FUZZERS=$PWD/build/check fuzz/run.sh "${FUZZ_SECONDS:-30}" "$jobs" build/check/fuzzed
 }
 
 tidy() {

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "base/stopwatch.h"
@@ -95,8 +96,11 @@ class KvPredictionStrategy final : public PrefillStrategy {
   PrefillState next(const PrefillStep& step, PrefillReport& report) const override {
     for (Sequence* sequence : step.sequences) sequence->answerer = Sequence::Answerer::kBase;
     const Unforecast short_of = unforecast(step);
-    if (const TokenPass first = sinks(step.models, short_of.sequences, short_of.ends);
-        !first.sequences.empty()) {
+    const bool carried = tails_are_carried(step, short_of);
+    const TokenPass first = sinks(step.models, short_of.sequences, short_of.ends);
+    const std::vector<int64_t> sink_rows =
+        carried ? sinks_beside_tails(step, short_of, first) : std::vector<int64_t>();
+    if (!first.sequences.empty() && sink_rows.empty()) {
       const Stopwatch watch;
       for (size_t s = 0; s < first.sequences.size(); ++s) {
         report.computed_tokens += first.ends[s] - first.sequences[s]->base.next_position();
@@ -125,22 +129,25 @@ class KvPredictionStrategy final : public PrefillStrategy {
       report.stopped = !forecast(run, short_of.sequences, short_of.ends);
       return PrefillState::kMore;
     }
-    const bool alone = step.max_rows == PrefillStep::kAllRows;
-    const bool carried = short_of.tail_rows <= TailRun::kMostRows &&
-                         (alone || short_of.rows >= kRowsThatCarryTheTail);
     std::optional<TailRun> tail;
     if (carried) {
-      tail.emplace(step.models, step.sequences, short_of.begins, step.workspace.base, step.stop);
+      tail.emplace(step.models, step.sequences, short_of.begins, sink_rows, step.workspace.base,
+                   step.stop);
       run.tail = &*tail;
     }
+    // Rows that the base has yet to overwrite are nothing to go on from.
+    CacheRollback rollback(sink_rows.empty() ? std::span<Sequence* const>() : first.sequences);
     report.stopped = !forecast(run, short_of.sequences, short_of.ends);
     if (report.stopped) return PrefillState::kDone;
     if (!carried && !gate_) return PrefillState::kLastRun;
     if (!carried) return run_to_judge(step, short_of, report);
     const Stopwatch watch;
     const float* const rows = tail->finish();
-    report.computed_tokens += short_of.tail_rows;
+    const int64_t sinks_run = std::accumulate(sink_rows.begin(), sink_rows.end(), int64_t{0});
+    report.computed_tokens += short_of.tail_rows + sinks_run;
+    report.predicted_tokens -= sinks_run;
     report.stopped = rows == nullptr;
+    if (!report.stopped) rollback.dismiss();
     PrefillState state = PrefillState::kDone;
     if (gate_ && !report.stopped) {
       state = judge(step, short_of, rows, report);
@@ -179,6 +186,30 @@ class KvPredictionStrategy final : public PrefillStrategy {
       found.reaches_the_tails = found.reaches_the_tails && tokens - start <= step.max_rows;
     }
     return found;
+  }
+
+  /// The base's own last tokens run beside the forecast of what comes before.
+  static bool tails_are_carried(const PrefillStep& step, const Unforecast& short_of) {
+    const bool alone = step.max_rows == PrefillStep::kAllRows;
+    return !short_of.sequences.empty() && short_of.reaches_the_tails &&
+           short_of.tail_rows <= TailRun::kMostRows &&
+           (alone || short_of.rows >= kRowsThatCarryTheTail);
+  }
+  /// A prompt's first positions may run with its tail, so that the base's weights are read once:
+  /// how many of each sequence of the step; empty: they have to run before.
+  static std::vector<int64_t> sinks_beside_tails(const PrefillStep& step,
+                                                 const Unforecast& short_of,
+                                                 const TokenPass& first) {
+    std::vector<int64_t> rows(step.sequences.size());
+    int64_t total = 0;
+    for (size_t f = 0; f < first.sequences.size(); ++f) {
+      if (first.sequences[f]->base.next_position() != 0) return {};
+      const auto place = std::ranges::find(step.sequences, first.sequences[f]);
+      rows[static_cast<size_t>(place - step.sequences.begin())] = first.ends[f];
+      total += first.ends[f];
+    }
+    const bool fit = total + short_of.tail_rows <= TailRun::kMostRows + TailRun::kMostSinks;
+    return total > 0 && fit ? rows : std::vector<int64_t>();
   }
 
   /// Whose auxiliaries have to know what their bases hold: to forecast, or to have a say.

@@ -20,11 +20,15 @@ class TailRun {
  public:
   /// More rows have arithmetic of their own to wait for.
   static constexpr int64_t kMostRows = 16;
+  /// And so many sinks beside them.
+  static constexpr int64_t kMostSinks = 8;
 
   /// The tokens [begins, end of the sequence) of each; at least one each, kMostRows in all. Base
-  /// caches must have room. Embeds them.
+  /// caches must have room. Embeds them. `sinks`, if not empty: so many of each sequence's first
+  /// tokens run too and overwrite what is forecast there; its cache is empty now.
   TailRun(const Models& models, std::span<Sequence* const> sequences,
-          std::span<const int64_t> begins, Workspace& workspace, std::stop_token stop);
+          std::span<const int64_t> begins, std::span<const int64_t> sinks, Workspace& workspace,
+          std::stop_token stop);
 
   /// The base caches hold the rows of all base layers that are ready after this stage of the plan.
   void forecast_reached(int64_t stage);
@@ -38,7 +42,7 @@ class TailRun {
 
   const Models& models_;
   std::vector<SequenceRows> rows_;
-  std::vector<int64_t> positions_;  // [rows], of all sequences
+  std::vector<int64_t> positions_;  // [rows of the tails], of all sequences
   Workspace& workspace_;
   std::stop_token stop_;
   int64_t ready_layers_ = 0;

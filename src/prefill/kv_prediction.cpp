@@ -200,6 +200,8 @@ class KvPredictionStrategy final : public PrefillStrategy {
   static std::vector<int64_t> sinks_beside_tails(const PrefillStep& step,
                                                  const Unforecast& short_of,
                                                  const TokenPass& first) {
+    const ForecastPlan& plan = step.models.plan;
+    if (plan.exact_layers == plan.base_layers()) return {};  // nothing to overwrite
     std::vector<int64_t> rows(step.sequences.size());
     int64_t total = 0;
     for (size_t f = 0; f < first.sequences.size(); ++f) {

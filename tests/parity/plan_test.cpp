@@ -97,6 +97,61 @@ TEST(Plan, APromptOfSinkTokensIsExact) {
   }
 }
 
+/// With the tail, where that is short, or before it: what is exact is the same.
+TEST(Plan, TheFirstPositionsAreTheBasesOwn) {
+  for (const ForecastInput& input : kInputs) {
+    const Models models = models_of(plan_of(2, 4, input));
+    const auto prompt = some_tokens(90);
+    Sequence exact(models);
+    exact.tokens = prompt;
+    Sequence* const one[] = {&exact};
+    std::vector<float> logits(kSmallVocab);
+    PrefillWorkspace workspace;
+    (*PrefillStrategy::parse("exact"))->prefill(models, one, logits.data(), workspace, {});
+    for (const int64_t tail : {1, 16, 17}) {
+      const auto strategy = *PrefillStrategy::parse("kv-prediction:tail=" + std::to_string(tail));
+      Sequence sequence(models);
+      sequence.tokens = prompt;
+      Sequence* const batch[] = {&sequence};
+      const PrefillReport report = strategy->prefill(models, batch, logits.data(), workspace, {});
+      EXPECT_EQ(report.computed_tokens, 4 + tail);
+      EXPECT_EQ(report.predicted_tokens, 90 - 4 - tail);
+      EXPECT_EQ(sequence.base.next_position(), 90);
+      EXPECT_EQ(sequence.base.exact_rows(), 4);
+      for (int64_t layer = 0; layer < kLayers; ++layer) {
+        const auto own = cached_values(exact.base, layer);
+        const auto forecast = cached_values(sequence.base, layer);
+        ASSERT_EQ(own.size(), forecast.size());
+        const size_t head = own.size() / 90;  // elements of a row of all heads
+        const int64_t head_dim = models.base->config().head_dim;
+        const size_t heads = head / static_cast<size_t>(head_dim);
+        for (size_t h = 0; h < heads; ++h) {
+          const auto first = own.begin() + static_cast<int64_t>(h) * 90 * head_dim;
+          EXPECT_TRUE(std::equal(first, first + 4 * head_dim,
+                                 forecast.begin() + static_cast<int64_t>(h) * 90 * head_dim))
+              << layer << " " << tail;
+        }
+      }
+    }
+  }
+}
+
+TEST(Plan, WhatIsStoppedLeavesNothingOfTheFirstPositions) {
+  const Models models = models_of(plan_of(2, 4, kInputs[0]));
+  Sequence sequence(models);
+  sequence.tokens = some_tokens(90);
+  std::vector<float> logits(kSmallVocab);
+  PrefillWorkspace workspace;
+  PrefillReport report;
+  std::stop_source stop;
+  stop.request_stop();
+  const auto strategy = *PrefillStrategy::parse("kv-prediction:tail=16");
+  strategy->advance(models, sequence, 1000, logits.data(), workspace, stop.get_token(), report);
+  EXPECT_TRUE(report.stopped);
+  EXPECT_EQ(sequence.base.next_position(), 0);
+  EXPECT_EQ(sequence.base.rows_in_first(kLayers), 0);
+}
+
 TEST(Plan, InChunksAndInBatchesIsTheSame) {
   for (const ForecastInput& input : kInputs) {
     const Models models = models_of(plan_of(3, 4, input));

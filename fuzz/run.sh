@@ -36,9 +36,11 @@ limits="-rss_limit_mb=2048 -timeout=25 -max_len=8192"
 fuzz() {
   local name=$1 dictionary= input
   mkdir -p "$out/$name" "$out/$name.crashes"
-  # What crashes among the seeds the fuzzer itself would pass over.
-  if ! $start "$programs/fuzz_$name" $limits "$here/seeds/$name"/* > "$out/$name.seeds.log" 2>&1; then
-    cp "$here/seeds/$name"/* "$out/$name.crashes"
+  # A seed that fails the fuzzer itself would pass over.
+  if ! $start "$programs/fuzz_$name" -rss_limit_mb=2048 -timeout=25 "$here/seeds/$name"/* > "$out/$name.seeds.log" 2>&1; then
+    for input in "$here/seeds/$name"/*; do
+      $start "$programs/fuzz_$name" -rss_limit_mb=2048 -timeout=25 "$input" > /dev/null 2>&1 || cp "$input" "$out/$name.crashes"
+    done
   fi
   [ ! -e "$here/$name.dict" ] || dictionary=-dict=$here/$name.dict
   # Several findings in one run: it goes on after one.

@@ -2,9 +2,11 @@
 # What CI does (.ci/run, which calls the suite itself): everything that is found by machines; 30 minutes on 2 cores are the goal.
 #   scripts/check.sh [STAGE...]      # without an argument all of them, the soonest first
 #     format        clang-format changes nothing
-#     suite         everything builds without a warning (GCC, optimised) and every test passes; golden numbers are among them
+#     suite         programs, library and tests build without a warning (GCC, optimised) and every test passes; golden
+#                   numbers are among them
 #     instructions  prefill and decode take no more instructions than are kept (callgrind; GCC 12)
-#     sanitizers    unit, malformed and server tests under AddressSanitizer and UndefinedBehaviorSanitizer (clang)
+#     sanitizers    unit, malformed and server tests under AddressSanitizer and UndefinedBehaviorSanitizer (clang); the
+#                   benchmarks and fuzzers compile
 #     fuzz          every fuzz target for FUZZ_SECONDS (30) from its seeds on
 #     tidy          clang-tidy finds nothing in the lines that differ from main, in at most TIDY_FILES (16) of the files:
 #                   a file takes some 20 s of a processor, and what is older than this check is not clean yet

@@ -127,7 +127,7 @@ Result<ForecastInput> read_input(const JsonFields& fields) {
   KVCAST_TRY(const std::string reader, fields.string("from"));
   KVCAST_TRY(const std::string kind, fields.string("kind"));
   if (fields.contains("layers")) {
-    if (fields.contains("layer")) return fields.wrong("layer", "it or \"layers\"");
+    if (fields.contains("layer")) return fields.wrong("layer", "nothing beside \"layers\"");
     KVCAST_TRY(input.earlier, fields.integers_up_to("layers", kMaxLayers, 0, kMaxLayers));
     if (input.earlier.empty()) return fields.wrong("layers", "one layer or more");
     input.layer = input.earlier.back();

@@ -43,7 +43,8 @@ PrefillCost step_cost(const ModelConfig& model, int64_t cached);
 /// KV Prediction (method §3): the auxiliary and the predictor read all but the last `tail` >= 1
 /// tokens, the base runs the tail over the forecast. The auxiliary stops after the K/V of the last
 /// layer that the plan reads; the plan's exact layers count as the auxiliary's, its sink tokens as
-/// the base's. With prompt_tokens <= tail nothing is predicted. `mixes`: the auxiliary reads the
+/// the base's (where they run with the tail, their forecast, which is overwritten, is left out).
+/// With prompt_tokens <= tail nothing is predicted. `mixes`: the auxiliary reads the
 /// whole prompt with all of its layers and gives logits of its own.
 PrefillCost kv_prediction_cost(const ModelConfig& base, const ModelConfig& auxiliary,
                                const ForecastPlan& plan, int64_t prompt_tokens, int64_t tail = 1,

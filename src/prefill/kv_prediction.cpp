@@ -210,8 +210,10 @@ class KvPredictionStrategy final : public PrefillStrategy {
       rows[static_cast<size_t>(place - step.sequences.begin())] = first.ends[f];
       total += first.ends[f];
     }
-    const bool fit = total + short_of.tail_rows <= TailRun::kMostRows + TailRun::kMostSinks;
-    return total > 0 && fit ? rows : std::vector<int64_t>();
+    // Where nothing else is forecast the base is done sooner without the auxiliary.
+    const bool helps = total > 0 && total < short_of.rows;
+    const bool fit = total + short_of.tail_rows <= TailRun::kMostRowsWithSinks;
+    return helps && fit ? rows : std::vector<int64_t>();
   }
 
   /// Whose auxiliaries have to know what their bases hold: to forecast, or to have a say.

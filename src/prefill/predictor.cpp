@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 #include <string>
 
 #include "base/macros.h"
@@ -169,6 +170,7 @@ float* Forecast::kept_stream(PromptReader reader, int64_t layer) const {
     if (stream.reader == reader && stream.layer == layer) return rows;
     rows += rows_ * stream.width;
   }
+  assert(false);  // the predictor names all that its inputs need
   return nullptr;
 }
 

@@ -20,12 +20,13 @@ class TailRun {
  public:
   /// More rows have arithmetic of their own to wait for.
   static constexpr int64_t kMostRows = 16;
-  /// And so many sinks beside them.
-  static constexpr int64_t kMostSinks = 8;
+  /// With sinks among them.
+  static constexpr int64_t kMostRowsWithSinks = 24;
 
   /// The tokens [begins, end of the sequence) of each; at least one each, kMostRows in all. Base
   /// caches must have room. Embeds them. `sinks`, if not empty: so many of each sequence's first
-  /// tokens run too and overwrite what is forecast there; its cache is empty now.
+  /// tokens run too (kMostRowsWithSinks in all) and overwrite what is forecast there; the caches
+  /// of those sequences are empty now.
   TailRun(const Models& models, std::span<Sequence* const> sequences,
           std::span<const int64_t> begins, std::span<const int64_t> sinks, Workspace& workspace,
           std::stop_token stop);

@@ -81,7 +81,7 @@ TEST_P(Background, CarriedProductsHaveTheBitsOfMatmul) {
   constexpr int kLinks = 12;
   for (const WeightType type : kWeightTypes) {
     for (const WeightType carrier_type : {WeightType::kF32, type}) {
-      for (const int64_t rows : {1, 5, 16}) {
+      for (const int64_t rows : {1, 5, 16, 20, 24}) {
         for (const int threads : {1, 3}) {
           SCOPED_TRACE(type_name(type) + " in " + type_name(carrier_type) + ", " +
                        std::to_string(rows) + " rows, " + std::to_string(threads) + " threads");

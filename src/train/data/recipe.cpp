@@ -293,7 +293,8 @@ AdaptRecipe read_adapt_recipe(const std::filesystem::path& path, const Settings&
   recipe.rank = table.integer("rank", recipe.rank, 0, 4096);
   recipe.sink_tokens = table.integer("sink_tokens", recipe.sink_tokens, 0, 1024);
   recipe.beside = table.integers("beside");
-  if (!std::ranges::is_sorted(recipe.beside, std::ranges::less_equal()) ||
+  if (std::ranges::adjacent_find(recipe.beside, std::ranges::greater_equal()) !=
+          recipe.beside.end() ||
       (!recipe.beside.empty() && recipe.beside.front() < 0)) {
     table.fail("beside", "ascending numbers of streams, 0: what enters the first layer that reads");
   }

@@ -100,7 +100,7 @@ TEST(Plan, APromptOfSinkTokensIsExact) {
 /// With the tail, where that is short, or before it: what is exact is the same.
 TEST(Plan, TheFirstPositionsAreTheBasesOwn) {
   for (const ForecastInput& input : kInputs) {
-    const Models models = models_of(plan_of(2, 4, input));
+    const Models models = models_of(plan_of(3, 4, input));
     const auto prompt = some_tokens(90);
     Sequence exact(models);
     exact.tokens = prompt;
@@ -137,7 +137,7 @@ TEST(Plan, TheFirstPositionsAreTheBasesOwn) {
 }
 
 TEST(Plan, WhatIsStoppedLeavesNothingOfTheFirstPositions) {
-  const Models models = models_of(plan_of(2, 4, kInputs[0]));
+  const Models models = models_of(plan_of(3, 4, kInputs[0]));
   Sequence sequence(models);
   sequence.tokens = some_tokens(90);
   std::vector<float> logits(kSmallVocab);

@@ -7,7 +7,11 @@
 #include "prefill/unread_tokens.h"
 
 namespace kvcast {
-namespace {
+bool mixes(const Models& models, const Sequence& sequence) {
+  return sequence.mix > 0 && sequence.answerer == Sequence::Answerer::kBase &&
+         std::ssize(sequence.tokens) <= models.auxiliary->config().max_context_tokens &&
+         inexact_rows(sequence) > 0;
+}
 
 void mix_into(std::span<float> logits, const float* auxiliary, double mix) {
   const auto share = static_cast<float>(mix);
@@ -16,18 +20,9 @@ void mix_into(std::span<float> logits, const float* auxiliary, double mix) {
   }
 }
 
-/// Leaves what can be gone on from, at most `position` rows.
 void cut_auxiliary(Sequence& sequence, int64_t position) {
   drop_incomplete_rows(sequence.auxiliary);
   sequence.auxiliary.truncate(position);
-}
-
-}  // namespace
-
-bool mixes(const Models& models, const Sequence& sequence) {
-  return sequence.mix > 0 && sequence.answerer == Sequence::Answerer::kBase &&
-         std::ssize(sequence.tokens) <= models.auxiliary->config().max_context_tokens &&
-         inexact_rows(sequence) > 0;
 }
 
 bool mix_logits(const Models& models, std::span<Sequence* const> sequences,

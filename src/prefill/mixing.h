@@ -15,6 +15,12 @@ namespace kvcast {
 /// longer than the auxiliary's context, the base answers alone.
 bool mixes(const Models& models, const Sequence& sequence);
 
+/// The auxiliary's share into one token's logits of the base; both [vocab_size].
+void mix_into(std::span<float> logits, const float* auxiliary, double mix);
+
+/// Leaves in the auxiliary's cache what all of its layers can go on from, at most `position` rows.
+void cut_auxiliary(Sequence& sequence, int64_t position);
+
 /// Of the sequences that mix, the auxiliaries run what they have not read, in one batch, and their
 /// share goes into `logits` [sequences] [vocab_size]: the base's after each one's last token.
 /// False: stopped.

@@ -30,38 +30,48 @@ void StepCosts::observe(int64_t rows, double ms) {
   times.ms[static_cast<size_t>(times.count++ % std::ssize(times.ms))] = ms;
 }
 
+std::vector<StepCosts::Seen> StepCosts::seen_lately() const {
+  std::vector<Seen> seen;
+  for (const auto& [rows, times] : times_) {
+    if (fresh(times)) seen.push_back({rows, times.least(), times.count >= kTrials});
+  }
+  return seen;
+}
+
+double StepCosts::between(const Seen& a, const Seen& b, int64_t rows) {
+  const auto part = static_cast<double>(rows - a.rows) / static_cast<double>(b.rows - a.rows);
+  return a.ms + part * (b.ms - a.ms);
+}
+
+std::optional<double> StepCosts::ms_of(const std::vector<Seen>& seen, int64_t rows) {
+  const auto next = std::ranges::lower_bound(seen, rows, {}, &Seen::rows);
+  if (next == seen.end() || !next->certain) return std::nullopt;
+  if (next->rows == rows) return next->ms;
+  if (next == seen.begin() || !std::prev(next)->certain) return std::nullopt;
+  return between(*std::prev(next), *next, rows);
+}
+
+std::optional<double> StepCosts::ms(int64_t rows) const {
+  const std::lock_guard lock(mutex_);
+  return ms_of(seen_lately(), rows);
+}
+
 std::vector<double> StepCosts::relative(int64_t rows, int64_t more) const {
   const std::lock_guard lock(mutex_);
-  struct Seen {
-    int64_t rows;
-    double ms;
-    bool certain;
-  };
-  std::vector<Seen> seen;
-  for (const auto& [of_rows, times] : times_) {
-    if (fresh(times)) seen.push_back({of_rows, times.least(), times.count >= kTrials});
-  }
-  const auto straight = [](const Seen& a, const Seen& b, int64_t at) {
-    const auto part = static_cast<double>(at - a.rows) / static_cast<double>(b.rows - a.rows);
-    return a.ms + part * (b.ms - a.ms);
-  };
+  const std::vector<Seen> seen = seen_lately();
+  const std::optional<double> unit = ms_of(seen, rows);
+  if (!unit) return {};
+  Seen last{rows, *unit, true};
   auto next = std::ranges::lower_bound(seen, rows, {}, &Seen::rows);
-  if (next == seen.end() || !next->certain) return {};
-  Seen last{rows, next->ms, true};
-  if (next->rows > rows) {
-    if (next == seen.begin() || !std::prev(next)->certain) return {};
-    last.ms = straight(*std::prev(next), *next, rows);
-  }
-  const double unit = last.ms;
   std::vector<double> costs = {1.0};
   for (int64_t at = rows + 1; at <= rows + more; ++at) {
     while (next != seen.end() && next->rows < at) ++next;
     const double hoped = costs.back() * (1 + kHopedRow);
     double cost = hoped;
     if (next != seen.end()) {
-      cost = straight(last, *next, at) / unit;
+      cost = between(last, *next, at) / *unit;
       if (!next->certain) cost = std::min(cost, hoped);
-      if (next->rows == at) last = {at, cost * unit, true};
+      if (next->rows == at) last = {at, cost * *unit, true};
     }
     costs.push_back(std::max(cost, costs.back()));  // a row more never takes less
   }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 namespace kvcast {
@@ -16,6 +17,9 @@ class StepCosts {
   /// What was not seen lately is taken between its neighbours, or as hopeful as to be tried. Empty:
   /// steps with `rows`, or with fewer and with more, must be seen first.
   [[nodiscard]] std::vector<double> relative(int64_t rows, int64_t more) const;
+  /// What a step with `rows` rows takes; none: neither it nor steps with fewer and with more were
+  /// seen lately.
+  [[nodiscard]] std::optional<double> ms(int64_t rows) const;
   /// A step with so many rows took this long.
   void observe(int64_t rows, double ms);
 
@@ -27,7 +31,16 @@ class StepCosts {
     int64_t last_seen = 0;
     [[nodiscard]] double least() const;
   };
+  /// Steps with `rows` rows, as the last times say.
+  struct Seen {
+    int64_t rows;
+    double ms;
+    bool certain;
+  };
   [[nodiscard]] bool fresh(const Times& times) const;
+  [[nodiscard]] std::vector<Seen> seen_lately() const;
+  static double between(const Seen& a, const Seen& b, int64_t rows);
+  static std::optional<double> ms_of(const std::vector<Seen>& seen, int64_t rows);
 
   mutable std::mutex mutex_;
   std::map<int64_t, Times> times_;  // by rows

@@ -6,6 +6,7 @@
 
 #include "base/stopwatch.h"
 #include "prefill/mixing.h"
+#include "runtime/auxiliary_turn.h"
 #include "runtime/draft_choice.h"
 
 namespace kvcast {
@@ -58,8 +59,8 @@ Blocks choose_blocks(const Models& models, std::span<const Answering> answers, i
 struct Decoding {
   std::vector<size_t> answers;  // whose
   std::vector<DecodeRows> rows;
-  int64_t pending = 0, drafted = 0;          // rows of these kinds
-  std::vector<std::vector<int32_t>> drafts;  // what `rows` refers to
+  int64_t pending = 0, drafted = 0;      // rows of these kinds
+  std::vector<AuxiliaryRows> auxiliary;  // [rows], with the drafts that these refer to
 
   [[nodiscard]] size_t outputs() const { return rows.size() + static_cast<size_t>(drafted); }
 };
@@ -82,32 +83,38 @@ StepCosts& costs_of(const Models& models, const Sequence& sequence) {
 
 /// While a forecast is refined, an answer that comes in fewer steps comes over other rows. Only a
 /// revised greedy one is the same all the same.
-bool may_draft(const Models& models, const Answering& answer) {
-  if (answer.drafter == nullptr || mixes(models, *answer.sequence)) return false;
+bool may_draft(const Answering& answer) {
+  if (answer.drafter == nullptr) return false;
   if (answer.refiner == nullptr || inexact_rows(*answer.sequence) == 0) return true;
   return answer.refiner->options().revise && answer.writer->is_greedy();
 }
 
+/// Drafts from the text and from auxiliaries, and what these have to say where answers mix.
 /// `refined`: rows beside these.
 void add_drafts(const Models& models, std::span<const Answering> answers, int64_t refined,
-                Decoding& decoding) {
+                Decoding& decoding, PrefillWorkspace& workspace) {
   std::vector<Draftable> draftable;
-  bool any = false;
   for (const size_t i : decoding.answers) {
     const Answering& answer = answers[i];
     const ModelConfig& model = answer.sequence->answering_model(models).config();
-    draftable.push_back({may_draft(models, answer) ? answer.drafter : nullptr,
+    draftable.push_back({may_draft(answer) ? answer.drafter : nullptr,
                          answer.writer->tokens_left(*answer.sequence, model) - 1});
-    if (draftable.back().drafter == nullptr) continue;
-    answer.drafter->follow(answer.sequence->tokens);
-    any = true;
+    if (draftable.back().drafter != nullptr) answer.drafter->follow(answer.sequence->tokens);
   }
-  if (!any) return;
-  decoding.drafts = choose_drafts(costs_of(models, *decoding.rows.front().sequence), draftable,
-                                  decoding.pending + refined);
-  for (size_t i = 0; i < decoding.rows.size(); ++i) {
-    decoding.rows[i].drafts = decoding.drafts[i];
-    decoding.drafted += std::ssize(decoding.drafts[i]);
+  const int64_t rows = decoding.pending + refined;
+  auto drafts = choose_drafts(costs_of(models, *decoding.rows.front().sequence), draftable, rows);
+  int64_t from_text = 0;
+  for (size_t i = 0; i < draftable.size(); ++i) {
+    from_text += std::ssize(drafts[i]);
+    decoding.auxiliary.push_back({.sequence = decoding.rows[i].sequence,
+                                  .drafter = draftable[i].drafter,
+                                  .most = draftable[i].most,
+                                  .drafts = std::move(drafts[i])});
+  }
+  run_auxiliaries(models, decoding.auxiliary, rows + from_text, workspace);
+  for (size_t i = 0; i < draftable.size(); ++i) {
+    decoding.rows[i].drafts = decoding.auxiliary[i].drafts;
+    decoding.drafted += std::ssize(decoding.auxiliary[i].drafts);
   }
 }
 
@@ -123,38 +130,45 @@ void observe(const Models& models, const Decoding& decoding, const Blocks& block
       .observe(answers + decoding.drafted + blocks.rows, ms);
 }
 
-/// The auxiliaries' share of `logits` [decoding.outputs(), vocab]: rows of answers that mix have no
-/// drafts.
-void mix_in(const Models& models, const Decoding& decoding, float* logits, size_t vocab,
-            PrefillWorkspace& workspace) {
-  std::vector<Sequence*> sequences;
-  std::vector<std::span<float>> rows;
-  for (const DecodeRows& of_answer : decoding.rows) {
-    sequences.push_back(of_answer.sequence);
-    rows.emplace_back(logits, vocab);
-    logits += static_cast<size_t>(of_answer.outputs()) * vocab;
+/// The auxiliaries' share of `logits` [decoding.outputs(), vocab], where answers mix still.
+void mix_in(const Models& models, const Decoding& decoding, float* logits, size_t vocab) {
+  for (const AuxiliaryRows& answer : decoding.auxiliary) {
+    const bool still = !answer.logits.empty() && mixes(models, *answer.sequence);
+    for (size_t row = 0; row <= answer.drafts.size(); ++row, logits += vocab) {
+      if (still) mix_into({logits, vocab}, answer.logits[row], answer.sequence->mix);
+    }
   }
-  mix_logits(models, sequences, rows, workspace);
 }
 
 /// Hands out `logits` [rows.outputs(), vocab], as far as the answer takes what was guessed; the
-/// cache keeps no other rows.
-void hand_out(const Answering& answer, const DecodeRows& rows, const float* logits, size_t vocab,
+/// caches keep no other rows.
+void hand_out(const Answering& answer, const DecodeRows& rows, const AuxiliaryRows& auxiliary,
+              const float* logits, size_t vocab,
               const std::function<void(std::span<const float>)>& on_logits) {
-  if (rows.drafts.empty()) return on_logits({logits, vocab});  // the sequence may be gone after it
+  // Without a drafter it may be the answer's first token, with which the sequence may be gone.
+  if (answer.drafter == nullptr) return on_logits({logits, vocab});
   Sequence& sequence = *rows.sequence;
+  if (auxiliary.choices.empty()) answer.drafter->pass();
   int64_t accepted = 0;
   for (int64_t i = 0; i < rows.outputs(); ++i) {
+    const auto row = static_cast<size_t>(i);
     const size_t tokens = sequence.tokens.size();
-    on_logits({logits + static_cast<size_t>(i) * vocab, vocab});
-    const bool taken = sequence.tokens.size() == tokens + 1 && i < std::ssize(rows.drafts) &&
-                       sequence.tokens.back() == rows.drafts[static_cast<size_t>(i)];
-    if (!taken) break;
+    on_logits({logits + row * vocab, vocab});
+    if (sequence.tokens.size() != tokens + 1) break;
+    const int32_t token = sequence.tokens.back();
+    if (row < auxiliary.choices.size()) {
+      const AuxiliaryRows::Choice& choice = auxiliary.choices[row];
+      answer.drafter->judge(choice.probability, choice.token == token);
+    }
+    if (row == rows.drafts.size() || token != rows.drafts[row]) break;
     ++accepted;
     if (answer.writer->finished()) break;
   }
+  if (rows.drafts.empty()) return;
   answer.drafter->count(std::ssize(rows.drafts), accepted);
-  sequence.answering_cache().truncate(std::ssize(sequence.tokens) - 1);
+  const int64_t known = std::ssize(sequence.tokens) - 1;
+  sequence.answering_cache().truncate(known);
+  sequence.auxiliary.truncate(known);
 }
 
 }  // namespace
@@ -167,7 +181,7 @@ Status step_answers(const Models& models, std::span<const Answering> answers, in
   Decoding decoding = choose_rows(answers);
   const Blocks chosen =
       refines ? choose_blocks(models, answers, most_rows, decoding.pending) : Blocks{};
-  if (!decoding.rows.empty()) add_drafts(models, answers, chosen.rows, decoding);
+  if (!decoding.rows.empty()) add_drafts(models, answers, chosen.rows, decoding, workspace);
   size_t outputs = decoding.outputs();
   for (const RefineBlock& block : chosen.blocks) outputs += static_cast<size_t>(block.outputs);
   const ModelConfig& model = answers.front().sequence->answering_model(models).config();
@@ -200,12 +214,12 @@ Status step_answers(const Models& models, std::span<const Answering> answers, in
       events.on_revised(chosen.answers[b], **revision);
     }
   }
-  mix_in(models, decoding, rows, vocab, workspace);  // not of what is exact by now
+  mix_in(models, decoding, rows, vocab);  // not of what is exact by now
   next = rows;
   for (size_t i = 0; i < decoding.rows.size(); ++i) {
     const size_t answer = decoding.answers[i];
     if (!revised[answer]) {
-      hand_out(answers[answer], decoding.rows[i], next, vocab,
+      hand_out(answers[answer], decoding.rows[i], decoding.auxiliary[i], next, vocab,
                [&](std::span<const float> row) { events.on_logits(answer, row); });
     } else if (answers[answer].drafter != nullptr) {  // these are behind what was taken back
       answers[answer].drafter->count(std::ssize(decoding.rows[i].drafts), 0);

@@ -9,8 +9,6 @@ namespace {
 
 /// Guesses of one answer that are looked at.
 constexpr int64_t kMostGuesses = 16;
-/// What drafts must bring, in tokens a second, to be run: probabilities and costs are estimates.
-constexpr double kWorthwhile = 1.03;
 
 struct Candidate {
   size_t answer = 0;
@@ -21,7 +19,7 @@ struct Candidate {
 size_t most_worthwhile(std::span<const Candidate> candidates, std::span<const double> costs,
                        double tokens) {
   size_t best = 0;
-  double best_rate = kWorthwhile * tokens;
+  double best_rate = kWorthwhileDrafts * tokens;
   for (size_t count = 0; count < candidates.size() && count + 1 < costs.size(); ++count) {
     tokens += candidates[count].guess.probability;
     const double rate = tokens / costs[count + 1];

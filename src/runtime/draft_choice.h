@@ -13,6 +13,8 @@ namespace kvcast {
 
 /// Guesses that one step runs at most, of all answers together.
 constexpr int64_t kMostDraftRows = 64;
+/// What drafts must bring, in tokens a second, to be run: probabilities and costs are estimates.
+constexpr double kWorthwhileDrafts = 1.03;
 
 /// An answer's guesses, those of `drafter` up to `most`.
 struct Draftable {

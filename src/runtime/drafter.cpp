@@ -5,9 +5,7 @@
 namespace kvcast {
 namespace {
 
-/// What is expected of matches of 1, 2, 3, 4-5, 6-9, 10-19 and more tokens before anything is known
-/// of an answer, and for how many tokens' experience that counts.
-constexpr std::array<double, 7> kExpected = {0.1, 0.25, 0.4, 0.5, 0.65, 0.75, 0.85};
+/// For how many tokens' experience what is expected counts.
 constexpr double kExpectedWeight = 4;
 /// What the experience of a token counts for after the next one.
 constexpr double kFading = 0.95;
@@ -19,10 +17,32 @@ size_t Drafter::length_class(int64_t length) {
   return static_cast<size_t>(std::ranges::upper_bound(kEnds, length) - kEnds.begin());
 }
 
-double Drafter::probability(int64_t length) const {
-  const size_t i = length_class(length);
-  const Experience& seen = experience_[i];
-  return (seen.right + kExpectedWeight * kExpected[i]) / (seen.all + kExpectedWeight);
+double Drafter::probability(const Experience& seen) {
+  return (seen.right + kExpectedWeight * seen.expected) / (seen.all + kExpectedWeight);
+}
+
+void Drafter::Experience::add(bool came_true) {
+  right = kFading * right + (came_true ? 1 : 0);
+  all = kFading * all + 1;
+}
+
+size_t Drafter::probability_class(double probability) {
+  constexpr std::array<double, 4> kEnds = {0.3, 0.5, 0.7, 0.9};
+  return static_cast<size_t>(std::ranges::upper_bound(kEnds, probability) - kEnds.begin());
+}
+
+double Drafter::trust(double auxiliary_probability) const {
+  return probability(choices_[probability_class(auxiliary_probability)]);
+}
+
+void Drafter::judge(double auxiliary_probability, bool right) {
+  choices_[probability_class(auxiliary_probability)].add(right);
+  any_.add(right);
+}
+
+void Drafter::pass() {
+  any_.right *= kFading;
+  any_.all *= kFading;
 }
 
 void Drafter::follow(std::span<const int32_t> tokens) {
@@ -31,9 +51,7 @@ void Drafter::follow(std::span<const int32_t> tokens) {
     RepeatIndex::Match same;
     if (match_.length > 0) {
       const bool right = text_.following(match_, 0) == token;
-      Experience& seen = experience_[length_class(match_.length)];
-      seen.right = kFading * seen.right + (right ? 1 : 0);
-      seen.all = kFading * seen.all + 1;
+      matches_[length_class(match_.length)].add(right);
       if (right) same = {match_.next + 1, std::min(match_.length + 1, RepeatIndex::kLongest)};
     }
     text_.push(token);
@@ -53,7 +71,7 @@ std::span<const Guess> Drafter::guesses(int64_t most) {
   if (match_.length == 0) return guesses_;
   double all_right = 1;
   for (int64_t i = 0; i < most; ++i) {
-    all_right *= probability(match_.length + i);
+    all_right *= probability(matches_[length_class(match_.length + i)]);
     guesses_.push_back({text_.following(match_, i), all_right});
   }
   return guesses_;

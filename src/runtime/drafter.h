@@ -17,8 +17,8 @@ struct Guess {
 };
 
 /// One answer's guesses: where prompt and answer end as they did before, they may go on as they
-/// did. How often that was right is counted token by token, whether a guess was used or not. Not
-/// thread-safe.
+/// did. How often that was right is counted token by token, whether a guess was used or not; and
+/// how often what an auxiliary would have said (AuxiliaryTurn). Not thread-safe.
 class Drafter {
  public:
   /// `most`: guesses that are used at a time, or kDraftsAuto.
@@ -33,6 +33,15 @@ class Drafter {
   /// At most `most` guesses at what follows, valid until the next call.
   [[nodiscard]] std::span<const Guess> guesses(int64_t most);
 
+  /// How likely a token is the answer's that the auxiliary gives this probability, its highest, as
+  /// far as that is known of this answer; of one that it has yet to choose, without an argument.
+  [[nodiscard]] double trust(double auxiliary_probability) const;
+  [[nodiscard]] double trust() const { return probability(any_); }
+  /// The auxiliary's choice was the answer's, or was not.
+  void judge(double auxiliary_probability, bool right);
+  /// A token was written about which the auxiliary was not asked: what is known of it grows old.
+  void pass();
+
   /// Of `drafted` guesses that were run, so many were right.
   void count(int64_t drafted, int64_t accepted) {
     drafted_ += drafted;
@@ -42,18 +51,27 @@ class Drafter {
   [[nodiscard]] int64_t accepted() const { return accepted_; }
 
  private:
-  /// How often what followed matches of about one length came again; what was long ago counts less.
+  /// How often guesses of one kind came true; what was long ago counts less.
   struct Experience {
+    double expected = 0;  ///< before anything is known of an answer
     double right = 0, all = 0;
+
+    void add(bool came_true);
   };
+  static double probability(const Experience& experience);
   static constexpr size_t kLengths = 7;
   static size_t length_class(int64_t length);
-  [[nodiscard]] double probability(int64_t length) const;
+  static size_t probability_class(double probability);
 
   int64_t most_;
   RepeatIndex text_;
   RepeatIndex::Match match_;  // of the text as it is
-  std::array<Experience, kLengths> experience_;
+  /// What followed matches of 1, 2, 3, 4-5, 6-9, 10-19 and more tokens.
+  std::array<Experience, kLengths> matches_ = {
+      {{0.1}, {0.25}, {0.4}, {0.5}, {0.65}, {0.75}, {0.85}}};
+  /// What the auxiliary gave a probability below 0.3, 0.5, 0.7, 0.9 and more, and all of that.
+  std::array<Experience, 5> choices_ = {{{0.3}, {0.45}, {0.65}, {0.85}, {0.97}}};
+  Experience any_ = {0.85};
   std::vector<Guess> guesses_;
   int64_t drafted_ = 0, accepted_ = 0;
 };

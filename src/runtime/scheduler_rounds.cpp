@@ -174,8 +174,11 @@ int64_t SchedulerRounds::cache_bytes_of(const EngineRequest& request, const Cach
   const bool by_base = use.answerer == Sequence::Answerer::kBase;
   int64_t total = by_base ? bytes(whole, base) : 0;
   const auto& auxiliary = models.auxiliary;
-  if (use.auxiliary_reads && auxiliary) {
-    total += bytes(use.auxiliary_reads_answer ? whole : prompt, auxiliary->config());
+  const bool guesses = request.drafts.value_or(0) != 0 && models.auxiliary_answers();
+  if (use.auxiliary_reads_answer || guesses) {
+    total += bytes(whole, auxiliary->config());
+  } else if (use.auxiliary_reads && auxiliary) {
+    total += bytes(prompt, auxiliary->config());
   }
   if (use.family == CacheFamily::kHealing && models.plan.exact_layers > 1) {
     total += prompt * base.model_dim * static_cast<int64_t>(sizeof(float));  // kept_residual()

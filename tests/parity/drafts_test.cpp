@@ -4,15 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "prefill/refine.h"
-#include "prefill/strategy.h"
-#include "runtime/answer_step.h"
-#include "support/cache_rows.h"
-#include "support/small_openelm.h"
+#include "support/answered.h"
 #include "support/weight_types.h"
 
 namespace kvcast {
@@ -29,67 +24,6 @@ std::vector<int32_t> repeating(size_t count, int32_t salt) {
   return tokens;
 }
 
-struct Options {
-  std::string prefill = "exact";
-  AnswerRules rules = {.max_tokens = 60, .sampling = {}, .stop = {}, .ignore_end_of_text = true};
-  bool revise = false;
-};
-
-/// One answer, alone or beside others.
-struct Answered {
-  Answered(const Models& models, const Options& asked, const std::vector<int32_t>& prompt,
-           int64_t drafts)
-      : options(asked), sequence(models), drafter(drafts), writer(asked.rules, nullptr) {
-    sequence.tokens = prompt;
-    Sequence* const one[] = {&sequence};
-    logits.resize(kSmallVocab);
-    PrefillWorkspace workspace;
-    const auto strategy = *PrefillStrategy::parse(options.prefill);
-    strategy->prefill(models, one, logits.data(), workspace, {});
-    if (strategy->refine_rows() != 0) {
-      refiner.emplace(sequence,
-                      RefineOptions{.rows = strategy->refine_rows(), .revise = options.revise});
-    }
-  }
-  Answering answering() {
-    return {&sequence, &writer, refiner ? &*refiner : nullptr,
-            drafter.most() == 0 ? nullptr : &drafter};
-  }
-
-  Options options;
-  Sequence sequence;
-  Drafter drafter;
-  AnswerWriter writer;
-  std::optional<AnswerRefiner> refiner;
-  std::vector<float> logits;
-};
-
-void write_all(const Models& models, std::span<Answered* const> answers) {
-  std::vector<Answering> answering;
-  std::vector<float> logits;
-  for (Answered* answer : answers) {
-    answering.push_back(answer->answering());
-    logits.insert(logits.end(), answer->logits.begin(), answer->logits.end());
-  }
-  PrefillWorkspace workspace;
-  ASSERT_TRUE(write_answers(models, answering, logits, workspace, [](size_t, const auto&) {}));
-}
-
-void expect_equal(const Answered& drafted, const Answered& plain, const std::string& what) {
-  EXPECT_EQ(drafted.writer.tokens(), plain.writer.tokens()) << what;
-  EXPECT_EQ(drafted.sequence.tokens, plain.sequence.tokens) << what;
-  EXPECT_EQ(drafted.writer.finished(), plain.writer.finished()) << what;
-  const KVCache& cache = drafted.sequence.answering_cache();
-  const KVCache& expected = plain.sequence.answering_cache();
-  EXPECT_EQ(cache.next_position(), expected.next_position()) << what;
-  for (int64_t layer = 0; layer < cache.n_layers(); ++layer) {
-    ASSERT_EQ(cache.rows(layer), expected.rows(layer)) << what;
-    const int64_t rows = cache.rows(layer);
-    EXPECT_TRUE(bytes_of(cache, layer, rows) == bytes_of(expected, layer, rows))
-        << what << ", layer " << layer;
-  }
-}
-
 class Drafts : public testing::TestWithParam<WeightType> {};
 
 TEST_P(Drafts, AnswersAndCachesAreThoseOfDecodingTokenByToken) {
@@ -98,7 +32,7 @@ TEST_P(Drafts, AnswersAndCachesAreThoseOfDecodingTokenByToken) {
   for (const char* prefill :
        {"exact", "kv-prediction", "auxiliary", "random:0.5", "lazy:0.75-0.25", "zero-cache"}) {
     for (int32_t salt = 0; salt < 3; ++salt) {
-      Options options;
+      AnsweredOptions options;
       options.prefill = prefill;
       const auto prompt = repeating(40 + 13 * static_cast<size_t>(salt), salt);
       Answered plain(models, options, prompt, 0);
@@ -122,7 +56,7 @@ TEST_P(Drafts, SampledAnswersAreTheSameSeedBySeed) {
   const Models models = small_pair(GetParam(), 2);
   int64_t drafted = 0, accepted = 0;
   for (uint64_t seed = 0; seed < 12; ++seed) {
-    Options options;
+    AnsweredOptions options;
     options.rules.sampling = {.temperature = 0.6F, .top_k = 30, .top_p = 0.9F, .seed = seed};
     options.rules.sampling.repetition_penalty = seed % 2 == 0 ? 1.0F : 1.1F;
     const auto prompt = repeating(60, static_cast<int32_t>(seed));
@@ -142,7 +76,7 @@ TEST_P(Drafts, SampledAnswersAreTheSameSeedBySeed) {
 TEST_P(Drafts, RulesHoldForEveryTokenOfAStep) {
   const Models models = small_pair(GetParam(), 2);
   for (int32_t salt = 0; salt < 4; ++salt) {
-    Options options;
+    AnsweredOptions options;
     options.rules.tokens.presence_penalty = 0.3F;
     options.rules.tokens.frequency_penalty = 0.2F;
     options.rules.tokens.min_tokens = 9;
@@ -170,7 +104,7 @@ TEST_P(Drafts, AnswersBesideOneAnotherAreThoseOfEachAlone) {
   std::vector<Answered*> together;
   constexpr int64_t kDrafts[] = {3, 0, kDraftsAuto, 16, 7};
   for (size_t i = 0; i < std::size(kDrafts); ++i) {
-    Options options;
+    AnsweredOptions options;
     options.rules.max_tokens = 20 + 11 * static_cast<int64_t>(i);
     const auto prompt = repeating(30 + 9 * i, static_cast<int32_t>(i));
     plain.push_back(std::make_unique<Answered>(models, options, prompt, 0));
@@ -190,14 +124,14 @@ TEST_P(Drafts, ARevisedAnswerIsTheExactOneAndItsCacheExact) {
   int64_t revised = 0, accepted = 0;
   for (int32_t salt = 0; salt < 6; ++salt) {
     const auto prompt = repeating(40 + 9 * static_cast<size_t>(salt), salt);
-    Options exact;
+    AnsweredOptions exact;
     Answered plain(models, exact, prompt, 0);
     Answered* const alone[] = {&plain};
     write_all(models, alone);
     for (const char* prefill : {"kv-prediction:refine=1", "kv-prediction:tail=8,refine=7",
                                 "kv-prediction:refine=64", "kv-prediction:refine=auto"}) {
       for (const int64_t drafts : {int64_t{4}, kDraftsAuto}) {
-        Options options;
+        AnsweredOptions options;
         options.prefill = prefill;
         options.revise = true;
         Answered answer(models, options, prompt, drafts);
@@ -219,7 +153,7 @@ TEST_P(Drafts, WhatIsRefinedAndNotRevisedComesTheSameWay) {
   int64_t accepted = 0;
   for (const char* prefill : {"kv-prediction:refine=3", "kv-prediction:tail=8,refine=16"}) {
     for (const float temperature : {0.0F, 0.7F}) {
-      Options options;
+      AnsweredOptions options;
       options.prefill = prefill;
       options.rules.sampling.temperature = temperature;
       const auto prompt = repeating(60, 2);
@@ -245,7 +179,7 @@ KVCAST_FOR_EVERY_WEIGHT_TYPE(Drafts);
 TEST(DraftsEnd, NoTokenIsWrittenBehindTheContext) {
   const ModelConfig config = small_openelm(3, 64, 90);
   const Models models = random_models(config, nullptr, {}, WeightType::kF32, 1);
-  Options options;
+  AnsweredOptions options;
   options.rules.max_tokens = 1000;
   const auto prompt = repeating(60, 1);
   Answered plain(models, options, prompt, 0), answer(models, options, prompt, 16);

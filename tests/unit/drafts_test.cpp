@@ -73,6 +73,35 @@ TEST(Drafter, ProbabilitiesFallAlongADraftAndFollowExperience) {
   EXPECT_LT(bad.guesses(1).front().probability, 0.1);
 }
 
+TEST(Drafter, TrustsAnAuxiliaryAsFarAsItWasRight) {
+  Drafter drafter(kDraftsAuto);
+  const double expected = drafter.trust(), sure = drafter.trust(0.99), unsure = drafter.trust(0.2);
+  EXPECT_GT(sure, expected);
+  EXPECT_LT(unsure, expected);
+  for (int i = 0; i < 40; ++i) {
+    drafter.judge(0.99, false);
+    drafter.judge(0.2, true);
+  }
+  EXPECT_LT(drafter.trust(0.99), 0.2);
+  EXPECT_GT(drafter.trust(0.2), 0.8);
+  EXPECT_NEAR(drafter.trust(), 0.5, 0.1);
+  for (int i = 0; i < 200; ++i) drafter.pass();  // long ago
+  EXPECT_NEAR(drafter.trust(), expected, 0.01);
+}
+
+TEST(StepCosts, TimesAreThoseSeenAndStraightBetweenThem) {
+  StepCosts costs;
+  EXPECT_FALSE(costs.ms(1));
+  for (int i = 0; i < 3; ++i) {
+    costs.observe(2, i == 0 ? 50 : 10);
+    costs.observe(4, 14);
+  }
+  EXPECT_DOUBLE_EQ(costs.ms(2).value_or(0), 10);
+  EXPECT_DOUBLE_EQ(costs.ms(3).value_or(0), 12);
+  EXPECT_FALSE(costs.ms(1));
+  EXPECT_FALSE(costs.ms(5));
+}
+
 TEST(StepCosts, AreThoseSeenAndStraightBetweenThem) {
   StepCosts costs;
   EXPECT_TRUE(costs.relative(1, 4).empty());

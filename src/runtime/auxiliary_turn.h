@@ -17,7 +17,7 @@ struct AuxiliaryRows {
   Drafter* drafter = nullptr;  ///< null: nothing is guessed
   int64_t most = 0;            ///< drafts that the answer has room for
   /// To be run behind the pending tokens: from the text, or what the auxiliary guesses.
-  std::vector<int32_t> drafts;
+  std::vector<int32_t> drafts = {};
 
   /// What the auxiliary holds likeliest, and how likely it holds it.
   struct Choice {
@@ -25,10 +25,10 @@ struct AuxiliaryRows {
     double probability = 0;
   };
   /// After the last pending token, and after drafts of its own.
-  std::vector<Choice> choices;
+  std::vector<Choice> choices = {};
   /// Of an answer that mixes, the auxiliary's logits [vocab_size] after the last pending token and
   /// after each draft, in PrefillWorkspace::auxiliary_logits.
-  std::vector<const float*> logits;
+  std::vector<const float*> logits = {};
 };
 
 /// The auxiliaries of `answers`, whose answering model is the base and which come with drafts from

@@ -162,10 +162,14 @@ class SessionTest(Shipped):
 
     def test_a_gate_lets_a_forecast_pass_or_has_the_prompt_read_exactly(self):
         words = (ROOT / "examples/prompt.txt").read_text(encoding="utf-8").split(" ")
-        prompt, forecast = " ".join(words[:270]), "kv-prediction:tail=16"
-        specs = ("exact", forecast, forecast + ",gate=1000", forecast + ",gate=-1000", forecast + ",gate=auto")
-        exact, unjudged, refused, passed, judged = (self.answer(prompt, prefill=prefill, max_tokens=6) for prefill in specs)
-        self.assertNotEqual(unjudged.text, exact.text)  # what it comes to with this prompt
+        forecast = "kv-prediction:tail=16"
+        for count in range(270, 100, -10):  # after which words a forecast changes the answer depends on the processor's rounding
+            prompt = " ".join(words[:count])
+            exact, unjudged = (self.answer(prompt, prefill=prefill, max_tokens=6) for prefill in ("exact", forecast))
+            if unjudged.text != exact.text:
+                break
+        self.assertNotEqual(unjudged.text, exact.text)
+        refused, passed, judged = (self.answer(prompt, prefill=f"{forecast},gate={gate}", max_tokens=6) for gate in (1000, -1000, "auto"))
         self.assertEqual(refused.text, exact.text)
         self.assertEqual(refused.timings.predicted_tokens, 0)
         self.assertEqual(passed.text, unjudged.text)

@@ -10,7 +10,7 @@
 A round starts every engine once for every prompt length, one after the other, so that what disturbs the machine for a while
 disturbs them alike; each warms up first, as it does by itself. Rounds are added to those that the file holds already; the table on
 stdout is of the medians of all. Prefill: time to the first token; decode: tokens a second after that prompt. --bundle: a bundle of
-the file, whose KV Prediction is measured beside it.
+the file, whose --forecast is measured beside it.
 """
 import argparse
 import json
@@ -89,7 +89,8 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--kvcast", default="build/release/kvcast")
     parser.add_argument("--isa", default="avx512bf16,avx2", help="kvcast's instruction sets; empty: none")
-    parser.add_argument("--bundle", help="measured under kv-prediction too")
+    parser.add_argument("--bundle", help="measured under --forecast too")
+    parser.add_argument("--forecast", default="kv-prediction", help="a strategy of the bundle")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND", help="a llama-bench, with options of its own")
     parser.add_argument("-p", "--prompts", default="128,512,2048")
     parser.add_argument("--decode", type=int, default=16)
@@ -101,7 +102,7 @@ def main():
     for isa in filter(None, args.isa.split(",")):
         engines.append(Kvcast(args, isa, args.model, "exact"))
         if args.bundle:
-            engines.append(Kvcast(args, isa, args.bundle, "kv-prediction"))
+            engines.append(Kvcast(args, isa, args.bundle, args.forecast))
     engines += [LlamaBench(args, text) for text in args.peer]
     record = {"model": pathlib.Path(args.model).name, "threads": args.threads, "decode_tokens": args.decode, "measured": []}
     if args.into and args.into.exists():

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/stopwatch.h"
+#include "prefill/forecast_run.h"
 #include "prefill/gate.h"
 #include "prefill/mixing.h"
 #include "prefill/refine.h"
@@ -14,23 +15,13 @@
 namespace kvcast {
 namespace {
 
-/// What a forecast works with, and how.
-struct ForecastRun {
-  const Models& models;
-  PrefillWorkspace& workspace;
-  const std::stop_token& stop;
-  PrefillReport& report;
-  int64_t reader_layers = 0;    ///< of the auxiliary
-  bool keeps_residual = false;  ///< what leaves the exact layers is kept for refinement
-  TailRun* tail = nullptr;      ///< may begin during the last pass
-};
-
 /// KV Prediction (method §3, paper Fig. 2b). The auxiliary, or the base's own first layers, or both
 /// read the prompt up to its last `tail` tokens, the predictor turns what they compute into a
 /// forecast of the base's cache, and the base runs the tail over that forecast. On a conversation's
 /// next turn the auxiliary first catches up with what it has not read (the last tail and the base's
 /// own answer); only tokens that the base has no K/V for are forecast. With a `mix` the auxiliary
-/// reads all with all of its layers, the tail too (mix_logits).
+/// reads all with all of its layers, the tail too: with the rest or, of several sequences, after it
+/// (mix_logits).
 class KvPredictionStrategy final : public PrefillStrategy {
  public:
   explicit KvPredictionStrategy(const KvPredictionOptions& options)
@@ -70,24 +61,6 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return std::max<int64_t>(prompt_tokens - tail_, 0);
   }
 
-  /// Forecasts the base caches of `sequences` up to `ends`, each beyond its base's position, once
-  /// nothing is unread(). False: stopped.
-  static bool forecast(const ForecastRun& run, std::span<Sequence* const> sequences,
-                       std::span<const int64_t> ends) {
-    for (size_t s = 0; s < sequences.size(); ++s) {
-      sequences[s]->auxiliary.truncate(sequences[s]->base.next_position());  // it may be ahead
-      sequences[s]->base.reserve(static_cast<int64_t>(sequences[s]->tokens.size()));
-      sequences[s]->auxiliary.reserve(ends[s]);
-    }
-    const std::vector<TokenPass> passes =
-        token_passes(&Sequence::base, sequences, ends, rows_together(run.models.base->threads()));
-    for (const TokenPass& pass : passes) {
-      TailRun* const begun = &pass == &passes.back() ? run.tail : nullptr;
-      if (!forecast_together(run, pass, begun)) return false;
-    }
-    return true;
-  }
-
  private:
   /// With fewer rows the base's weights come hardly sooner than by a decode step, which the base
   /// may do for other sequences anyway.
@@ -124,7 +97,13 @@ class KvPredictionStrategy final : public PrefillStrategy {
       return asked ? run_to_judge(step, short_of, report)
                    : run_pending(step, &Sequence::base, report);
     }
-    ForecastRun run{step.models, step.workspace, step.stop, report, layers, refine_ != 0};
+    ForecastRun run{.models = step.models,
+                    .workspace = step.workspace,
+                    .stop = step.stop,
+                    .report = report,
+                    .reader_layers = layers,
+                    .keeps_residual = refine_ != 0};
+    run.reads_to_the_end = reads_to_the_end(step, short_of);
     if (!short_of.reaches_the_tails) {
       report.stopped = !forecast(run, short_of.sequences, short_of.ends);
       return PrefillState::kMore;
@@ -214,6 +193,13 @@ class KvPredictionStrategy final : public PrefillStrategy {
     const bool helps = total > 0 && total < short_of.rows;
     const bool fit = total + short_of.tail_rows <= TailRun::kMostRowsWithSinks;
     return helps && fit ? rows : std::vector<int64_t>();
+  }
+
+  /// With a mix the auxiliary has to read the tail as well, and reads it with the rest.
+  [[nodiscard]] bool reads_to_the_end(const PrefillStep& step, const Unforecast& short_of) const {
+    return mix_ > 0 && step.sequences.size() == 1 && short_of.reaches_the_tails &&
+           std::ssize(step.sequences.front()->tokens) <=
+               step.models.auxiliary->config().max_context_tokens;
   }
 
   /// Whose auxiliaries have to know what their bases hold: to forecast, or to have a say.
@@ -315,72 +301,12 @@ class KvPredictionStrategy final : public PrefillStrategy {
     return PrefillState::kDone;
   }
 
-  /// One pass of forecast(): the auxiliary caches end where the base caches do.
-  static bool forecast_together(const ForecastRun& run, const TokenPass& pass, TailRun* tail) {
-    const Models& models = run.models;
-    const Stopwatch watch;
-    double predictor_ms = 0;
-    std::vector<SequenceRows> base_rows;
-    for (size_t s = 0; s < pass.sequences.size(); ++s) {
-      KVCache& base = pass.sequences[s]->base;
-      base_rows.push_back({&base, pass.ends[s] - base.next_position()});
-    }
-    Forecast forecast(*models.predictor, *models.base, base_rows, run.workspace.predictor);
-    const auto read = [&](PromptReader reader, const Transformer& model, CacheMember cache,
-                          RunLayersOptions options) {
-      options.on_raw_key_values = [&](const RawKeyValues& raw) {
-        const Stopwatch predictor_watch;
-        forecast.add(reader, raw);
-        predictor_ms += predictor_watch.elapsed_ms();
-        if (run.keeps_residual) keep_for_refinement(models, reader, base_rows, raw);
-        if (tail != nullptr) tail->forecast_reached(models.plan.stage(reader, raw.layer));
-      };
-      return run_tokens({&model, cache, pass.sequences, pass.ends, options},
-                        run.workspace.auxiliary) != nullptr;  // the tail has workspace.base
-    };
-    if (models.auxiliary && !read(PromptReader::kAuxiliary, *models.auxiliary, &Sequence::auxiliary,
-                                  keys_and_values(run.reader_layers, run.stop))) {
-      return false;
-    }
-    const bool exact_layers = models.plan.exact_layers > 0;
-    if (exact_layers && !read(PromptReader::kBase, *models.base, &Sequence::base,
-                              keys_and_values(models.plan.exact_layers, run.stop))) {
-      return false;
-    }
-    for (const SequenceRows& rows : base_rows) {
-      if (!exact_layers) rows.cache->advance_inexact(rows.rows);
-      run.report.predicted_tokens += rows.rows;
-    }
-    run.report.predictor_ms += predictor_ms;
-    run.report.auxiliary_ms += watch.elapsed_ms() - predictor_ms;
-    return true;
-  }
-
   int64_t tail_, refine_;
   std::optional<double> gate_;
   double mix_;
 };
 
 }  // namespace
-
-void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
-                    std::span<const int64_t> ends, PrefillWorkspace& workspace) {
-  const TokenPass first = sinks(models, sequences, ends);
-  run_sinks(models, first, workspace, {});
-  // What the base has read itself so far may be all there is.
-  std::vector<Sequence*> short_of;
-  std::vector<int64_t> forecast_ends;
-  for (size_t s = 0; s < sequences.size(); ++s) {
-    if (sequences[s]->base.next_position() >= ends[s]) continue;
-    short_of.push_back(sequences[s]);
-    forecast_ends.push_back(ends[s]);
-  }
-  const int64_t layers = models.plan.auxiliary_layers();
-  const TokenPass behind = unread(models, short_of, layers, PrefillStep::kAllRows);
-  read_unread(models, behind, layers, workspace, {});
-  PrefillReport report;
-  KvPredictionStrategy::forecast({models, workspace, {}, report, layers}, short_of, forecast_ends);
-}
 
 std::unique_ptr<PrefillStrategy> make_kv_prediction_strategy(const KvPredictionOptions& options) {
   return std::make_unique<KvPredictionStrategy>(options);

@@ -215,6 +215,7 @@ PrefillState PrefillStrategy::advance(const Models& models, Sequence& sequence, 
                                       float* logits, PrefillWorkspace& workspace,
                                       const std::stop_token& stop, PrefillReport& report) const {
   sequence.mix = mix();
+  report.auxiliary_logits = nullptr;
   Sequence* const one[] = {&sequence};
   const PrefillStep step{.models = models,
                          .sequences = one,
@@ -229,12 +230,16 @@ PrefillState PrefillStrategy::advance(const Models& models, Sequence& sequence, 
 
 void PrefillStrategy::mix_in(const PrefillStep& step, PrefillReport& report) const {
   if (mix() == 0) return;
-  const Stopwatch watch;
   const auto vocab = static_cast<size_t>(step.models.base->config().vocab_size);
   std::vector<std::span<float>> logits;
   for (size_t s = 0; s < step.sequences.size(); ++s) {
     logits.emplace_back(step.logits + s * vocab, vocab);
   }
+  if (const float* own = std::exchange(report.auxiliary_logits, nullptr)) {
+    if (mixes(step.models, *step.sequences.front())) mix_into(logits.front(), own, mix());
+    return;
+  }
+  const Stopwatch watch;
   report.stopped = !mix_logits(step.models, step.sequences, logits, step.workspace, step.stop);
   report.auxiliary_ms += watch.elapsed_ms();
 }

@@ -25,6 +25,9 @@ struct PrefillReport {
   int64_t predicted_tokens = 0;  ///< rows of the base's cache that the predictor filled
   int64_t computed_tokens = 0;   ///< rows that the answering model computed itself
   bool stopped = false;          ///< the stop token fired: caches are as before, no logits
+  /// Where the auxiliary has read all of the only sequence with the forecast: its logits
+  /// [vocab_size] after the last token, in the workspace, for the mix. Null: it has yet to.
+  const float* auxiliary_logits = nullptr;
 
   /// Another sequence's part of one prefill.
   void add(const PrefillReport& other) {

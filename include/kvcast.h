@@ -124,8 +124,9 @@ typedef struct kvcast_generate_options {
   int32_t ignore_end_of_text; /* go on after the end-of-text token */
   const char* suffix; /* the answer is what belongs between the prompt, a text, and this (fill in
                          the middle), for models that have tokens for it; NULL: no */
-  const char* drafts; /* tokens guessed from the text so far that one step checks, which changes no
-                         answer: "auto" (NULL), "off" or at most how many at a time */
+  const char* drafts; /* tokens guessed from the text so far, or by the auxiliary, that one step
+                         checks, which changes no answer: "auto" (NULL), "off" or at most how many
+                         at a time */
 } kvcast_generate_options;
 
 typedef struct kvcast_completion {

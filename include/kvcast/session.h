@@ -55,12 +55,13 @@ struct GenerateOptions {
   bool revise = false;
   /// Told what stays of what the sink got. What follows comes through the sink.
   std::function<void(const KeptAnswer& kept)> on_revision = {};
-  /// Tokens guessed from what prompt and answer say already, which one step checks together with
-  /// the next token: where the text repeats itself an answer comes several tokens at a time. The
-  /// answer is the same token by token as without, sampled too (while a forecast is refined there
-  /// are drafts only where that holds: in greedy answers that are revised; while an auxiliary has
-  /// a say, `mix=` in the strategy, there are none). kDraftsAuto, 0 (off), or at most so many at a
-  /// time wherever the text's end has been there before.
+  /// Tokens guessed from what prompt and answer say already, or by an auxiliary that is a model of
+  /// its own and has read the prompt, which one step checks together with the next token: where the
+  /// text repeats itself, or the auxiliary would say the same, an answer comes several tokens at a
+  /// time. The answer is the same token by token as without, sampled too (while a forecast is
+  /// refined there are drafts only where that holds: in greedy answers that are revised).
+  /// kDraftsAuto, 0 (off), or at most so many at a time wherever the text's end has been there
+  /// before or the auxiliary is sure enough.
   int64_t drafts = kDraftsAuto;
   /// Stops prefill between layers and decoding between tokens.
   std::stop_token cancel = {};

@@ -307,7 +307,8 @@ class Session:
         max_tokens: longest answer. stop: the answer ends before the first of these that appears in it.
         temperature 0 is greedy; else top_k (0: off), top_p (1: off), min_p (0: off) and seed say what is drawn.
         repetition_penalty: 1 is off. ignore_end_of_text: go on after the end-of-text token.
-        drafts: tokens guessed from the text so far that one step checks, which changes no answer: "auto", "off" or at most how many.
+        drafts: tokens guessed from the text so far, or by the auxiliary, that one step checks, which changes no answer: "auto", "off" or
+        at most how many.
         suffix: the answer is what belongs between the prompt, a text, and this (fill in the middle), for models that have tokens for
         it, such as Qwen2.5-Coder.
 

@@ -33,7 +33,8 @@ struct Models {
   KvType kv_type = KvType::kF32;
   /// What this machine can refine beside decode steps of the base.
   std::unique_ptr<RefinePace> pace = std::make_unique<RefinePace>();
-  /// What rows cost in decode steps of the base, and of the auxiliary where it answers.
+  /// What rows cost in decode steps of the base, and of the auxiliary where it answers, mixes or
+  /// guesses.
   std::unique_ptr<StepCosts> base_costs = std::make_unique<StepCosts>();
   std::unique_ptr<StepCosts> auxiliary_costs = std::make_unique<StepCosts>();
   /// How long it takes to read prompts.

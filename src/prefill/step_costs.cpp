@@ -30,6 +30,11 @@ void StepCosts::observe(int64_t rows, double ms) {
   times.ms[static_cast<size_t>(times.count++ % std::ssize(times.ms))] = ms;
 }
 
+void StepCosts::age() {
+  const std::lock_guard lock(mutex_);
+  ++steps_;
+}
+
 std::vector<StepCosts::Seen> StepCosts::seen_lately() const {
   std::vector<Seen> seen;
   for (const auto& [rows, times] : times_) {

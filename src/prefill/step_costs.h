@@ -22,6 +22,8 @@ class StepCosts {
   [[nodiscard]] std::optional<double> ms(int64_t rows) const;
   /// A step with so many rows took this long.
   void observe(int64_t rows, double ms);
+  /// A step went by without one of these: what was seen grows old.
+  void age();
 
  private:
   /// The least of the last times: what else the machine does only adds.

@@ -319,15 +319,23 @@ tl::expected<void, PromptError> check_prompt(const PrefillStrategy& strategy, co
   return {};
 }
 
+bool auxiliary_may_guess(const PrefillStrategy& strategy, const Models& models) {
+  const CacheUse use = strategy.cache_use();
+  return models.auxiliary_answers() && use.answerer == Sequence::Answerer::kBase &&
+         use.auxiliary_reads &&
+         reader_layers(models, strategy.mix()) == models.auxiliary->config().n_layers();
+}
+
 void reserve_answer(const PrefillStrategy& strategy, const Models& models, Sequence& sequence,
-                    int64_t prompt_tokens, int64_t answer_tokens) {
+                    int64_t prompt_tokens, int64_t answer_tokens, bool drafts) {
   const CacheUse use = strategy.cache_use();
   const auto reserve = [&](KVCache& cache, const ModelConfig& config) {
     const int64_t most = config.max_context_tokens + 1;
     cache.reserve(std::min(prompt_tokens + std::min(answer_tokens, most), most));
   };
   if (use.answerer == Sequence::Answerer::kBase) reserve(sequence.base, models.base->config());
-  if (use.auxiliary_reads_answer) reserve(sequence.auxiliary, models.auxiliary->config());
+  if (use.auxiliary_reads_answer || (drafts && auxiliary_may_guess(strategy, models)))
+    reserve(sequence.auxiliary, models.auxiliary->config());
 }
 
 }  // namespace kvcast

@@ -181,11 +181,15 @@ void observe_prefill(const PrefillStrategy& strategy, const Models& models,
                      const PrefillStart& start, const PrefillReport& report, double ms,
                      std::optional<double> estimated_ms);
 
+/// Whether the auxiliary may guess at an answer of the base: it is a model of its own, and with
+/// `strategy` it reads the prompt with all of its layers.
+bool auxiliary_may_guess(const PrefillStrategy& strategy, const Models& models);
+
 /// Makes room for a prompt and its answer, as far as the context goes, in the caches that hold the
-/// answer after prefill by `strategy`. Without it the cache grows by halves, which copies it
-/// and holds it twice for a moment.
+/// answer after prefill by `strategy`; `drafts`: also in that of an auxiliary that may guess.
+/// Without it the cache grows by halves, which copies it and holds it twice for a moment.
 void reserve_answer(const PrefillStrategy& strategy, const Models& models, Sequence& sequence,
-                    int64_t prompt_tokens, int64_t answer_tokens);
+                    int64_t prompt_tokens, int64_t answer_tokens, bool drafts);
 
 std::unique_ptr<PrefillStrategy> make_exact_strategy();
 std::unique_ptr<PrefillStrategy> make_auxiliary_strategy();

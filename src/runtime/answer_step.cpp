@@ -122,6 +122,7 @@ void add_drafts(const Models& models, std::span<const Answering> answers, int64_
 void observe(const Models& models, const Decoding& decoding, const Blocks& blocks, bool refines,
              double ms) {
   const auto answers = std::ssize(decoding.rows);
+  models.auxiliary_costs->age();
   if (refines && decoding.drafted == 0) {
     models.pace->observe(decoding.pending, blocks.rows, blocks.depth, ms);
   }
@@ -148,7 +149,6 @@ void hand_out(const Answering& answer, const DecodeRows& rows, const AuxiliaryRo
   // Without a drafter it may be the answer's first token, with which the sequence may be gone.
   if (answer.drafter == nullptr) return on_logits({logits, vocab});
   Sequence& sequence = *rows.sequence;
-  if (auxiliary.choices.empty()) answer.drafter->pass();
   int64_t accepted = 0;
   for (int64_t i = 0; i < rows.outputs(); ++i) {
     const auto row = static_cast<size_t>(i);
@@ -159,6 +159,8 @@ void hand_out(const Answering& answer, const DecodeRows& rows, const AuxiliaryRo
     if (row < auxiliary.choices.size()) {
       const AuxiliaryRows::Choice& choice = auxiliary.choices[row];
       answer.drafter->judge(choice.probability, choice.token == token);
+    } else {
+      answer.drafter->pass();
     }
     if (row == rows.drafts.size() || token != rows.drafts[row]) break;
     ++accepted;

@@ -34,10 +34,10 @@ struct AnswerEvents {
 };
 
 /// Each answer whose writer is not through runs its pending tokens and, behind them, what its
-/// drafter guesses; beside that at most `most_rows` rows are refined. As many guesses count as the
-/// writer chooses the same tokens, from the logits that it would have had without them: answers do
-/// not change by them. All sequences have the same answering model. An error: no token can be
-/// chosen for one of the answers.
+/// drafter or an auxiliary guesses; beside that at most `most_rows` rows are refined. As many
+/// guesses count as the writer chooses the same tokens, from the logits that it would have had
+/// without them: answers do not change by them. All sequences have the same answering model. An
+/// error: no token can be chosen for one of the answers.
 Status step_answers(const Models& models, std::span<const Answering> answers, int64_t most_rows,
                     AlignedBuffer<float>& logits, PrefillWorkspace& workspace,
                     const AnswerEvents& events);

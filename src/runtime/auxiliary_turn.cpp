@@ -1,7 +1,9 @@
 #include "runtime/auxiliary_turn.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "base/stopwatch.h"
@@ -13,10 +15,12 @@
 namespace kvcast {
 namespace {
 
-/// Guesses of the auxiliary in a step, of one answer, where their number is not fixed.
-constexpr int64_t kMostGuesses = 8;
-/// Tokens that an auxiliary reads for the sake of guessing.
-constexpr int64_t kMostUnread = 32;
+/// Guesses of the auxiliary in a step, of one answer: each is a pass of its own.
+constexpr int64_t kMostOwnGuesses = 8;
+/// Tokens that auxiliaries read in a step for the sake of guessing, of all answers together.
+constexpr int64_t kMostUnread = 64;
+/// What one of them costs, of a pass.
+constexpr double kUnreadRow = 0.03;
 /// A draft that is less probable is not run.
 constexpr double kLeastProbability = 0.2;
 
@@ -37,35 +41,65 @@ class GuessedTokens {
   size_t tokens_;
 };
 
+/// The tokens that an answer's drafts are expected to bring.
+double expected_tokens(const AuxiliaryRows& answer) {
+  if (answer.drafts.empty()) return 0;
+  double tokens = 0;
+  for (const Guess& guess : answer.drafter->guesses(std::ssize(answer.drafts))) {
+    tokens += guess.probability;
+  }
+  return tokens;
+}
+
 /// Tokens a second of the step as it is planned so far, and whether more guesses raise them.
 class Gain {
  public:
   Gain(const Models& models, std::span<const AuxiliaryRows> answers, int64_t base_rows)
-      : models_(models), base_rows_(base_rows), tokens_(static_cast<double>(answers.size())) {
-    left_ = kMostDraftRows;
-    for (const AuxiliaryRows& answer : answers) left_ -= std::ssize(answer.drafts);
+      : models_(models), left_(kMostDraftRows), tokens_(static_cast<double>(answers.size())) {
+    for (const AuxiliaryRows& answer : answers) {
+      left_ -= std::ssize(answer.drafts);
+      tokens_ += expected_tokens(answer);
+    }
     if (const auto ms = models.base_costs->ms(base_rows)) {
       base_ms_ = ms_ = *ms;
-      relative_ = models.base_costs->relative(base_rows, std::max<int64_t>(left_, 0));
+      relative_ = models.base_costs->relative(base_rows, kMostDraftRows);
     }
   }
 
+  /// Whether it is known what the base's step takes.
+  [[nodiscard]] bool known() const { return !relative_.empty(); }
   /// Drafts that the step may still take.
   [[nodiscard]] int64_t left() const { return left_; }
-  /// What a pass of the auxiliaries takes, of the base's step.
-  [[nodiscard]] double relative_pass(int64_t rows) const { return pass_ms(rows) / base_ms_; }
-  /// Of a pass of `rows` rows, that many more drafts, and that many more tokens to be expected.
-  [[nodiscard]] bool raised_by(double tokens, int64_t rows, int64_t drafts) const {
-    if (relative_.empty()) return false;
-    const double more = pass_ms(rows) + draft_ms(drafts);
-    return tokens * ms_ > kWorthwhileDrafts * tokens_ * more;
+  /// What a pass of one row takes, of the base's step.
+  [[nodiscard]] double relative_pass() const { return pass_ms(1) / base_ms_; }
+  /// How many of the first of these answers, by the tokens that each may expect of one guess more,
+  /// should go on, in a pass beside `rows` others, so that tokens a second rise.
+  [[nodiscard]] size_t worthwhile(std::span<const double> tokens, int64_t rows) const {
+    if (!known()) return 0;
+    size_t best = 0;
+    double more = 0;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      more += tokens[i];
+      const auto count = static_cast<int64_t>(i) + 1;
+      const double before = rows > 0 ? pass_ms(rows) : 0;
+      const double ms = pass_ms(rows + count) - before + draft_ms(count);
+      if (more * ms_ > kWorthwhileDrafts * tokens_ * ms) best = i + 1;
+    }
+    return best;
   }
-  void add_pass(int64_t rows) { ms_ += relative_.empty() ? 0 : pass_ms(rows); }
+  void add_pass(int64_t rows) {
+    if (known()) ms_ += pass_ms(rows);
+  }
   void add_draft(double probability) {
-    ms_ += relative_.empty() ? 0 : draft_ms(1);
+    if (known()) ms_ += draft_ms(1);
     ++drafts_;
     --left_;
     tokens_ += probability;
+  }
+  /// These drafts from the text are not run.
+  void drop(const AuxiliaryRows& answer) {
+    left_ += std::ssize(answer.drafts);
+    tokens_ -= expected_tokens(answer);
   }
 
  private:
@@ -78,14 +112,15 @@ class Gain {
     return base_ms_ * bytes(*models_.auxiliary) / bytes(*models_.base);
   }
   [[nodiscard]] double draft_ms(int64_t more) const {
-    const auto last = relative_.size() - 1;
-    const size_t now = std::min(static_cast<size_t>(drafts_), last);
-    const size_t then = std::min(static_cast<size_t>(drafts_ + more), last);
-    return base_ms_ * (relative_[then] - relative_[now]);
+    const auto last = std::ssize(relative_) - 1;
+    const auto at = [&](int64_t drafts) {
+      return relative_[static_cast<size_t>(std::min(drafts, last))];
+    };
+    return base_ms_ * (at(drafts_ + more) - at(drafts_));
   }
 
   const Models& models_;
-  int64_t base_rows_, drafts_ = 0, left_ = 0;
+  int64_t drafts_ = 0, left_;
   double tokens_, ms_ = 0, base_ms_ = 0;
   std::vector<double> relative_;  // of the base's step with 0, 1, ... more rows; empty: not known
 };
@@ -93,10 +128,24 @@ class Gain {
 /// An answer whose auxiliary runs.
 struct Running {
   AuxiliaryRows* rows;
-  int64_t most = 0;      // guesses of its own, with those that it has
-  bool guesses = false;  // its drafts are its own
   bool mixes = false;
+  int64_t most = 0;        // guesses of its own
+  bool guesses = false;    // its drafts are its own
   double probability = 1;  // that all drafts come true
+
+  [[nodiscard]] Sequence& sequence() const { return *rows->sequence; }
+  [[nodiscard]] bool is_fixed() const { return rows->drafter->most() != kDraftsAuto; }
+  /// Tokens before the last one that the auxiliary does not know.
+  [[nodiscard]] int64_t unread() const {
+    const KVCache& cache = sequence().auxiliary;
+    return std::max<int64_t>(
+        0, std::ssize(sequence().tokens) - 1 - cache.rows_in_first(cache.n_layers()));
+  }
+  [[nodiscard]] bool is_full() const { return std::ssize(rows->drafts) >= most; }
+  /// Tokens to be expected of its next guess, where it is one more draft.
+  [[nodiscard]] double next() const {
+    return probability * (mixes && !rows->choices.empty() ? 1 : rows->drafter->trust());
+  }
 };
 
 class Turn {
@@ -108,29 +157,26 @@ class Turn {
         workspace_(workspace),
         vocab_(static_cast<size_t>(models.auxiliary->config().vocab_size)) {
     for (AuxiliaryRows& answer : answers) join(answer);
-    drop_those_that_do_not_pay();
+    choose_who_guesses();
   }
 
   void run() {
-    size_t most_rows = 0;
+    if (running_.empty()) return;
+    size_t rows = running_.size() + static_cast<size_t>(std::max<int64_t>(gain_.left(), 0));
     for (const Running& answer : running_) {
-      cut_auxiliary(*answer.rows->sequence, std::ssize(answer.rows->sequence->tokens) - 1);
-      guessed_.emplace_back(*answer.rows->sequence);
+      cut_auxiliary(answer.sequence(), std::ssize(answer.sequence().tokens) - 1);
+      guessed_.emplace_back(answer.sequence());
       append(answer, answer.rows->drafts);
-      most_rows += 1 + static_cast<size_t>(std::max(answer.most, std::ssize(answer.rows->drafts)));
+      rows += answer.rows->drafts.size();
     }
-    next_ = workspace_.auxiliary_logits.ensure(most_rows * vocab_);
+    next_ = workspace_.auxiliary_logits.ensure(rows * vocab_);
     while (!running_.empty()) {
       pass();
-      choose_those_that_go_on();
+      choose_who_goes_on();
     }
   }
 
  private:
-  [[nodiscard]] static bool is_fixed(const AuxiliaryRows& answer) {
-    return answer.drafter->most() != kDraftsAuto;
-  }
-
   /// Takes the answer in if it mixes, or if it may guess.
   void join(AuxiliaryRows& answer) {
     const Sequence& sequence = *answer.sequence;
@@ -140,40 +186,65 @@ class Turn {
     if (found.mixes && std::ssize(answer.drafts) > room) {
       answer.drafts.resize(static_cast<size_t>(room));
     }
-    const KVCache& cache = sequence.auxiliary;
-    const int64_t unread = tokens - 1 - cache.rows_in_first(cache.n_layers());
-    if (answer.drafter != nullptr && unread <= kMostUnread && !is_better_from_text(answer)) {
-      const int64_t wanted = is_fixed(answer) ? answer.drafter->most() : kMostGuesses;
-      answer.drafts.clear();
-      found.most = std::min({wanted, answer.most, room, gain_.left()});
-      found.guesses = found.most > 0;
+    if (answer.drafter != nullptr && answer.drafter->asks_auxiliary()) {
+      const int64_t wanted = found.is_fixed() ? answer.drafter->most() : kMostOwnGuesses;
+      found.most = std::min({wanted, kMostOwnGuesses, answer.most, room});
+      found.guesses = found.most > 0 && !is_better_from_text(found) && catches_up(found);
     }
-    if (found.mixes || found.guesses) running_.push_back(found);
+    // One that is asked nothing for long would have too much to read when it is.
+    const int64_t unread = found.unread();
+    const bool reads_on = !found.mixes && !found.guesses && found.most > 0 &&
+                          unread > kMostUnread / 2 && !answer.drafts.empty() && catches_up(found) &&
+                          gain_.worthwhile(std::array{answer.drafter->trust()}, 0) > 0;
+    if (found.mixes || found.guesses || reads_on) running_.push_back(found);
   }
 
   /// A guess from the text costs no pass of the auxiliary.
-  [[nodiscard]] bool is_better_from_text(const AuxiliaryRows& answer) const {
-    if (answer.drafts.empty()) return false;
-    if (is_fixed(answer)) return true;
-    return answer.drafter->guesses(1).front().probability >=
-           answer.drafter->trust() - gain_.relative_pass(1);
+  [[nodiscard]] bool is_better_from_text(const Running& answer) const {
+    if (answer.rows->drafts.empty()) return false;
+    if (answer.is_fixed() || !gain_.known()) return true;
+    return answer.rows->drafter->guesses(1).front().probability >=
+           answer.rows->drafter->trust() - gain_.relative_pass();
   }
 
-  /// Those that only guess, unless their number is fixed.
-  void drop_those_that_do_not_pay() {
-    const auto only_guesses = [](const Running& r) { return !r.mixes && !is_fixed(*r.rows); };
-    double tokens = 0;
-    int64_t count = 0;
+  /// Whether there is room in this step for what the auxiliary has yet to read.
+  bool catches_up(const Running& answer) {
+    const int64_t unread = answer.unread();
+    if (unread_ + unread > kMostUnread) return false;
+    unread_ += unread;
+    return true;
+  }
+
+  /// Of those that run for their guesses alone, the most certain, as far as it pays. The drafts
+  /// from the text are dropped of those that guess.
+  void choose_who_guesses() {
+    std::vector<Running> chosen, candidates;
     for (const Running& answer : running_) {
-      if (!only_guesses(answer)) continue;
-      tokens += answer.rows->drafter->trust();
-      ++count;
+      const bool runs = answer.mixes || !answer.guesses || answer.is_fixed();
+      (runs ? chosen : candidates).push_back(answer);
     }
-    if (count > 0 && !gain_.raised_by(tokens, count, count)) std::erase_if(running_, only_guesses);
+    keep_worthwhile(candidates, std::ssize(chosen), 1 + kUnreadRow * static_cast<double>(unread_));
+    chosen.insert(chosen.end(), candidates.begin(), candidates.end());
+    running_ = std::move(chosen);
+    for (const Running& answer : running_) {
+      if (!answer.guesses) continue;
+      gain_.drop(*answer.rows);
+      answer.rows->drafts.clear();
+    }
+  }
+
+  /// Leaves the most certain whose next guess pays in a pass beside `rows` others, each of which
+  /// costs so much more.
+  void keep_worthwhile(std::vector<Running>& answers, int64_t rows, double dearer = 1) const {
+    std::ranges::stable_sort(answers, std::ranges::greater{}, &Running::next);
+    std::vector<double> tokens;
+    for (const Running& answer : answers) tokens.push_back(answer.next() / dearer);
+    const size_t kept = gain_.worthwhile(tokens, rows);
+    answers.erase(answers.begin() + static_cast<std::ptrdiff_t>(kept), answers.end());
   }
 
   static void append(const Running& answer, std::span<const int32_t> tokens) {
-    auto& all = answer.rows->sequence->tokens;
+    auto& all = answer.sequence().tokens;
     all.insert(all.end(), tokens.begin(), tokens.end());
   }
 
@@ -183,23 +254,21 @@ class Turn {
     TokenPass behind, now;
     std::vector<int64_t> rows;
     for (const Running& answer : running_) {
-      Sequence* const sequence = answer.rows->sequence;
+      Sequence* const sequence = &answer.sequence();
       const auto end = std::ssize(sequence->tokens);
-      const int64_t outputs = answer.guesses ? 1 : 1 + std::ssize(answer.rows->drafts);
+      rows.push_back(answer.guesses || !answer.mixes ? 1 : 1 + std::ssize(answer.rows->drafts));
       now.sequences.push_back(sequence);
       now.ends.push_back(end);
-      rows.push_back(outputs);
-      if (sequence->auxiliary.next_position() >= end - outputs) continue;
+      if (sequence->auxiliary.next_position() >= end - rows.back()) continue;
       behind.sequences.push_back(sequence);
-      behind.ends.push_back(end - outputs);
+      behind.ends.push_back(end - rows.back());
     }
     const Stopwatch watch;
     run_without_output(auxiliary, &Sequence::auxiliary, behind.sequences, behind.ends, {},
                        workspace_.auxiliary);
     const float* const hidden = run_tokens(
         {&auxiliary, &Sequence::auxiliary, now.sequences, now.ends, {}}, workspace_.auxiliary);
-    int64_t total = 0;
-    for (const int64_t outputs : rows) total += outputs;
+    const int64_t total = std::accumulate(rows.begin(), rows.end(), int64_t{0});
     auxiliary.logits(hidden, total, next_, workspace_.auxiliary);
     if (behind.sequences.empty()) models_.auxiliary_costs->observe(total, watch.elapsed_ms());
     gain_.add_pass(total);
@@ -214,39 +283,32 @@ class Turn {
     }
   }
 
-  /// Takes what was guessed as drafts; those whose next guess pays, too, stay. An answer that mixes
+  /// Takes what was guessed as drafts. Those whose next guess pays, too, stay; an answer that mixes
   /// has a draft run by the auxiliary as well, or not at all.
-  void choose_those_that_go_on() {
-    std::vector<Running> going_on;
-    double tokens = 0;
-    int64_t automatic = 0;
+  void choose_who_goes_on() {
+    std::vector<Running> fixed, automatic;
     for (Running answer : running_) {
-      if (!answer.guesses || std::ssize(answer.rows->drafts) >= answer.most) continue;
-      const AuxiliaryRows::Choice& choice = answer.rows->choices.back();
-      Drafter& drafter = *answer.rows->drafter;
-      answer.probability *= drafter.trust(choice.probability);
-      const bool fixed = is_fixed(*answer.rows);
-      if (gain_.left() <= 0 || (!fixed && answer.probability < kLeastProbability)) continue;
-      if (!answer.mixes) take(answer);
-      if (!answer.mixes && std::ssize(answer.rows->drafts) >= answer.most) continue;
-      going_on.push_back(answer);
-      if (fixed) continue;
-      tokens += answer.probability * (answer.mixes ? 1 : drafter.trust());
-      ++automatic;
+      if (!answer.guesses || answer.is_full() || gain_.left() <= 0) continue;
+      answer.probability *= answer.rows->drafter->trust(answer.rows->choices.back().probability);
+      if (answer.probability < kLeastProbability) continue;
+      if (!answer.mixes) {
+        take(answer);
+        if (answer.is_full()) continue;
+      }
+      (answer.is_fixed() ? fixed : automatic).push_back(answer);
     }
-    if (automatic > 0 && !gain_.raised_by(tokens, automatic, automatic)) {
-      std::erase_if(going_on, [](const Running& r) { return !is_fixed(*r.rows); });
+    keep_worthwhile(automatic, std::ssize(fixed));
+    running_.clear();
+    for (const std::vector<Running>& of_kind : {fixed, automatic}) {
+      for (const Running& answer : of_kind) {
+        if (answer.mixes) {
+          if (gain_.left() <= 0) continue;
+          take(answer);
+        }
+        append(answer, std::span(answer.rows->drafts).last(1));
+        running_.push_back(answer);
+      }
     }
-    std::erase_if(going_on, [&](const Running& answer) {
-      if (!answer.mixes) return false;
-      if (gain_.left() <= 0) return true;
-      take(answer);
-      return false;
-    });
-    for (const Running& answer : going_on) {
-      append(answer, std::span(answer.rows->drafts).last(1));
-    }
-    running_ = std::move(going_on);
   }
 
   void take(const Running& answer) {
@@ -259,6 +321,7 @@ class Turn {
   PrefillWorkspace& workspace_;
   size_t vocab_;
   std::vector<Running> running_;
+  int64_t unread_ = 0;  // rows that auxiliaries have to catch up with
   std::vector<GuessedTokens> guessed_;
   float* next_ = nullptr;  // where the next row of logits goes
 };

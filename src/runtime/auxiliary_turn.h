@@ -33,13 +33,12 @@ struct AuxiliaryRows {
 
 /// The auxiliaries of `answers`, whose answering model is the base and which come with drafts from
 /// their text if any, run what they have not read of answers that mix, drafts and all; and, token
-/// by token, they guess where nothing better is known: where a number of drafts is fixed and the
-/// text has none, or where guesses make more tokens a second, by how often they came true in this
-/// answer and by what steps of both models take. An auxiliary that has much to read first does not
-/// guess. `base_rows`: of the base's step, with the drafts from the text. Caches of auxiliaries are
-/// left with the rows of drafts, to be truncated to those that come true. Speculative decoding with
-/// a model that has read the prompt already (Leviathan et al. 2023), where tokens are compared and
-/// answers do not change.
+/// by token, they guess where their drafter asks them and nothing better is known: where a number
+/// of drafts is fixed and the text has none, or where guesses make more tokens a second, by how
+/// often they came true in this answer and by what steps of both models take. `base_rows`: of the
+/// base's step, with the drafts from the text. Caches of auxiliaries are left with the rows of
+/// drafts, to be truncated to those that come true. Speculative decoding with a model that has read
+/// the prompt already (Leviathan et al. 2023), where tokens are compared and answers do not change.
 void run_auxiliaries(const Models& models, std::span<AuxiliaryRows> answers, int64_t base_rows,
                      PrefillWorkspace& workspace);
 

@@ -1,4 +1,5 @@
-// Guesses at how an answer goes on, from what its sequence says already.
+// Guesses at how an answer goes on, from what its sequence says already, and what is known of an
+// auxiliary's.
 #pragma once
 
 #include <array>
@@ -18,14 +19,17 @@ struct Guess {
 
 /// One answer's guesses: where prompt and answer end as they did before, they may go on as they
 /// did. How often that was right is counted token by token, whether a guess was used or not; and
-/// how often what an auxiliary would have said (AuxiliaryTurn). Not thread-safe.
+/// how often what an auxiliary would have said (run_auxiliaries). Not thread-safe.
 class Drafter {
  public:
-  /// `most`: guesses that are used at a time, or kDraftsAuto.
-  explicit Drafter(int64_t most) : most_(most) {}
+  /// `most`: guesses that are used at a time, or kDraftsAuto. `asks_auxiliary`: where the text has
+  /// nothing to say, the auxiliary may guess (auxiliary_may_guess).
+  explicit Drafter(int64_t most, bool asks_auxiliary = false)
+      : most_(most), asks_auxiliary_(asks_auxiliary) {}
 
   /// GenerateOptions::drafts.
   [[nodiscard]] int64_t most() const { return most_; }
+  [[nodiscard]] bool asks_auxiliary() const { return asks_auxiliary_; }
   /// Takes in what `tokens`, all of the sequence, has behind those that are known.
   void follow(std::span<const int32_t> tokens);
   /// Of what is known only the first `tokens` stay.
@@ -64,6 +68,7 @@ class Drafter {
   static size_t probability_class(double probability);
 
   int64_t most_;
+  bool asks_auxiliary_;
   RepeatIndex text_;
   RepeatIndex::Match match_;  // of the text as it is
   /// What followed matches of 1, 2, 3, 4-5, 6-9, 10-19 and more tokens.

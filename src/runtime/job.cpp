@@ -52,7 +52,8 @@ void Job::begin(const Models& models, const Tokenizer* tokenizer, PrefixPool& po
   choices.push_back(std::make_unique<Choice>(models, request, 0, tokenizer));
   Sequence& sequence = choices.front()->sequence;
   sequence.tokens.assign(request.prompt.begin(), request.prompt.begin() + prefill_tokens());
-  reserve_answer(*strategy, models, sequence, timings.prompt_tokens, request.max_tokens);
+  reserve_answer(*strategy, models, sequence, timings.prompt_tokens, request.max_tokens,
+                 request.drafts.value_or(0) != 0);
   if (request.reuse_prefix) {
     timings.cached_tokens = pool.take(strategy->cache_use().family,
                                       strategy->reusable_rows(prefill_tokens()), sequence);
@@ -125,7 +126,8 @@ void Job::fork(const Models& models, const Tokenizer* tokenizer) {
     choices.push_back(std::move(copy));
   }
   for (const auto& choice : choices) {
-    if (request.drafts.value_or(0) != 0) choice->drafter.emplace(*request.drafts);
+    if (request.drafts.value_or(0) != 0)
+      choice->drafter.emplace(*request.drafts, auxiliary_may_guess(*strategy, models));
     if (strategy->refine_rows() == 0) continue;
     choice->refiner.emplace(
         choice->sequence, RefineOptions{.rows = strategy->refine_rows(), .revise = request.revise});

@@ -106,7 +106,8 @@ tl::expected<std::shared_ptr<Ticket>, EngineError> SchedulerRounds::submit(
   if (auto ok = check(request, **strategy, models, options_.max_batch); !ok) {
     return tl::unexpected(std::move(ok.error()));
   }
-  const int64_t bytes = cache_bytes_of(request, (*strategy)->cache_use());
+  if (!request.drafts) request.drafts = options_.default_drafts;
+  const int64_t bytes = cache_bytes_of(request, **strategy);
   if (bytes > options_.max_cache_bytes) {
     return tl::unexpected(too_large(bytes, options_.max_cache_bytes));
   }
@@ -121,7 +122,6 @@ tl::expected<std::shared_ptr<Ticket>, EngineError> SchedulerRounds::submit(
                       request.prompt.size(), kept >> 20, engine_.pool().max_bytes() >> 20)});
     }
   }
-  if (!request.drafts) request.drafts = options_.default_drafts;
   auto job = std::make_unique<Job>(std::move(request), std::move(observer), std::move(*strategy));
   job->reserved_bytes = bytes;
   auto ticket = job->ticket;
@@ -161,7 +161,9 @@ SchedulerStats SchedulerRounds::stats() const {
   return stats_;
 }
 
-int64_t SchedulerRounds::cache_bytes_of(const EngineRequest& request, const CacheUse& use) const {
+int64_t SchedulerRounds::cache_bytes_of(const EngineRequest& request,
+                                        const PrefillStrategy& strategy) const {
+  const CacheUse use = strategy.cache_use();
   const Models& models = model_->impl().models;
   const ModelConfig& base = models.base->config();
   const auto prompt = static_cast<int64_t>(request.prompt.size());
@@ -174,11 +176,10 @@ int64_t SchedulerRounds::cache_bytes_of(const EngineRequest& request, const Cach
   const bool by_base = use.answerer == Sequence::Answerer::kBase;
   int64_t total = by_base ? bytes(whole, base) : 0;
   const auto& auxiliary = models.auxiliary;
-  const bool guesses = request.drafts.value_or(0) != 0 && models.auxiliary_answers();
-  if (use.auxiliary_reads_answer || guesses) {
-    total += bytes(whole, auxiliary->config());
-  } else if (use.auxiliary_reads && auxiliary) {
-    total += bytes(prompt, auxiliary->config());
+  if (use.auxiliary_reads && auxiliary) {
+    const bool guesses = request.drafts.value_or(0) != 0 && auxiliary_may_guess(strategy, models);
+    const int64_t rows = use.auxiliary_reads_answer || guesses ? whole : prompt;
+    total += bytes(std::min(rows, auxiliary->config().max_context_tokens + 1), auxiliary->config());
   }
   if (use.family == CacheFamily::kHealing && models.plan.exact_layers > 1) {
     total += prompt * base.model_dim * static_cast<int64_t>(sizeof(float));  // kept_residual()

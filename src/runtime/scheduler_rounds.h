@@ -50,7 +50,8 @@ class SchedulerRounds {
   void take_round();
   void remove_dead_from_queue();
   void admit();
-  [[nodiscard]] int64_t cache_bytes_of(const EngineRequest& request, const CacheUse& use) const;
+  [[nodiscard]] int64_t cache_bytes_of(const EngineRequest& request,
+                                       const PrefillStrategy& strategy) const;
   void publish_stats();
 
   std::shared_ptr<const Model> model_;

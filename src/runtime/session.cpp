@@ -171,7 +171,8 @@ Status AnswerStream::Impl::prefill() {
   const Models& models = state->models();
   Sequence& sequence = state->sequence;
   std::vector<float> logits(static_cast<size_t>(models.base->config().vocab_size));
-  reserve_answer(*strategy, models, sequence, std::ssize(sequence.tokens), options.max_tokens);
+  reserve_answer(*strategy, models, sequence, std::ssize(sequence.tokens), options.max_tokens,
+                 options.drafts != 0);
   Sequence* const batch[] = {&sequence};
   std::optional<double> estimated_ms;
   if (auto chosen = strategy->choose(models, sequence)) {
@@ -198,7 +199,7 @@ Status AnswerStream::Impl::prefill() {
     refiner.emplace(sequence,
                     RefineOptions{.rows = strategy->refine_rows(), .revise = options.revise});
   }
-  if (options.drafts != 0) drafter.emplace(options.drafts);
+  if (options.drafts != 0) drafter.emplace(options.drafts, auxiliary_may_guess(*strategy, models));
   answering = {&sequence, &writer, refiner ? &*refiner : nullptr, drafter ? &*drafter : nullptr};
   loop.emplace(models, std::span(&answering, 1), std::move(logits), state->workspace);
   return {};

@@ -170,7 +170,7 @@ std::string Metrics::expose(std::string_view model, const Gauges& gauges) const 
   single("cached_tokens_total", "counter", cached_tokens_,
          "Prompt tokens taken over from an earlier request.");
   single("spec_decode_num_draft_tokens_total", "counter", drafted_tokens_,
-         "Tokens guessed from the text so far and checked by the model.");
+         "Tokens guessed from the text so far, or by the auxiliary, and checked by the model.");
   single("spec_decode_num_accepted_tokens_total", "counter", accepted_tokens_,
          "Of these, tokens that answers have.");
   single("refined_rows_total", "counter", refined_rows_, "Forecast rows that were made exact.");

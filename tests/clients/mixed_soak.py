@@ -177,11 +177,16 @@ class Traffic:
         """Nobody asks anything until what is allocated has been read."""
         with self.lock:
             self.go_on.clear()
-        while self.busy > 0:
-            time.sleep(0.1)
-        time.sleep(5)  # those that vanished are noticed, stored prefixes are refined
-        self.at_rest.append((self.now(), self.sizes()[1]))
-        self.go_on.set()
+        try:
+            for _ in range(1200):
+                if self.busy == 0:
+                    break
+                time.sleep(0.1)
+            assert self.busy == 0, f"{self.busy} clients still wait after two minutes"
+            time.sleep(5)  # those that vanished are noticed, stored prefixes are refined
+            self.at_rest.append((self.now(), self.sizes()[1]))
+        finally:
+            self.go_on.set()
 
 
 def p99(values):
@@ -214,6 +219,7 @@ def main():
         threads = [threading.Thread(target=traffic.client, args=(i,)) for i in range(arguments.clients)]
         threads += [threading.Thread(target=traffic.probe), threading.Thread(target=traffic.watch)]
         for thread in threads:
+            thread.daemon = True  # what goes wrong here ends the program
             thread.start()
         while traffic.now() < seconds:
             time.sleep(min(60, seconds / 20, max(0.1, seconds - traffic.now())))

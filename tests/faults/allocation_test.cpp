@@ -50,6 +50,7 @@ class Allocations : public testing::Test {
     options.threads = 2;
     return options;
   }
+  void fail_in_an_answer(const char* prefill, int64_t drafts);
   void TearDown() override { std::cout << tried_ << " allocations failed\n"; }
   int64_t tried_ = 0;
 };
@@ -68,8 +69,13 @@ TEST_F(Allocations, OfALoad) {
   EXPECT_GT(tried_, 200);
 }
 
-TEST_F(Allocations, OfAnAnswer) {
-  const GenerateOptions asked{.prefill = "kv-prediction:tail=3,refine=4,mix=0.5", .max_tokens = 12};
+TEST_F(Allocations, OfAnAnswer) { fail_in_an_answer("kv-prediction:tail=3,refine=4,mix=0.5", 0); }
+TEST_F(Allocations, OfAnAnswerWhoseAuxiliaryGuesses) {
+  fail_in_an_answer("kv-prediction:tail=3,mix=0.5", 4);
+}
+
+void Allocations::fail_in_an_answer(const char* prefill, int64_t drafts) {
+  const GenerateOptions asked{.prefill = prefill, .max_tokens = 12, .drafts = drafts};
   const std::vector<int32_t> prompt = {1, 17, 30, 41, 57, 60, 71, 80, 99, 103, 111, 120};
   Session undisturbed(model());
   const auto expected = undisturbed.generate(prompt, asked);

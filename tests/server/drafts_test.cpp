@@ -52,6 +52,12 @@ TEST_F(ServerDrafts, ChangeNothingOfAnAnswer) {
       with({{"logit_bias", {{"17", 3}, {"30", -4}}}, {"bad_words", {"a"}}}),
       with({{"prefill", "auxiliary"}}),
       with({{"prefill", "kv-prediction:tail=4"}}),
+      with({{"prefill", "kv-prediction:mix=0.5"}, {"logprobs", 3}}),
+      with({{"prefill", "kv-prediction:tail=4,mix=0.75"},
+            {"n", 3},
+            {"temperature", 0.8},
+            {"seed", 7}}),
+      with({{"prefill", "kv-prediction:mix=0.75"}, {"stop", "e"}}),
       with({{"prefill", "kv-prediction:refine=4"}, {"revise", true}}),
   };
   double drafted = 0;

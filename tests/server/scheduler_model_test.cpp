@@ -198,9 +198,12 @@ class Traffic {
     int64_t answers = 0;
     for (const auto& job : rounds_->running()) {
       answers += job->request.choices;
+      int64_t of_job = 0;
       for (const auto& choice : job->choices) {
-        bytes += choice->sequence.base.bytes() + choice->sequence.auxiliary.bytes();
+        of_job += choice->sequence.base.bytes() + choice->sequence.auxiliary.bytes();
       }
+      EXPECT_LE(of_job, job->reserved_bytes) << "round " << round_ << ", " << job->request.prefill;
+      bytes += of_job;
     }
     EXPECT_LE(bytes, options_.max_cache_bytes) << "round " << round_;
     EXPECT_LE(answers, options_.max_batch);

@@ -26,7 +26,10 @@ struct AnsweredOptions {
 struct Answered {
   Answered(const Models& models, const AnsweredOptions& asked, const std::vector<int32_t>& prompt,
            int64_t drafts)
-      : options(asked), sequence(models), drafter(drafts), writer(asked.rules, nullptr) {
+      : options(asked),
+        sequence(models),
+        drafter(drafts, auxiliary_may_guess(**PrefillStrategy::parse(asked.prefill), models)),
+        writer(asked.rules, nullptr) {
     sequence.tokens = prompt;
     Sequence* const one[] = {&sequence};
     logits.resize(kSmallVocab);

@@ -189,7 +189,7 @@ bool auxiliary_may_guess(const PrefillStrategy& strategy, const Models& models);
 /// answer after prefill by `strategy`; `drafts`: also in that of an auxiliary that may guess.
 /// Without it the cache grows by halves, which copies it and holds it twice for a moment.
 void reserve_answer(const PrefillStrategy& strategy, const Models& models, Sequence& sequence,
-                    int64_t prompt_tokens, int64_t answer_tokens, bool drafts);
+                    int64_t prompt_tokens, int64_t answer_tokens, bool drafts = false);
 
 std::unique_ptr<PrefillStrategy> make_exact_strategy();
 std::unique_ptr<PrefillStrategy> make_auxiliary_strategy();

@@ -56,7 +56,10 @@ int64_t PrefixPool::take(CacheFamily family, int64_t limit, Sequence& sequence) 
   }
   if (best == entries_.end()) return 0;
   sequence.base.copy_from(best->sequence->base, best_rows);
-  sequence.auxiliary.copy_from(best->sequence->auxiliary, best_rows);
+  // An exact prompt has no use for what an auxiliary read, nor memory.
+  if (family != CacheFamily::kExact) {
+    sequence.auxiliary.copy_from(best->sequence->auxiliary, best_rows);
+  }
   entries_.splice(entries_.begin(), entries_, best);
   return best_rows;
 }

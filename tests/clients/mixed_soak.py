@@ -5,13 +5,14 @@ clients that vanish and clients that read slowly, with refinement and a prefix s
                                         [--pause SECONDS] [--probe-pause SECONDS]
 
 Each client sends its next request when the last one is over (--pause: and so long after it on average), a probe of one
-shape every quarter of a second (--probe-pause) gives the time to the first token. Twenty times all of them rest, once
-what they asked for is done: what is allocated then (how much of it serves requests depends on what is asked at the moment,
-and moves by a tenth) is memory that stays. After a warm-up of a tenth of the time it has changed by no more than 1% of
-resident memory from the mean of the next three rests to that of the last three (the rest are weights, mapped from their
-file, which come in page by page as words are met); the 99th percentile of the probe's time in the last fifth is no more
-than 10% longer than in the first one; and no request may fail. Prints a line a minute and a line of JSON; exit status 1
-if one of the three does not hold.
+shape every quarter of a second (--probe-pause) gives the time to the first token. Larger requests than any of these come
+first, and many at once, so that scratch memory, which only grows, is there. Twenty times all of them rest, once what they
+asked for is done: what is allocated then, but for kept prefixes (--cache-mib bounds these), is memory that stays; what
+serves requests depends on what is asked at the moment and moves by a tenth. After a warm-up of a tenth of the time it has
+changed by no more than 1% of resident memory from the mean of the next three rests to that of the last three (the rest are
+weights, mapped from their file, which come in page by page as words are met); the 99th percentile of the probe's time in
+the last fifth is no more than 10% longer than in the first one; and no request may fail. Prints a line a minute and a line
+of JSON; exit status 1 if one of the three does not hold.
 """
 import argparse
 import http.client
@@ -86,6 +87,20 @@ class Traffic:
                 self.over.wait(draw.expovariate(1 / self.pause))
             return draw.choice(kinds)(draw)
         self.repeat(once)
+
+    def largest(self):
+        """Scratch memory is made for the longest prompt that is read while nothing else is, and for the most answers at once."""
+        draw = random.Random(7)
+        long = text(draw, 500)
+        for prefill in ("kv-prediction:tail=16,refine=auto", "exact"):
+            self.server.post("/v1/completions", prompt=f"{prefill} {long}", max_tokens=60, prefill=prefill, ignore_eos=True)
+        self.server.post("/v1/completions", prompt=f"Score {long}", max_tokens=0, echo=True, logprobs=1)
+        at_once = [threading.Thread(target=lambda n=n: self.server.post("/v1/completions", prompt=f"{n} {self.prompt(draw)}", n=2, max_tokens=60,
+                                                                        ignore_eos=True, drafts=16)) for n in range(12)]
+        for thread in at_once:
+            thread.start()
+        for thread in at_once:
+            thread.join()
 
     def completion(self, draw):
         answer = self.server.post("/v1/completions", prompt=self.prompt(draw), max_tokens=draw.randrange(1, 40), temperature=0.7,
@@ -184,7 +199,8 @@ class Traffic:
                 time.sleep(0.1)
             assert self.busy == 0, f"{self.busy} clients still wait after two minutes"
             time.sleep(5)  # those that vanished are noticed, stored prefixes are refined
-            self.at_rest.append((self.now(), self.sizes()[1]))
+            kept = re.search(r"^kvcast:prefix_cache_bytes(?:\{.*\})? (\S+)$", self.server.ask("GET", "/metrics")[1].decode(), re.MULTILINE)
+            self.at_rest.append((self.now(), self.sizes()[1] - float(kept[1]) / (1 << 20)))
         finally:
             self.go_on.set()
 
@@ -216,6 +232,7 @@ def main():
             arguments.kvcast, arguments.model, "--threads", str(arguments.threads), "--cache-mib", str(arguments.cache_mib),
             "--prefix-store", store, "--prefix-store-mib", "64", "--prefill", "kv-prediction:tail=16,refine=auto") as server:
         traffic = Traffic(server, arguments.pause, arguments.probe_pause)
+        traffic.largest()
         threads = [threading.Thread(target=traffic.client, args=(i,)) for i in range(arguments.clients)]
         threads += [threading.Thread(target=traffic.probe), threading.Thread(target=traffic.watch)]
         for thread in threads:

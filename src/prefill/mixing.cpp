@@ -7,6 +7,7 @@
 #include "prefill/unread_tokens.h"
 
 namespace kvcast {
+
 bool mixes(const Models& models, const Sequence& sequence) {
   return sequence.mix > 0 && sequence.answerer == Sequence::Answerer::kBase &&
          std::ssize(sequence.tokens) <= models.auxiliary->config().max_context_tokens &&

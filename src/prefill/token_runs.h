@@ -16,8 +16,7 @@ namespace kvcast {
 struct PrefillWorkspace {
   Workspace base, auxiliary;
   PredictorWorkspace predictor;
-  AlignedBuffer<float>
-      auxiliary_logits;  // [rows, vocab_size], to be mixed into the base's or guessed from
+  AlignedBuffer<float> auxiliary_logits;  // [rows, vocab_size], to be mixed in or guessed from
 
   [[nodiscard]] Workspace& of(Sequence::Answerer answerer) {
     return answerer == Sequence::Answerer::kBase ? base : auxiliary;

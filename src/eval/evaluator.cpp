@@ -6,6 +6,7 @@
 
 #include "base/macros.h"
 #include "base/team.h"
+#include "prefill/forecast_run.h"
 #include "prefill/mixing.h"
 #include "runtime/answer_step.h"
 

@@ -28,4 +28,9 @@ struct ForecastRun {
 bool forecast(const ForecastRun& run, std::span<Sequence* const> sequences,
               std::span<const int64_t> ends);
 
+/// Forecasts the base caches up to `ends` [sequences], each beyond its cache's position, and runs
+/// nothing of the base: the predicted cache of training (method §4).
+void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
+                    std::span<const int64_t> ends, PrefillWorkspace& workspace);
+
 }  // namespace kvcast

@@ -212,11 +212,6 @@ std::unique_ptr<PrefillStrategy> make_lazy_strategy(double keep_first, double ke
 /// The control in which nothing stands where the forecast would.
 std::unique_ptr<PrefillStrategy> make_zero_cache_strategy(int64_t tail);
 
-/// Forecasts the base caches up to `ends` [sequences], each beyond its cache's position, and runs
-/// nothing of the base: the predicted cache of training (method §4).
-void forecast_up_to(const Models& models, std::span<Sequence* const> sequences,
-                    std::span<const int64_t> ends, PrefillWorkspace& workspace);
-
 /// Runs pending tokens of `cache` until at most `max_rows` of each sequence are left for the run
 /// that gives the logits: `next` for a model that reads its tokens itself.
 PrefillState run_pending(const PrefillStep& step, CacheMember cache, PrefillReport& report);

@@ -1,7 +1,7 @@
 // Bundles of format 2: exact layers, sink tokens, other inputs than keys and values.
 #include <gtest/gtest.h>
 
-#include "prefill/strategy.h"
+#include "prefill/forecast_run.h"
 #include "support/small_openelm.h"
 #include "support/tensors.h"
 

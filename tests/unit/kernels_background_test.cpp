@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "base/stopwatch.h"
 #include "kernels/background.h"
 #include "kernels_testing.h"
 
@@ -100,7 +101,9 @@ TEST_P(Background, CarriedProductsHaveTheBitsOfMatmul) {
           chain = &background;
           const BackgroundProducts::Scope scope(&background);
           background.start(carried.link(0));
-          for (int runs = 0; !background.idle() && runs < 1000; ++runs) {
+          // A thread that has begun a panel may have to wait for a processor.
+          const Stopwatch within;
+          while (!background.idle() && within.elapsed_ms() < 60'000) {
             ASSERT_EQ(carrier.run(threads), undisturbed);
           }
           EXPECT_EQ(link, kLinks);

@@ -11,6 +11,8 @@ Sequence Sequence::fork(const Models& models, int64_t position) const {
   copy.tokens = tokens;
   copy.answerer = answerer;
   copy.mix = mix;
+  copy.base.reserve(base.capacity());  // room for the answer, as here
+  copy.auxiliary.reserve(auxiliary.capacity());
   copy.base.copy_from(base, position);
   copy.auxiliary.copy_from(auxiliary, position);
   return copy;

@@ -334,8 +334,12 @@ void reserve_answer(const PrefillStrategy& strategy, const Models& models, Seque
     cache.reserve(std::min(prompt_tokens + std::min(answer_tokens, most), most));
   };
   if (use.answerer == Sequence::Answerer::kBase) reserve(sequence.base, models.base->config());
-  if (use.auxiliary_reads_answer || (drafts && auxiliary_may_guess(strategy, models)))
+  if (use.auxiliary_reads_answer || (drafts && auxiliary_may_guess(strategy, models))) {
     reserve(sequence.auxiliary, models.auxiliary->config());
+  } else if (use.auxiliary_reads && models.auxiliary) {
+    sequence.auxiliary.reserve(
+        std::min(prompt_tokens, models.auxiliary->config().max_context_tokens + 1));
+  }
 }
 
 }  // namespace kvcast

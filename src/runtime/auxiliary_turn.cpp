@@ -19,8 +19,6 @@ namespace {
 constexpr int64_t kMostOwnGuesses = 8;
 /// Tokens that auxiliaries read in a step for the sake of guessing, of all answers together.
 constexpr int64_t kMostUnread = 64;
-/// What one of them costs, of a pass.
-constexpr double kUnreadRow = 0.03;
 /// A draft that is less probable is not run.
 constexpr double kLeastProbability = 0.2;
 
@@ -162,11 +160,14 @@ class Turn {
 
   void run() {
     if (running_.empty()) return;
-    size_t rows = running_.size() + static_cast<size_t>(std::max<int64_t>(gain_.left(), 0));
+    size_t rows = running_.size();
+    if (std::ranges::any_of(running_, &Running::guesses)) {
+      rows += static_cast<size_t>(std::max<int64_t>(gain_.left(), 0));
+    }
     for (const Running& answer : running_) {
       cut_auxiliary(answer.sequence(), std::ssize(answer.sequence().tokens) - 1);
       guessed_.emplace_back(answer.sequence());
-      append(answer, answer.rows->drafts);
+      if (answer.mixes) append(answer, answer.rows->drafts);
       rows += answer.rows->drafts.size();
     }
     next_ = workspace_.auxiliary_logits.ensure(rows * vocab_);
@@ -183,9 +184,6 @@ class Turn {
     const auto tokens = std::ssize(sequence.tokens);
     const int64_t room = models_.auxiliary->config().max_context_tokens - tokens;
     Running found{.rows = &answer, .mixes = mixes(models_, sequence)};
-    if (found.mixes && std::ssize(answer.drafts) > room) {
-      answer.drafts.resize(static_cast<size_t>(room));
-    }
     if (answer.drafter != nullptr && answer.drafter->asks_auxiliary()) {
       const int64_t wanted = found.is_fixed() ? answer.drafter->most() : kMostOwnGuesses;
       found.most = std::min({wanted, kMostOwnGuesses, answer.most, room});
@@ -223,7 +221,7 @@ class Turn {
       const bool runs = answer.mixes || !answer.guesses || answer.is_fixed();
       (runs ? chosen : candidates).push_back(answer);
     }
-    keep_worthwhile(candidates, std::ssize(chosen), 1 + kUnreadRow * static_cast<double>(unread_));
+    keep_worthwhile(candidates, std::ssize(chosen));
     chosen.insert(chosen.end(), candidates.begin(), candidates.end());
     running_ = std::move(chosen);
     for (const Running& answer : running_) {
@@ -233,12 +231,11 @@ class Turn {
     }
   }
 
-  /// Leaves the most certain whose next guess pays in a pass beside `rows` others, each of which
-  /// costs so much more.
-  void keep_worthwhile(std::vector<Running>& answers, int64_t rows, double dearer = 1) const {
+  /// Leaves the most certain whose next guess pays in a pass beside `rows` others.
+  void keep_worthwhile(std::vector<Running>& answers, int64_t rows) const {
     std::ranges::stable_sort(answers, std::ranges::greater{}, &Running::next);
     std::vector<double> tokens;
-    for (const Running& answer : answers) tokens.push_back(answer.next() / dearer);
+    for (const Running& answer : answers) tokens.push_back(answer.next());
     const size_t kept = gain_.worthwhile(tokens, rows);
     answers.erase(answers.begin() + static_cast<std::ptrdiff_t>(kept), answers.end());
   }
@@ -332,6 +329,12 @@ void run_auxiliaries(const Models& models, std::span<AuxiliaryRows> answers, int
                      PrefillWorkspace& workspace) {
   if (!models.auxiliary_answers()) return;
   if (answers.front().sequence->answerer != Sequence::Answerer::kBase) return;
+  for (AuxiliaryRows& answer : answers) {
+    if (!mixes(models, *answer.sequence)) continue;  // each draft is mixed, too
+    const int64_t room =
+        models.auxiliary->config().max_context_tokens - std::ssize(answer.sequence->tokens);
+    answer.drafts.resize(std::min(answer.drafts.size(), static_cast<size_t>(room)));
+  }
   Turn(models, answers, base_rows, workspace).run();
 }
 

@@ -119,8 +119,7 @@ void add_drafts_option(CLI::App& command, int64_t& drafts) {
       .add_option_function<std::string>(
           "--drafts", [&drafts](const std::string& text) { drafts = *parse_drafts(text); },
           "tokens guessed from the text so far, or by the auxiliary, that one step checks: auto, "
-          "off "
-          "or how many")
+          "off or how many")
       ->check(checked_by(parse_drafts))
       ->default_str(drafts == 0 ? "off" : "auto");
 }

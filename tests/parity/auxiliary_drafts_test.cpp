@@ -75,33 +75,24 @@ TEST_P(AuxiliaryDrafts, AnAuxiliaryThatKnowsTheAnswerIsRight) {
 }
 
 TEST_P(AuxiliaryDrafts, AnswersBesideOneAnotherAreThoseOfEachAlone) {
-  const Models models = small_pair(GetParam(), 3);
   constexpr std::pair<const char*, int64_t> kAsked[] = {
       {"kv-prediction:mix=0.5", 3},           {"kv-prediction:mix=0.25", 0},
       {"kv-prediction", kDraftsAuto},         {"exact", 16},
       {"kv-prediction:tail=4,mix=0.75", 7},   {"kv-prediction:mix=0.6", kDraftsAuto},
       {"kv-prediction:refine=5,mix=0.25", 4}, {"kv-prediction:refine=9,mix=0.75", kDraftsAuto},
   };
-  std::vector<std::unique_ptr<Answered>> plain, drafted;
-  std::vector<Answered*> together;
-  for (size_t i = 0; i < std::size(kAsked); ++i) {
-    const auto& [prefill, drafts] = kAsked[i];
+  std::vector<Asked> asked;
+  for (const auto& [prefill, drafts] : kAsked) {
+    const size_t i = asked.size();
     AnsweredOptions options{.prefill = prefill};
     options.revise = std::string(prefill).find("refine") != std::string::npos;
     options.rules.max_tokens = 20 + 7 * static_cast<int64_t>(i);
     std::vector<int32_t> prompt = some_tokens(30 + 9 * i, static_cast<int32_t>(i));
     const auto again = some_tokens(20, static_cast<int32_t>(i));  // something to be found again
     prompt.insert(prompt.end(), again.begin(), again.end());
-    plain.push_back(std::make_unique<Answered>(models, options, prompt, 0));
-    drafted.push_back(std::make_unique<Answered>(models, options, prompt, drafts));
-    Answered* const one[] = {plain.back().get()};
-    write_all(models, one);
-    together.push_back(drafted.back().get());
+    asked.push_back({options, prompt, drafts});
   }
-  write_all(models, together);
-  for (size_t i = 0; i < plain.size(); ++i) {
-    expect_equal(*drafted[i], *plain[i], "answer " + std::to_string(i));
-  }
+  expect_equal_together(small_pair(GetParam(), 3), asked);
 }
 
 TEST_P(AuxiliaryDrafts, BehindItsContextTheTextAloneGuesses) {

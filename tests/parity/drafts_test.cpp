@@ -99,24 +99,14 @@ TEST_P(Drafts, RulesHoldForEveryTokenOfAStep) {
 }
 
 TEST_P(Drafts, AnswersBesideOneAnotherAreThoseOfEachAlone) {
-  const Models models = small_pair(GetParam(), 3);
-  std::vector<std::unique_ptr<Answered>> plain, drafted;
-  std::vector<Answered*> together;
-  constexpr int64_t kDrafts[] = {3, 0, kDraftsAuto, 16, 7};
-  for (size_t i = 0; i < std::size(kDrafts); ++i) {
+  std::vector<Asked> asked;
+  for (const int64_t drafts : {int64_t{3}, int64_t{0}, kDraftsAuto, int64_t{16}, int64_t{7}}) {
+    const size_t i = asked.size();
     AnsweredOptions options;
     options.rules.max_tokens = 20 + 11 * static_cast<int64_t>(i);
-    const auto prompt = repeating(30 + 9 * i, static_cast<int32_t>(i));
-    plain.push_back(std::make_unique<Answered>(models, options, prompt, 0));
-    drafted.push_back(std::make_unique<Answered>(models, options, prompt, kDrafts[i]));
-    Answered* const one[] = {plain.back().get()};
-    write_all(models, one);
-    together.push_back(drafted.back().get());
+    asked.push_back({options, repeating(30 + 9 * i, static_cast<int32_t>(i)), drafts});
   }
-  write_all(models, together);
-  for (size_t i = 0; i < plain.size(); ++i) {
-    expect_equal(*drafted[i], *plain[i], "answer " + std::to_string(i));
-  }
+  expect_equal_together(small_pair(GetParam(), 3), asked);
 }
 
 TEST_P(Drafts, ARevisedAnswerIsTheExactOneAndItsCacheExact) {

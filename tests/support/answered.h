@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -81,6 +82,30 @@ inline void expect_equal(const Answered& drafted, const Answered& plain, const s
   EXPECT_EQ(drafted.sequence.tokens, plain.sequence.tokens) << what;
   EXPECT_EQ(drafted.writer.finished(), plain.writer.finished()) << what;
   expect_equal(drafted.sequence.answering_cache(), plain.sequence.answering_cache(), what);
+}
+
+/// What is asked for one of several answers.
+struct Asked {
+  AnsweredOptions options;
+  std::vector<int32_t> prompt;
+  int64_t drafts = 0;
+};
+
+/// Answers that are decoded together, with drafts, are those of each alone and without.
+inline void expect_equal_together(const Models& models, const std::vector<Asked>& asked) {
+  std::vector<std::unique_ptr<Answered>> plain, drafted;
+  std::vector<Answered*> together;
+  for (const Asked& one : asked) {
+    plain.push_back(std::make_unique<Answered>(models, one.options, one.prompt, 0));
+    drafted.push_back(std::make_unique<Answered>(models, one.options, one.prompt, one.drafts));
+    Answered* const alone[] = {plain.back().get()};
+    write_all(models, alone);
+    together.push_back(drafted.back().get());
+  }
+  write_all(models, together);
+  for (size_t i = 0; i < plain.size(); ++i) {
+    expect_equal(*drafted[i], *plain[i], "answer " + std::to_string(i));
+  }
 }
 
 }  // namespace kvcast

@@ -19,6 +19,9 @@ inline void pause() {
 /// How often a helper looks for the next piece of work before it sleeps: some 100 microseconds,
 /// more than a forward pass computes between two kernels, less than anybody would notice as load.
 constexpr int kSpins = 4000;
+/// So many turns without a helper, and it sleeps until it is wanted: one that only looks takes a
+/// processor, or half a core, from those that work.
+constexpr int kTurnsUnwanted = 64;
 /// How often the caller looks for helpers that are still at their last piece.
 constexpr int kSpinsForTheLast = 2000;
 
@@ -38,11 +41,13 @@ class Team {
   ~Team() {
     ending_.store(true, std::memory_order_relaxed);
     announce(kClosed);
+    want(kMostHelpers);
     for (Helper& helper : helpers_) helper.thread.join();
   }
 
   void run(int threads, TeamBody body, const void* context) {
     const int helpers = hire(threads - 1);
+    want(helpers);
     working = true;
     body_ = body;
     context_ = context;
@@ -85,6 +90,21 @@ class Team {
     return std::min(helpers, static_cast<int>(helpers_.size()));
   }
 
+  /// Wakes what a turn with so many helpers needs. Those that none of the last turns needed sleep.
+  void want(int helpers) {
+    const int wanted = wanted_.load(std::memory_order_relaxed);
+    most_of_late_ = std::max(most_of_late_, helpers);
+    if (helpers > wanted) {
+      wanted_.store(helpers, std::memory_order_release);
+      wanted_.notify_all();
+    } else if (++turns_of_late_ < kTurnsUnwanted) {
+      return;
+    } else if (most_of_late_ < wanted) {
+      wanted_.store(most_of_late_, std::memory_order_relaxed);
+    }
+    turns_of_late_ = most_of_late_ = 0;
+  }
+
   /// A worker's share of a turn. What the first one throws is kept for the caller.
   void call(int worker) noexcept {
     try {
@@ -124,6 +144,9 @@ class Team {
   void help(Helper& self, int worker, uint32_t seen) {
     working = true;
     for (;;) {
+      for (int wanted; (wanted = wanted_.load(std::memory_order_acquire)) < worker;) {
+        wanted_.wait(wanted, std::memory_order_acquire);
+      }
       const uint32_t turn = seen = await_turn(seen);
       if (ending_.load(std::memory_order_relaxed)) return;
       const int helpers = static_cast<int>(turn % kOneTurn / kOneHelper);
@@ -156,9 +179,12 @@ class Team {
   // What is being done; written while nobody may come and nobody is there.
   TeamBody body_ = nullptr;
   const void* context_ = nullptr;
+  int turns_of_late_ = 0, most_of_late_ = 0;  ///< since wanted_ was looked at; helpers
   // Seldom written.
   alignas(kApart) std::atomic<bool> ending_{false};
-  std::atomic<int> sleeping_{0};  ///< helpers; nobody is woken, by a call of the system, if none
+  std::atomic<int> wanted_{0};  ///< helpers; the others sleep
+  std::atomic<int> sleeping_{
+      0};  ///< of those wanted; nobody is woken, by a call of the system, if none
   std::atomic<bool> caller_sleeps_{false};
   std::atomic<bool> failed_{false};  ///< in this turn
   std::exception_ptr failure_;       ///< whoever set failed_ writes it; read when the turn is over

@@ -7,7 +7,8 @@ namespace kvcast {
 
 SteppedRun::SteppedRun(const Transformer& model, float* rows,
                        std::span<const SequenceRows> sequences, Workspace& workspace)
-    : model_(model), run_(new Transformer::Run{rows, sequences, options_, workspace}) {
+    : model_(model),
+      run_(new Transformer::Run{rows, sequences, options_, workspace, model.threads()}) {
   model.begin(*run_);
   workspace.gate_up.ensure(static_cast<size_t>(run_->total_rows * 2 * model.widest_.ffn));
   assert(run_->total_rows <= kFfnRowBlock);

@@ -6,10 +6,18 @@
 #include <cassert>
 
 #include "base/macros.h"
+#include "base/stopwatch.h"
 #include "model/checkpoint.h"
 #include "model/transformer_run.h"
 
 namespace kvcast {
+namespace {
+
+/// Rows that wait for the weights together.
+constexpr int64_t kRowsOfAStep = 8;
+
+}  // namespace
+
 Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::path& path,
                                                        std::optional<WeightType> type,
                                                        int threads) {
@@ -36,6 +44,7 @@ Transformer::Transformer(ModelConfig config, ModelWeights weights, int threads)
     : config_(std::move(config)),
       weights_(std::move(weights)),
       threads_(threads),
+      step_threads_(threads),
       rope_(config_.rope.frequencies(config_.head_dim), config_.max_context_tokens) {
   for (int64_t i = 0; i < config_.n_layers(); ++i) {
     widest_.query = std::max(widest_.query, config_.query_width(i));
@@ -52,18 +61,27 @@ void Transformer::embed(std::span<const int32_t> tokens, float* rows) const {
 
 bool Transformer::run_layers(float* rows, std::span<const SequenceRows> sequences,
                              const RunLayersOptions& options, Workspace& workspace) const {
-  Run run{.rows = rows, .sequences = sequences, .options = options, .workspace = workspace};
+  Run run{.rows = rows,
+          .sequences = sequences,
+          .options = options,
+          .workspace = workspace,
+          .threads = threads_};
   begin(run);
+  const bool is_step = run.total_rows <= kRowsOfAStep && options.first == 0 &&
+                       options.last == config_.n_layers() && !options.key_values_cached;
+  if (is_step) run.threads = step_threads_.threads();
+  const Stopwatch watch;
   for (int64_t layer = options.first; layer < options.last; ++layer) {
     if (options.stop.stop_requested()) return false;
     run.attending = run.attending_in(layer);
-    matmul_shared_input(projections(run, layer), threads_);  // q, k, v of the normed rows
+    matmul_shared_input(projections(run, layer), run.threads);  // q, k, v of the normed rows
     if (!options.key_values_cached) store_key_values(run, layer);
     if (run.attending == Run::Attending::kNone) break;
     if (run.attending == Run::Attending::kLastRows) keep_last_rows(run, layer);
-    matmul(attend(run, layer), threads_);  // x += out_proj(attention(q, K, V))
-    feed_forward(run, layer);              // x += proj_2(silu(gate) * up)
+    matmul(attend(run, layer), run.threads);  // x += out_proj(attention(q, K, V))
+    feed_forward(run, layer);                 // x += proj_2(silu(gate) * up)
   }
+  if (is_step) step_threads_.took(run.total_rows, watch.elapsed_ms());
   return true;
 }
 
@@ -109,7 +127,7 @@ std::span<const MatmulArgs> Transformer::projections(Run& run, int64_t layer) co
             .rows = rows,
             .dim = dim,
             .eps = config_.norm_eps},
-           threads_);
+           run.threads);
   const auto product = [&](const PackedMatrix& weight, const std::vector<float>& bias, float* out) {
     return MatmulArgs{.a = normed.f32,
                       .a_bf16 = normed.bf16,
@@ -154,7 +172,7 @@ void Transformer::store_key_values(Run& run, int64_t layer) const {
     w.cache_rows.push_back(values);
     row += sequence.rows;
   }
-  head_norm_rope(w.cache_rows, threads_);
+  head_norm_rope(w.cache_rows, run.threads);
   const int64_t* positions = w.positions.data();
   for (const SequenceRows& sequence : run.sequences) {
     if (!sequence.overwrites) sequence.cache->commit(layer, sequence.rows, positions);
@@ -188,7 +206,7 @@ void Transformer::keep_last_rows(Run& run, int64_t layer) const {
           .bias = q_bias.empty() ? nullptr : q_bias.data(),
           .out = w.q.data(),
           .out_stride = q_proj.n()},
-         threads_);
+         run.threads);
 }
 
 // q_norm (likewise) and RoPE on q; x += out_proj(softmax(q Kᵀ / sqrt(head_dim)) V), causal, of
@@ -205,7 +223,7 @@ MatmulArgs Transformer::attend(Run& run, int64_t layer) const {
   queries.out = q;
   queries.out_row_stride = q_width;
   queries.out_head_stride = config_.head_dim;
-  head_norm_rope(queries, threads_);
+  head_norm_rope(queries, run.threads);
 
   auto* last_row_attention =
       layer + 1 == run.options.last ? run.options.last_row_attention : nullptr;
@@ -241,7 +259,7 @@ MatmulArgs Transformer::attend(Run& run, int64_t layer) const {
              .kv_heads = shape.kv_heads,
              .head_dim = config_.head_dim,
              .kv_type = run.sequences.front().cache->type()},
-            threads_);
+            run.threads);
   if (run.options.on_attention) run.options.on_attention({layer, q, out.f32});
   return {.a = out.f32,
           .a_bf16 = out.bf16,
@@ -270,8 +288,8 @@ void Transformer::feed_forward(Run& run, int64_t layer) const {
                  .out = hidden.f32,
                  .out_bf16 = hidden.bf16,
                  .out_stride = hidden.stride},
-                threads_);
-    matmul(down_projection(run, layer, begin, count), threads_);
+                run.threads);
+    matmul(down_projection(run, layer, begin, count), run.threads);
   }
 }
 
@@ -289,7 +307,7 @@ void Transformer::norm_for_feed_forward(Run& run, int64_t layer, int64_t first_r
             .rows = rows,
             .dim = dim,
             .eps = config_.norm_eps},
-           threads_);
+           run.threads);
 }
 
 MatmulArgs Transformer::down_projection(Run& run, int64_t layer, int64_t first_row,
@@ -324,6 +342,7 @@ HeadNormRopeArgs Transformer::norm_and_rotate(const float* x, int64_t first_row,
 
 void Transformer::logits(const float* rows, int64_t count, float* out, Workspace& workspace) const {
   const int64_t dim = config_.model_dim;
+  const int threads = count <= kRowsOfAStep ? step_threads_.threads() : threads_;
   float* normed = workspace.normed.ensure(static_cast<size_t>(count * dim));
   rms_norm({.x = rows,
             .x_stride = dim,
@@ -333,14 +352,14 @@ void Transformer::logits(const float* rows, int64_t count, float* out, Workspace
             .rows = count,
             .dim = dim,
             .eps = config_.norm_eps},
-           threads_);
+           threads);
   matmul({.a = normed,
           .a_stride = dim,
           .rows = count,
           .weight = &weights_.output_embeddings(),
           .out = out,
           .out_stride = config_.vocab_size},
-         threads_);
+         threads);
 }
 
 }  // namespace kvcast

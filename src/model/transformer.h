@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "base/thread_choice.h"
 #include "kernels/kernels.h"
 #include "kvcast/result.h"
 #include "model/config.h"
@@ -109,11 +110,12 @@ class Transformer {
   /// The same of what open_checkpoint opens.
   static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& path,
                                                    std::optional<WeightType> type, int threads);
-  /// Takes weights that fit `config`; `threads` is how many threads each call uses.
   /// A checkpoint that takes the rest from another model's weights.
   static Result<std::unique_ptr<Transformer>> load(Checkpoint checkpoint,
                                                    const SharedWeights& shared,
                                                    std::optional<WeightType> type, int threads);
+  /// Takes weights that fit `config`; `threads` is how many threads each call uses at most: calls
+  /// with few rows use as many of them as are fastest (ThreadChoice).
   Transformer(ModelConfig config, ModelWeights weights, int threads);
 
   [[nodiscard]] const ModelConfig& config() const { return config_; }
@@ -162,6 +164,7 @@ class Transformer {
   ModelConfig config_;
   ModelWeights weights_;
   int threads_ = 1;
+  mutable ThreadChoice step_threads_;  ///< of runs with few rows: decoding
   RopeTable rope_;
   struct {
     int64_t query = 0, kv = 0, ffn = 0;

@@ -46,6 +46,7 @@ struct Transformer::Run {
   std::span<const SequenceRows> sequences;  // in the order of their rows
   const RunLayersOptions& options;
   Workspace& workspace;
+  int threads;
   int64_t total_rows = 0;
   Attending attending = Attending::kAllRows;
   MatmulArgs products[3] = {};  // those that a step is about

@@ -54,6 +54,20 @@ TEST(Team, CallsForMoreAndFewerThreadsFollowEachOther) {
   }
 }
 
+TEST(Team, HelpersThatWereNotNeededForLongComeWhenTheyAre) {
+  for (int round = 0; round < 20; ++round) {
+    for (int turn = 0; turn < 300; ++turn) run_together(2, [](int) {});
+    // Nobody goes before all four have come.
+    std::atomic<int> come{0};
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    run_together(4, [&](int) {
+      ++come;
+      while (come < 4 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    });
+    ASSERT_EQ(come, 4) << round;
+  }
+}
+
 TEST(Team, AHelpersLongTaskIsWaitedFor) {
   for (int round = 0; round < 3; ++round) {
     std::atomic<bool> begun{false};

@@ -10,7 +10,9 @@
 A round starts every engine once for every prompt length, one after the other, so that what disturbs the machine for a while
 disturbs them alike; each warms up first, as it does by itself. Rounds are added to those that the file holds already; the table on
 stdout is of the medians of all. Prefill: time to the first token; decode: tokens a second after that prompt. --bundle: a bundle of
-the file, whose --forecast is measured beside it.
+the file, whose --forecast is measured beside it. --arch: what kvcast cannot read as GGUF, by its shape with random weights:
+
+    bench/peers/compare_llama_bench.py openelm-1.1b-q4_0.gguf --arch openelm-1.1b --dtype bf16,int8,int4 --peer ...
 """
 import argparse
 import json
@@ -32,12 +34,12 @@ def run(command, environment=None):
 class Kvcast:
     """`kvcast bench` on one instruction set; of a bundle, under KV Prediction."""
 
-    def __init__(self, args, isa, model, prefill):
+    def __init__(self, args, isa, model, prefill, kind=""):
         self.args, self.isa, self.model, self.prefill = args, isa, model, prefill
-        self.name = f"kvcast {isa}" + ("" if prefill == "exact" else f" {prefill}")
+        self.name = f"kvcast {isa}" + kind + ("" if prefill == "exact" else f" {prefill}")
 
     def measure(self, prompt):
-        command = [self.args.kvcast, "bench", self.model, "-p", str(prompt), "--prefill", self.prefill, "-r", "1", "--decode",
+        command = [self.args.kvcast, "bench", *self.model, "-p", str(prompt), "--prefill", self.prefill, "-r", "1", "--decode",
                    str(self.args.decode), "--threads", str(self.args.threads), "--format", "json"]
         result = json.loads(run(command, {"KVCAST_ISA": self.isa}))["results"][0]
         return {"ttft_ms": result["ttft_ms"]["median"], "decode_per_s": result["decode_tokens_per_s"]}
@@ -89,6 +91,8 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--kvcast", default="build/release/kvcast")
     parser.add_argument("--isa", default="avx512bf16,avx2", help="kvcast's instruction sets; empty: none")
+    parser.add_argument("--arch", help="kvcast's shape for the file, as `kvcast bench --arch` has it")
+    parser.add_argument("--dtype", default="bf16,int8,int4", help="kvcast's weights with --arch")
     parser.add_argument("--bundle", help="measured under --forecast too")
     parser.add_argument("--forecast", default="kv-prediction", help="a strategy of the bundle")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND", help="a llama-bench, with options of its own")
@@ -100,9 +104,12 @@ def main():
     args = parser.parse_args()
     engines = []
     for isa in filter(None, args.isa.split(",")):
-        engines.append(Kvcast(args, isa, args.model, "exact"))
+        if args.arch:
+            engines += [Kvcast(args, isa, ["--arch", args.arch, "--dtype", dtype], "exact", " " + dtype) for dtype in args.dtype.split(",")]
+            continue
+        engines.append(Kvcast(args, isa, [args.model], "exact"))
         if args.bundle:
-            engines.append(Kvcast(args, isa, args.bundle, args.forecast))
+            engines.append(Kvcast(args, isa, [args.bundle], args.forecast))
     engines += [LlamaBench(args, text) for text in args.peer]
     record = {"model": pathlib.Path(args.model).name, "threads": args.threads, "decode_tokens": args.decode, "measured": []}
     if args.into and args.into.exists():

@@ -75,11 +75,11 @@ void ThreadChoice::end_of_rounds(bool moves) {
     } else {
       choose_other();
     }
-  } else {
-    choose_other();
-    calm_ = std::min(2 * calm_, kLongestCalm);
+    return;  // without waiting
   }
+  choose_other();
   wait_ = calm_;
+  calm_ = std::min(2 * calm_, kLongestCalm);
 }
 
 void ThreadChoice::choose_other() {

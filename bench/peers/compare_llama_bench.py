@@ -86,31 +86,19 @@ def table(record):
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_options(parser):
+    """What every comparison with kvcast has."""
     parser.add_argument("model")
     parser.add_argument("--kvcast", default="build/release/kvcast")
     parser.add_argument("--isa", default="avx512bf16,avx2", help="kvcast's instruction sets; empty: none")
-    parser.add_argument("--arch", help="kvcast's shape for the file, as `kvcast bench --arch` has it")
-    parser.add_argument("--dtype", default="bf16,int8,int4", help="kvcast's weights with --arch")
-    parser.add_argument("--bundle", help="measured under --forecast too")
-    parser.add_argument("--forecast", default="kv-prediction", help="a strategy of the bundle")
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND", help="a llama-bench, with options of its own")
     parser.add_argument("-p", "--prompts", default="128,512,2048")
     parser.add_argument("--decode", type=int, default=16)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--into", type=pathlib.Path, help="JSON; its rounds are kept")
-    args = parser.parse_args()
-    engines = []
-    for isa in filter(None, args.isa.split(",")):
-        if args.arch:
-            engines += [Kvcast(args, isa, ["--arch", args.arch, "--dtype", dtype], "exact", " " + dtype) for dtype in args.dtype.split(",")]
-            continue
-        engines.append(Kvcast(args, isa, [args.model], "exact"))
-        if args.bundle:
-            engines.append(Kvcast(args, isa, [args.bundle], args.forecast))
-    engines += [LlamaBench(args, text) for text in args.peer]
+
+
+def measure_in_turns(args, engines):
     record = {"model": pathlib.Path(args.model).name, "threads": args.threads, "decode_tokens": args.decode, "measured": []}
     if args.into and args.into.exists():
         record = json.loads(args.into.read_text())
@@ -121,6 +109,27 @@ def main():
                 if args.into:
                     args.into.write_text(json.dumps(record, indent=1) + "\n")
     table(record)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--arch", help="kvcast's shape for the file, as `kvcast bench --arch` has it")
+    parser.add_argument("--dtype", default="bf16,int8,int4", help="kvcast's weights with --arch")
+    parser.add_argument("--bundle", help="measured under --forecast too")
+    parser.add_argument("--forecast", default="kv-prediction", help="a strategy of the bundle")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND", help="a llama-bench, with options of its own")
+    args = parser.parse_args()
+    engines = []
+    for isa in filter(None, args.isa.split(",")):
+        if args.arch:
+            engines += [Kvcast(args, isa, ["--arch", args.arch, "--dtype", dtype], "exact", " " + dtype) for dtype in args.dtype.split(",")]
+            continue
+        engines.append(Kvcast(args, isa, [args.model], "exact"))
+        if args.bundle:
+            engines.append(Kvcast(args, isa, [args.bundle], args.forecast))
+    engines += [LlamaBench(args, text) for text in args.peer]
+    measure_in_turns(args, engines)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,13 @@ Time to the first token of prompts of random tokens (each a new one, so that not
 it. OpenVINO is loaded once and warmed up; it takes what instructions the machine has. Rounds are added to those that the file holds.
 """
 import argparse
-import json
-import os
-import pathlib
 import random
 
 import numpy as np
 import openvino as ov
 import openvino_genai as genai
 
-from compare_llama_bench import Kvcast, table
+from compare_llama_bench import Kvcast, add_options, measure_in_turns
 
 
 class OpenVino:
@@ -37,26 +34,10 @@ class OpenVino:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--kvcast", default="build/release/kvcast")
-    parser.add_argument("--isa", default="avx512bf16,avx2", help="kvcast's instruction sets")
-    parser.add_argument("-p", "--prompts", default="128,512,2048")
-    parser.add_argument("--decode", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--into", type=pathlib.Path, help="JSON; its rounds are kept")
+    add_options(parser)
     args = parser.parse_args()
-    engines = [Kvcast(args, isa, [args.model], "exact") for isa in args.isa.split(",")] + [OpenVino(args)]
-    record = {"model": pathlib.Path(args.model).name, "threads": args.threads, "decode_tokens": args.decode, "measured": []}
-    if args.into and args.into.exists():
-        record = json.loads(args.into.read_text())
-    for _ in range(args.rounds):
-        for prompt in map(int, args.prompts.split(",")):
-            for engine in engines:
-                record["measured"].append({"engine": engine.name, "prompt": prompt, **engine.measure(prompt)})
-                if args.into:
-                    args.into.write_text(json.dumps(record, indent=1) + "\n")
-    table(record)
+    engines = [Kvcast(args, isa, [args.model], "exact") for isa in filter(None, args.isa.split(","))]
+    measure_in_turns(args, [*engines, OpenVino(args)])
 
 
 if __name__ == "__main__":

@@ -120,6 +120,8 @@ def main():
     parser.add_argument("--forecast", default="kv-prediction", help="a strategy of the bundle")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND", help="a llama-bench, with options of its own")
     args = parser.parse_args()
+    if args.arch and args.bundle:
+        parser.error("--bundle is of a file, --arch of none")
     engines = []
     for isa in filter(None, args.isa.split(",")):
         if args.arch:

@@ -34,8 +34,9 @@ struct LoadOptions {
   /// where the processor has them), kInt8 (half of that and 4 bytes a row of a head: codes with a
   /// step for each row of each head), or kAuto: f32 beside f32 weights, else bf16.
   Dtype kv_dtype = Dtype::kAuto;
-  /// Threads per forward pass; 0: one for each processor that this process may run on, of a hybrid
-  /// processor for each performance core, but no more than a control group's quota pays for.
+  /// Threads per forward pass at most (decoding takes as many as are fastest); 0: one for each
+  /// processor that this process may run on, of a hybrid processor for each performance core, but
+  /// no more than a control group's quota pays for.
   int threads = 0;
   /// A SentencePiece model file, for directories that carry none (published OpenELM checkpoints).
   std::filesystem::path tokenizer = {};

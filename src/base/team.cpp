@@ -21,7 +21,7 @@ inline void pause() {
 constexpr int kSpins = 4000;
 /// So many turns without a helper, and it sleeps until it is wanted: one that only looks takes a
 /// processor, or half a core, from those that work.
-constexpr int kTurnsUnwanted = 64;
+constexpr int kTurnsUnwanted = 16;
 /// How often the caller looks for helpers that are still at their last piece.
 constexpr int kSpinsForTheLast = 2000;
 
@@ -95,8 +95,8 @@ class Team {
     const int wanted = wanted_.load(std::memory_order_relaxed);
     most_of_late_ = std::max(most_of_late_, helpers);
     if (helpers > wanted) {
-      wanted_.store(helpers, std::memory_order_release);
-      wanted_.notify_all();
+      wanted_.store(helpers, std::memory_order_seq_cst);
+      if (away_.load(std::memory_order_seq_cst) > 0) wanted_.notify_all();
     } else if (++turns_of_late_ < kTurnsUnwanted) {
       return;
     } else if (most_of_late_ < wanted) {
@@ -144,9 +144,8 @@ class Team {
   void help(Helper& self, int worker, uint32_t seen) {
     working = true;
     for (;;) {
-      for (int wanted; (wanted = wanted_.load(std::memory_order_acquire)) < worker;) {
-        wanted_.wait(wanted, std::memory_order_acquire);
-      }
+      await_wish(worker);
+      if (ending_.load(std::memory_order_relaxed)) return;
       const uint32_t turn = seen = await_turn(seen);
       if (ending_.load(std::memory_order_relaxed)) return;
       const int helpers = static_cast<int>(turn % kOneTurn / kOneHelper);
@@ -158,6 +157,18 @@ class Team {
       self.turn.store(turn | kClosed, std::memory_order_seq_cst);
       if (caller_sleeps_.load(std::memory_order_seq_cst)) self.turn.notify_one();
     }
+  }
+
+  /// Sleeps as long as this worker is not wanted.
+  void await_wish(int worker) {
+    if (wanted_.load(std::memory_order_acquire) >= worker) return;
+    // First it says that it goes, then it looks whether it is wanted; the caller wants first, then
+    // looks who has gone.
+    away_.fetch_add(1, std::memory_order_seq_cst);
+    for (int wanted; (wanted = wanted_.load(std::memory_order_seq_cst)) < worker;) {
+      wanted_.wait(wanted, std::memory_order_acquire);
+    }
+    away_.fetch_sub(1, std::memory_order_relaxed);
   }
 
   /// The present turn, once it is another than `seen`.
@@ -182,9 +193,10 @@ class Team {
   int turns_of_late_ = 0, most_of_late_ = 0;  ///< since wanted_ was looked at; helpers
   // Seldom written.
   alignas(kApart) std::atomic<bool> ending_{false};
-  std::atomic<int> wanted_{0};  ///< helpers; the others sleep
-  std::atomic<int> sleeping_{
-      0};  ///< of those wanted; nobody is woken, by a call of the system, if none
+  std::atomic<int> wanted_{0};  ///< helpers: the first so many
+  // Helpers that sleep, unwanted or until a turn; none is woken, by a call of the system, if none.
+  std::atomic<int> away_{0};
+  std::atomic<int> sleeping_{0};
   std::atomic<bool> caller_sleeps_{false};
   std::atomic<bool> failed_{false};  ///< in this turn
   std::exception_ptr failure_;       ///< whoever set failed_ writes it; read when the turn is over

@@ -7,18 +7,29 @@
 
 namespace kvcast {
 
-/// How many of the threads that may be used make short calls of one kind fastest, found by trying:
-/// calls that wait for memory gain nothing by threads beyond those that memory feeds, and lose
-/// where something else wants the processors. Most calls take what was best; now and then a few in
-/// a row take the next number up or down. Thread-safe.
+/// How many of the threads that may be used make short calls fastest, found by trying: calls that
+/// wait for memory gain nothing by threads beyond those that memory feeds, and lose where something
+/// else wants the processors. Most calls take what was best; now and then a few in a row take the
+/// next number up or down, which is never below 4 or a quarter of all. Thread-safe; of calls that
+/// overlap, none counts but the last that began.
 class ThreadChoice {
  public:
   explicit ThreadChoice(int most);
 
-  /// Threads for the next call.
+  /// Calls with as many rows of as many sequences, one after the other, are compared as long as
+  /// what they attend to grows by little.
+  struct Work {
+    int64_t rows = 0, sequences = 0, context = 0;
+  };
+  struct Call {
+    int threads = 1;
+    int64_t number = 0;
+  };
+  /// Before and after a call. What began and did not end is no harm.
+  [[nodiscard]] Call begin();
+  void end(const Call& call, const Work& work, double ms);
+  /// Threads of a call that is not compared.
   [[nodiscard]] int threads() const;
-  /// A call took this long. Only calls of one `kind`, one after the other, are compared.
-  void took(int64_t kind, double ms);
 
  private:
   /// Calls in a row with one number of threads that are compared with as many of another. The first
@@ -27,8 +38,10 @@ class ThreadChoice {
   /// Comparisons that decide.
   static constexpr int kRounds = 3;
 
+  void break_off();
   void compare(double ratio);
-  void end_of_rounds(bool moves);
+  void keep();
+  void move();
   void choose_other();
 
   mutable std::mutex mutex_;
@@ -36,10 +49,13 @@ class ThreadChoice {
   size_t best_ = 0;           ///< of numbers_
   size_t other_ = 0;          ///< what is tried; best_: nothing to try
   bool trying_ = false;       ///< these calls are the other's
-  int64_t kind_ = -1;
+  int64_t begun_ = 0;         ///< the last call's number
+  Work last_;
   int64_t wait_, calm_;  ///< calls until something is tried again, and after that
-  int in_a_row_ = 0;
-  double least_ms_ = 0, best_ms_ = 0;  ///< of the calls in a row, and of those before
+  int64_t in_vain_ = 0;  ///< calls without a comparison that came to an end
+  int in_a_row_ = 0;     ///< comparable calls with the present number of threads
+  double least_ms_ = 0;  ///< of those
+  double best_ms_ = 0;   ///< of those before, with best_
   int rounds_ = 0;
   std::array<double, kRounds> ratios_ = {};  ///< the other's time over the best's
 };

@@ -56,7 +56,8 @@ Transformer::Transformer(ModelConfig config, ModelWeights weights, int threads)
 void Transformer::embed(std::span<const int32_t> tokens, float* rows) const {
   assert(std::ranges::all_of(
       tokens, [this](int32_t token) { return token >= 0 && token < config_.vocab_size; }));
-  weights_.embeddings.unpack_rows(tokens, rows, threads_);
+  const bool is_step = std::ssize(tokens) <= kRowsOfAStep;
+  weights_.embeddings.unpack_rows(tokens, rows, is_step ? step_threads_.threads() : threads_);
 }
 
 bool Transformer::run_layers(float* rows, std::span<const SequenceRows> sequences,
@@ -67,9 +68,9 @@ bool Transformer::run_layers(float* rows, std::span<const SequenceRows> sequence
           .workspace = workspace,
           .threads = threads_};
   begin(run);
-  const bool is_step = run.total_rows <= kRowsOfAStep && options.first == 0 &&
-                       options.last == config_.n_layers() && !options.key_values_cached;
-  if (is_step) run.threads = step_threads_.threads();
+  const bool is_step = run.total_rows <= kRowsOfAStep;
+  const ThreadChoice::Call call = is_step ? step_threads_.begin() : ThreadChoice::Call{threads_};
+  run.threads = call.threads;
   const Stopwatch watch;
   for (int64_t layer = options.first; layer < options.last; ++layer) {
     if (options.stop.stop_requested()) return false;
@@ -81,7 +82,9 @@ bool Transformer::run_layers(float* rows, std::span<const SequenceRows> sequence
     matmul(attend(run, layer), run.threads);  // x += out_proj(attention(q, K, V))
     feed_forward(run, layer);                 // x += proj_2(silu(gate) * up)
   }
-  if (is_step) step_threads_.took(run.total_rows, watch.elapsed_ms());
+  if (is_step && run.is_whole(config_)) {
+    step_threads_.end(call, run.work(), watch.elapsed_ms());
+  }
   return true;
 }
 

@@ -62,6 +62,18 @@ struct Transformer::Run {
     return outputs;
   }
 
+  /// All that decoding does, and nothing else: what ThreadChoice compares.
+  [[nodiscard]] bool is_whole(const ModelConfig& config) const {
+    return options.first == 0 && options.last == config.n_layers() &&
+           options.output != LastLayerOutput::kNothing && !options.key_values_cached &&
+           !options.on_raw_key_values && !options.on_attention;
+  }
+  [[nodiscard]] ThreadChoice::Work work() const {
+    ThreadChoice::Work work{.rows = total_rows, .sequences = std::ssize(sequences)};
+    for (const SequenceRows& sequence : sequences) work.context += sequence.first_position();
+    return work;
+  }
+
   [[nodiscard]] Attending attending_in(int64_t layer) const {
     if (layer + 1 < options.last) return Attending::kAllRows;
     if (options.output == LastLayerOutput::kNothing) return Attending::kNone;

@@ -54,6 +54,7 @@ void ThreadChoice::end(const Call& call, const Work& work, double ms) {
     best_ = 0;
     choose_other();
     in_vain_ = 0;
+    return break_off();  // its times are of others than these two
   }
   if (!comparable || call.threads != numbers_[trying_ ? other_ : best_]) return break_off();
   if (wait_ > 0) {
